@@ -1,0 +1,360 @@
+"""Widget messages while a cell runs: the one place that knows how a Jupyter kernel queues them.
+
+A kernel handles one request after the other, so what a slider sends waits until the running cell ends.
+Which way out works depends on the kernel, and is chosen by looking at it:
+
+``"pump"``
+    The fitting thread reads the kernel's queue itself, every 20 ms: ipykernel 6, and ipykernel >= 7.4, which
+    routes a widget's messages to the shell that showed it (the very cell that is running).
+``"subshell"``
+    ipykernel 7.0 to 7.3 hands widget messages to a thread of its own. The queue is still read, less often: a
+    page that reloads asks there, and so do front ends without subshells.
+``"thread"``
+    The fit runs beside the cell. Nothing waits, nothing is read.
+``"none"``
+    No Jupyter kernel, or one whose queue cannot be read; the second is said in a warning, once.
+
+Only widget messages and the two questions of a page that loads are answered early. All else, above all queued
+cells, goes back to the kernel in the order it came.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["KernelEvents", "current_kernel"]
+
+#: Messages answered while the cell runs; everything else waits for the end of the cell.
+LIVE = frozenset(
+    {"comm_open", "comm_msg", "comm_close", "comm_info_request", "kernel_info_request"}
+)
+#: Most messages answered in one go, so that a flood of them does not stop the fit.
+MOST = 50
+
+_warned: set[str] = set()
+
+
+class _Missing(Exception):
+    """The kernel lacks something that reading its queue needs."""
+
+
+class KernelEvents:
+    """Answers widget messages from the fitting thread while a cell runs.
+
+    Parameters
+    ----------
+    kernel : ipykernel.kernelbase.Kernel, optional
+        The kernel; by default the one this process runs in, if any.
+
+    Attributes
+    ----------
+    way : str
+        "pump", "subshell", "thread" or "none"; see the module's text.
+    handled : int
+        Number of messages answered so far.
+
+    Examples
+    --------
+    Outside a notebook there is nothing to answer:
+
+    >>> events = KernelEvents()
+    >>> events.way, events.poll()
+    ('none', 0)
+    """
+
+    def __init__(self, kernel: Any = None) -> None:
+        self.kernel = current_kernel() if kernel is None else kernel
+        self.way = "none"
+        self.handled = 0
+        self._queue: _SocketQueue | _StreamQueue | None = None
+        self._thread = threading.get_ident()
+        self._every = 0.02
+        self._due = 0.0
+        self._switch: float | None = None
+        if self.kernel is None:
+            return
+        if threading.current_thread() is not threading.main_thread():
+            self.way = "thread"
+            return
+        try:
+            self._queue = _queue_of(self.kernel)
+        except _Missing as missing:
+            _warn_once(
+                f"the sliders of this dashboard act only after the cell: {missing}. "
+                f"Run the fit in the background (vitoolkit.fit(..., background=True)) to steer it."
+            )
+            return
+        self.way = "subshell" if self._queue.native else "pump"
+        if self.way == "subshell":
+            self._every = 0.1
+
+    def __enter__(self) -> KernelEvents:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Let the kernel's own threads have the interpreter more often, until :meth:`stop`."""
+        if self.way != "none" and self._switch is None:
+            self._switch = sys.getswitchinterval()
+            sys.setswitchinterval(min(self._switch, 0.0005))
+
+    def stop(self) -> None:
+        """Undo :meth:`start`. What was set aside is already back with the kernel."""
+        if self._switch is not None:
+            sys.setswitchinterval(self._switch)
+            self._switch = None
+
+    def poll(self, *, now: bool = False) -> int:
+        """Answer what has arrived, unless the last time is less than 20 ms ago.
+
+        Parameters
+        ----------
+        now : bool
+            True to look whatever the time.
+
+        Returns
+        -------
+        int
+            Number of messages answered.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            When the kernel is interrupted meanwhile; the message in hand is finished first.
+        """
+        if self._queue is None or threading.get_ident() != self._thread:
+            return 0
+        clock = time.monotonic()
+        if clock < self._due and not now:
+            return 0
+        self._due = clock + self._every
+        time.sleep(0)  # hands the interpreter to the thread that fills the queue
+        answered = 0
+        with _interrupts_held() as release:
+            while answered < MOST:
+                frames = self._queue.take()
+                if frames is None:
+                    break
+                self._answer(frames, release)
+                answered += 1
+        self._due = time.monotonic() + self._every
+        self.handled += answered
+        return answered
+
+    def _answer(self, frames: list[Any], interruptible: Any) -> None:
+        """Do what the kernel does with a request, and leave the running cell as it was."""
+        kernel, session = self.kernel, self.kernel.session
+        idents, rest = session.feed_identities(frames, copy=False)
+        try:
+            message = session.deserialize(rest, content=True, copy=False)
+        except Exception:
+            kernel.log.error("Invalid message", exc_info=True)
+            return
+        # Replies on a comm follow the last subshell seen on it; this is the main shell's answer.
+        message["header"].pop("subshell_id", None)
+        cell_ident, cell = kernel._parent_ident["shell"], kernel.get_parent("shell")
+        kernel.set_parent(idents, message, channel="shell")
+        kernel._publish_status("busy", "shell")
+        try:
+            handler = kernel.shell_handlers[message["header"]["msg_type"]]
+            with interruptible():
+                _finish(handler(self._queue.reply, idents, message))  # type: ignore[union-attr]
+        except Exception:
+            kernel.log.error("Exception in message handler:", exc_info=True)
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:
+                    stream.flush()
+            kernel._publish_status("idle", "shell")
+            kernel.set_parent(cell_ident, cell, channel="shell")
+
+
+class _SocketQueue:
+    """The main shell's queue in ipykernel 7: an inproc socket, filled by the shell channel's thread."""
+
+    def __init__(self, kernel: Any) -> None:
+        manager = _need(kernel, "shell_channel_thread.manager")
+        pair = _need(manager, "get_shell_channel_to_subshell_pair")(None)
+        self.reply = _need(manager, "get_subshell_to_shell_channel_socket")(None)
+        self.socket, self.stream = _need(pair, "to_socket"), _need(pair, "to_stream")
+        self.loop = _need(self.stream, "io_loop")
+        self.receive = _need(self.stream, "_recv_callback")
+        self.session = kernel.session
+        self.native = not _routes_to_the_cell()
+        self._rearmed = False
+
+    def take(self) -> list[Any] | None:
+        """Take the next message to answer; hand all before it back to the kernel's loop, in order.
+
+        The loop is busy with the running cell, so what it is handed runs right after it, before anything that
+        is still in the socket, without any work of ours at the end.
+        """
+        import zmq
+
+        if not self._rearmed:
+            # A ZMQ socket signals a message once. The stream must look again, as we may have eaten the signal,
+            # but only after all that is handed back meanwhile: hence a second turn of the loop.
+            self._rearmed = True
+            self.loop.add_callback(self.loop.add_callback, self._rearm)
+        while True:
+            try:
+                frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return None
+            if _kind(self.session, frames) in LIVE:
+                return frames
+            self.loop.add_callback(self.receive, frames)
+
+    def _rearm(self) -> None:
+        self._rearmed = False
+        if not self.stream.closed():
+            self.stream.flush()
+
+
+class _StreamQueue:
+    """The shell's queue in ipykernel 6: a ZMQ stream in front of ``kernel.msg_queue``."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.reply = _need(kernel, "shell_stream")
+        self.queue = _need(kernel, "msg_queue")
+        _need(self.queue, "get_nowait")
+        self.session = kernel.session
+        self.native = False
+
+    def take(self) -> list[Any] | None:
+        """Take the next message to answer out of the queue; the rest stays there in its order."""
+        import zmq
+
+        self.reply.flush(zmq.POLLIN)
+        waiting = [self.queue.get_nowait() for _ in range(self.queue.qsize())]
+        found = None
+        for item in waiting:
+            frames = self._frames(item)
+            if found is None and frames is not None and _kind(self.session, frames) in LIVE:
+                found = frames
+            else:
+                self.queue.put_nowait(item)
+        return found
+
+    @staticmethod
+    def _frames(item: Any) -> list[Any] | None:
+        _, _, args = item
+        return args[0] if len(args) == 1 and isinstance(args[0], list) else None
+
+
+def current_kernel() -> Any:
+    """The Jupyter kernel this process runs in, or None (plain Python, a terminal's IPython)."""
+    if "IPython" not in sys.modules:
+        return None
+    shell = sys.modules["IPython"].get_ipython()
+    return getattr(shell, "kernel", None)
+
+
+def _queue_of(kernel: Any) -> _SocketQueue | _StreamQueue:
+    for name in ("session.unpack", "shell_handlers", "set_parent", "get_parent", "_publish_status"):
+        _need(kernel, name)
+    if "shell" not in _need(kernel, "_parent_ident"):
+        raise _Missing(f"{_named(kernel)} keeps no identity of the running cell")
+    if getattr(kernel, "shell_channel_thread", None) is not None:
+        return _SocketQueue(kernel)
+    return _StreamQueue(kernel)
+
+
+def _need(owner: Any, path: str) -> Any:
+    found = owner
+    for name in path.split("."):
+        found = getattr(found, name, None)
+        if found is None:
+            raise _Missing(f"{_named(owner)} has no {path!r}")
+    return found
+
+
+def _named(owner: Any) -> str:
+    """Name what lacks something, with its version: the first thing to know about a report."""
+    package = sys.modules.get(type(owner).__module__.partition(".")[0])
+    version = getattr(package, "__version__", "of unknown version")
+    return f"{type(owner).__module__}.{type(owner).__qualname__} ({version})"
+
+
+def _routes_to_the_cell() -> bool:
+    """Whether a comm's messages go to the shell that last published on it (ipykernel 7.4)."""
+    comm = sys.modules.get("ipykernel.comm.comm")
+    return hasattr(getattr(comm, "BaseComm", None), "_reply_subshell_for")
+
+
+def _kind(session: Any, frames: list[Any]) -> str | None:
+    """Type of a message, read without checking it: a signature is good for one check only."""
+    if len(frames) < 3:
+        return None  # the kernel's own "stop aborting"
+    try:
+        _, rest = session.feed_identities(frames, copy=False)
+        return session.unpack(rest[1].bytes)["msg_type"]
+    except (ValueError, KeyError, IndexError, TypeError):
+        return None  # not a message: for the kernel to complain about
+
+
+def _finish(result: Any) -> None:
+    """Run a handler's coroutine to its end, which none of those we call suspends before."""
+    if not inspect.iscoroutine(result):
+        return
+    try:
+        result.send(None)
+    except StopIteration:
+        return
+    result.close()
+    raise RuntimeError(f"the kernel's handler {result!r} waits for the event loop")
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[Any]:
+    """Hold SIGINT back while a message is in hand, and deliver it afterwards; yields how to lift that."""
+    caught: list[tuple[Any, Any]] = []
+
+    def note(number: int, frame: Any) -> None:
+        caught.append((number, frame))
+
+    @contextlib.contextmanager
+    def lifted() -> Iterator[None]:
+        signal.signal(signal.SIGINT, handler)
+        try:
+            if caught:
+                _deliver(handler, caught)
+            yield
+        finally:
+            signal.signal(signal.SIGINT, note)
+
+    handler = signal.signal(signal.SIGINT, note)
+    try:
+        yield lifted
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if caught:
+            _deliver(handler, caught)
+
+
+def _deliver(handler: Any, caught: list[tuple[Any, Any]]) -> None:
+    number, frame = caught[-1]
+    caught.clear()
+    if handler is signal.SIG_IGN:
+        return
+    if callable(handler):
+        handler(number, frame)
+    else:
+        raise KeyboardInterrupt
+
+
+def _warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
