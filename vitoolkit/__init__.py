@@ -1,0 +1,50 @@
+"""Steer PyMC variational inference while it runs."""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+from vitoolkit import schedules
+from vitoolkit.controls import Beta, Control, LearningRate
+from vitoolkit.events import Event
+from vitoolkit.fit import Fit, fit
+from vitoolkit.inference import ADVI, FullRankADVI, KLqp
+from vitoolkit.recorder import Recorder
+from vitoolkit.trace import Trace
+
+try:
+    __version__ = version("vitoolkit")
+except PackageNotFoundError:
+    __version__ = "0+unknown"
+
+__all__ = [
+    # controls
+    "Control",
+    "Beta",
+    "LearningRate",
+    "schedules",
+    # inference
+    "KLqp",
+    "ADVI",
+    "FullRankADVI",
+    # one call
+    "fit",
+    "Fit",
+    # the record
+    "Recorder",
+    "Trace",
+    "Event",
+    # the panel, imported when it is first used
+    "Dashboard",
+]
+
+_LAZY = {"Dashboard": "vitoolkit.dashboard"}
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

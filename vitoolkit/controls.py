@@ -1,0 +1,480 @@
+"""Controls: named, bounded scalars that a person, a schedule or code can change while a fit runs.
+
+A control lives in a PyTensor shared variable, so that changing it needs no new compilation. Only the
+fitting thread writes that variable, and only between two steps: :meth:`Control.set` puts a request on
+the control, and the fit applies it before its next step and logs an :class:`~vitoolkit.events.Event`.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytensor
+
+from vitoolkit.events import Event
+from vitoolkit.schedules import Schedule, as_schedule
+from vitoolkit.steps import counter_of, pymc_loop
+
+__all__ = ["Beta", "Control", "LearningRate", "distinct_controls"]
+
+
+class _Request(NamedTuple):
+    """A change that was asked for and is not yet in force."""
+
+    kind: str
+    value: float | None
+    source: str
+    old: float
+    written: bool
+
+
+class Control:
+    """A named, bounded scalar in a PyTensor shared variable, also a callback for ``pm.fit``.
+
+    Use ``control.shared`` wherever PyMC takes a number that should stay live (an optimizer's learning
+    rate, a tempering weight in the model) and list the control, or a Recorder or Dashboard that holds
+    it, among the callbacks of ``pm.fit``. Which of them comes first does not matter; listing it twice is
+    harmless.
+
+    Parameters
+    ----------
+    value : float, optional
+        Value in force at the start. With a `schedule` the start is ``schedule(0)`` and `value` is not used.
+    bounds : tuple of float
+        Smallest and largest value accepted, both included. Infinite bounds are allowed.
+    schedule : callable or float, optional
+        A function ``step -> value``, such as those of :mod:`vitoolkit.schedules`; the step counts from 0
+        over the whole life of an inference.
+    name : str
+        Name of the control: of its column in a trace, of its slider.
+    scale : {"linear", "log"}
+        How a slider spaces the values. "log" needs a positive lower bound.
+    shared : TensorSharedVariable, optional
+        An existing scalar float shared variable to control, instead of a new one.
+
+    Raises
+    ------
+    TypeError
+        When a value is not a real number, or a schedule is not callable.
+    ValueError
+        When a value is NaN or out of bounds, or the bounds are not an increasing pair.
+
+    Examples
+    --------
+    >>> from vitoolkit import Control
+    >>> temperature = Control(1.0, bounds=(0.1, 10.0), name="temperature")
+    >>> temperature.set(2.0)
+    >>> temperature.value
+    2.0
+    >>> temperature
+    <Control 'temperature' = 2, manual, bounds [0.1, 10]>
+    """
+
+    def __init__(
+        self,
+        value: float | None = None,
+        *,
+        bounds: tuple[float, float] = (-math.inf, math.inf),
+        schedule: Callable[[int], float] | float | None = None,
+        name: str = "control",
+        scale: str = "linear",
+        shared: Any = None,
+    ) -> None:
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"name must be a non-empty string, received {name!r}")
+        if scale not in ("linear", "log"):
+            raise ValueError(f"scale of {name!r} must be 'linear' or 'log', received {scale!r}")
+        self.name = name
+        self.bounds = _checked_bounds(name, bounds, scale)
+        self.scale = scale
+        self.schedule: Schedule | None = None if schedule is None else as_schedule(schedule)
+        if self.schedule is not None:
+            start = self._scheduled(0)
+        elif value is not None:
+            start = self._checked(value)
+        elif shared is not None:
+            start = self._checked(float(shared.get_value()))
+        else:
+            raise TypeError(f"control {name!r} needs a value, a schedule or a shared variable")
+        if shared is None:
+            shared = pytensor.shared(np.asarray(start, dtype=pytensor.config.floatX), name=name)
+        elif shared.ndim != 0 or not shared.dtype.startswith("float"):
+            raise TypeError(
+                f"control {name!r} needs a scalar float shared variable, "
+                f"received {shared!r} with {shared.ndim} dimensions and dtype {shared.dtype}"
+            )
+        self.shared = shared
+        self.log: list[Event] = []
+        self._lock = threading.Lock()
+        self._dtype = np.dtype(shared.dtype)
+        self._request: _Request | None = None
+        self._manual = False
+        self._run: Any = None  # the vitoolkit fit that holds this control
+        self._thread: int | None = None  # the thread of PyMC's own loop that last called it
+        self._last: tuple[Any, int] | None = None  # (counter, step) of the last call by PyMC's own loop
+        self._write(start)
+        self.used = self._value
+
+    # --- what a person and a view see ---------------------------------------------------------
+
+    @property
+    def value(self) -> float:
+        """Value in force: what the next step of the fit will use, unless something changes it before."""
+        return self._value
+
+    @property
+    def pending(self) -> float | None:
+        """A value that was asked for and waits for the next step boundary, or None."""
+        request = self._request
+        return None if request is None or request.written else request.value
+
+    @property
+    def manual(self) -> bool:
+        """True while a value that was :meth:`set` holds, False while the schedule has the wheel."""
+        request = self._request
+        return self._manual if request is None else request.kind == "set"
+
+    @property
+    def controls(self) -> tuple[Control, ...]:
+        """The controls this callback holds: itself."""
+        return (self,)
+
+    def set(self, value: float, *, source: str = "code") -> None:
+        """Ask for a value, from any thread; it is in force from the next step on and holds until :meth:`release`.
+
+        Parameters
+        ----------
+        value : float
+            The value, within the bounds.
+        source : str
+            Who asks; it is written into the event. Widgets say "user".
+
+        Raises
+        ------
+        TypeError, ValueError
+            When `value` is not a real number, is NaN or is out of bounds. Nothing has changed then.
+        """
+        self._ask("set", self._checked(value), source)
+
+    def release(self, *, source: str = "code") -> None:
+        """Give the wheel back to the schedule; without a schedule the value in force stays."""
+        self._ask("release", None, source)
+
+    def __call__(self, approx, losses, i) -> None:
+        """PyMC's callback: apply what was asked for, or the schedule, for the coming step.
+
+        In a fit of a vitoolkit inference the loop has done so already, and this does nothing.
+        """
+        if self._run is not None:
+            return
+        counter = counter_of(approx)
+        step = counter.tick(losses, i)
+        if self._last == (counter, step):
+            return
+        self._thread = threading.get_ident()
+        if step == 0 and self.schedule is not None and not self.manual:
+            start = self._rounded(self._scheduled(0))
+            if self._value != start:
+                warnings.warn(
+                    f"step 0 of this fit used {self.name} = {self._value:g}, left over from an earlier fit; "
+                    f"its schedule says {start:g}. PyMC's own inferences do not tell a callback that a fit "
+                    f"starts: call {self.name}.reset() before pm.fit, or use an inference of vitoolkit.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+        if self._request is not None and self._request.written:
+            self._take_request(step)
+        self.used = self._value
+        self._last = (counter, step)
+        self.advance(step + 1)
+
+    def reset(self) -> None:
+        """Back to the start between two fits: ``schedule(0)``, not manual, nothing asked for."""
+        if self._running():
+            raise RuntimeError(f"control {self.name!r} is in a running fit: reset it when the fit has ended")
+        with self._lock:
+            self._request, self._manual, self._last = None, False, None
+            if self.schedule is not None:
+                self._write(self._scheduled(0))
+
+    def __repr__(self) -> str:
+        lo, hi = self.bounds
+        who = "manual" if self.manual else "" if self.schedule is None else f"on {self.schedule!r}"
+        waits = "" if self.pending is None else f", {self.pending:g} from the next step"
+        return (
+            f"<{type(self).__name__} {self.name!r} = {self.value:g}{waits}"
+            f"{', ' if who else ''}{who}, bounds [{lo:g}, {hi:g}]>"
+        )
+
+    # --- what the fitting thread does ----------------------------------------------------------
+
+    def advance(self, step: int) -> float:
+        """Bring the control to `step`; only the fitting thread calls this, between two steps.
+
+        Parameters
+        ----------
+        step : int
+            The step that is about to run.
+
+        Returns
+        -------
+        float
+            The value that step will use.
+        """
+        if self._storage[0] is not self._written:
+            self._check_foreign_write()
+        if self._request is not None:
+            self._take_request(step)
+        if self.schedule is not None and not self._manual:
+            value = self._scheduled(step)
+            if value != self._asked:
+                self._write(value)
+        return self._value
+
+    def bind(self, run) -> None:
+        """Claim the control for a running fit of a vitoolkit inference."""
+        with self._lock:
+            if self._run is not None and self._run is not run:
+                raise RuntimeError(
+                    f"control {self.name!r} is steered by a running fit of {self._run.inference!r} and "
+                    f"cannot be steered by {run.inference!r} as well: give each fit a control of its own"
+                )
+            self._run = run
+
+    def unbind(self) -> None:
+        """Free the control at the end of a fit; what was asked for last is applied."""
+        with self._lock:
+            self._run = None
+            request = self._request
+            if request is not None and request.value is not None and not request.written:
+                self._write(request.value)
+                self._request = request._replace(written=True)
+
+    # --- internals -----------------------------------------------------------------------------
+
+    def _ask(self, kind: str, value: float | None, source: str) -> None:
+        with self._lock:
+            before = self._request
+            old = self._value if before is None else before.old
+            if self._running():
+                self._request = _Request(kind, value, source, old, written=False)
+                return
+            if value is not None:
+                self._write(value)
+            self._request = _Request(kind, value, source, old, written=True)
+
+    def _running(self) -> bool:
+        if self._run is not None:
+            return True
+        return self._thread is not None and pymc_loop(self._thread) is not None
+
+    def _take_request(self, step: int) -> None:
+        with self._lock:
+            request = self._request
+            if request is None:
+                return
+            self._manual = request.kind == "set"
+            self._request = None
+        if request.value is not None:
+            self._write(request.value)
+        elif self.schedule is not None:
+            self._write(self._scheduled(step))
+        self.log.append(
+            Event(step, time.perf_counter(), request.kind, self.name, request.old, self._value, request.source)
+        )
+
+    def _write(self, value: float) -> None:
+        self._asked = value
+        self._written = np.asarray(value, dtype=self._dtype)
+        self.shared.set_value(self._written, borrow=True)
+        self._storage = self.shared.container.storage
+        self._written = self._storage[0]
+        self._value = float(self._written)
+
+    def _check_foreign_write(self) -> None:
+        found = float(self._storage[0])
+        if found != self._value and not (math.isnan(found) and math.isnan(self._value)):
+            raise RuntimeError(
+                f"two writers on one shared variable: control {self.name!r} wrote {self._value:g}, "
+                f"something else wrote {found:g} into {self.name}.shared since. "
+                f"Change it through {self.name}.set(...) only."
+            )
+        self._written = self._storage[0]
+
+    def _rounded(self, value: float) -> float:
+        return float(self._dtype.type(value))
+
+    def _checked(self, value: float) -> float:
+        lo, hi = self.bounds
+        number = _real(f"{self.name}", value)
+        if not lo <= number <= hi:
+            raise ValueError(f"{self.name} must be in [{lo:g}, {hi:g}], received {value!r}")
+        return number
+
+    def _scheduled(self, step: int) -> float:
+        assert self.schedule is not None
+        try:
+            return self._checked(self.schedule(step))
+        except Exception as error:
+            error.add_note(f"raised by the schedule {self.schedule!r} of control {self.name!r} at step {step}")
+            raise
+
+
+class Beta(Control):
+    """β, the weight of a KL term in the loss.
+
+    Parameters
+    ----------
+    value : float
+        β in force at the start; 1 is the ELBO.
+    bounds : tuple of float
+        Smallest and largest β accepted; not negative.
+    schedule : callable or float, optional
+        ``step -> β``; a warm-up from 0 to 1 is ``vitoolkit.schedules.linear(0.0, 1.0, steps=5_000)``.
+    name : str
+        Name of the control.
+    shared : TensorSharedVariable, optional
+        An existing scalar float shared variable to control.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for :class:`Control`; also when a bound is negative.
+
+    Notes
+    -----
+    β < 1 tempers the prior, β > 1 is the β-VAE of Higgins et al. (2017, ICLR, eq. 4). At β = 0 the optimum is
+    a maximum-likelihood point and q's scale collapses: pass through 0 on the way, do not stay there.
+
+    Examples
+    --------
+    >>> from vitoolkit import Beta, schedules
+    >>> Beta(schedule=schedules.linear(0.0, 1.0, steps=5_000))
+    <Beta 'beta' = 0, on linear(0.0, 1.0, steps=5000), bounds [0, 10]>
+    """
+
+    def __init__(
+        self,
+        value: float = 1.0,
+        *,
+        bounds: tuple[float, float] = (0.0, 10.0),
+        schedule: Callable[[int], float] | float | None = None,
+        name: str | None = None,
+        shared: Any = None,
+    ) -> None:
+        #: True when the name was given, so that an inference does not choose a better one.
+        self.named = name is not None
+        name = "beta" if name is None else name
+        lo, _ = _checked_bounds(name, bounds, "linear")
+        if lo < 0:
+            raise ValueError(f"bounds of {name!r}: β cannot be negative, received {bounds!r}")
+        super().__init__(value, bounds=bounds, schedule=schedule, name=name, shared=shared)
+
+
+class LearningRate(Control):
+    """The learning rate of an optimizer, on a logarithmic slider.
+
+    Parameters
+    ----------
+    value : float
+        Learning rate in force at the start.
+    bounds : tuple of float
+        Smallest and largest learning rate accepted; positive.
+    schedule : callable or float, optional
+        ``step -> learning rate``.
+    name : str
+        Name of the control.
+    shared : TensorSharedVariable, optional
+        An existing scalar float shared variable to control.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for :class:`Control`; also when a bound is not positive.
+
+    Examples
+    --------
+    Hand the shared variable, not the value, to the optimizer; PyMC would bake a number in:
+
+    >>> import pymc as pm
+    >>> from vitoolkit import LearningRate, schedules
+    >>> rate = LearningRate(schedule=schedules.cosine(1e-2, 1e-4, steps=20_000))
+    >>> optimizer = pm.adam(learning_rate=rate.shared)
+    >>> rate
+    <LearningRate 'learning_rate' = 0.01, on cosine(0.01, 0.0001, steps=20000), bounds [1e-06, 1]>
+    """
+
+    def __init__(
+        self,
+        value: float = 1e-3,
+        *,
+        bounds: tuple[float, float] = (1e-6, 1.0),
+        schedule: Callable[[int], float] | float | None = None,
+        name: str = "learning_rate",
+        shared: Any = None,
+    ) -> None:
+        super().__init__(
+            value, bounds=bounds, schedule=schedule, name=name, scale="log", shared=shared
+        )
+
+
+def distinct_controls(controls: Iterable[Control]) -> tuple[Control, ...]:
+    """The controls without repetitions, in order of first appearance.
+
+    Raises
+    ------
+    TypeError
+        When something else than a control is among them.
+    ValueError
+        When two different controls write one shared variable, or carry one name.
+    """
+    found: list[Control] = []
+    for control in controls:
+        if not isinstance(control, Control):
+            raise TypeError(f"expected a vitoolkit Control, received {control!r}")
+        if any(control is other for other in found):
+            continue
+        for other in found:
+            if other.shared is control.shared:
+                raise ValueError(
+                    f"two writers on one shared variable: controls {other.name!r} and {control.name!r} both "
+                    f"write {control.shared}. Use one control in both places."
+                )
+            if other.name == control.name:
+                raise ValueError(
+                    f"two controls are named {control.name!r}: {other!r} and {control!r}. "
+                    "Give each a name of its own, or use one control in both places."
+                )
+        found.append(control)
+    return tuple(found)
+
+
+def _real(what: str, value: Any) -> float:
+    if isinstance(value, bool | np.bool_ | str | bytes | complex) or value is None:
+        raise TypeError(f"{what} must be a real number, received {value!r}")
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{what} must be a real number, received {value!r}") from None
+    if math.isnan(number):
+        raise ValueError(f"{what} must not be NaN, received {value!r}")
+    return number
+
+
+def _checked_bounds(name: str, bounds: Any, scale: str) -> tuple[float, float]:
+    try:
+        lo, hi = bounds
+    except (TypeError, ValueError):
+        raise TypeError(f"bounds of {name!r} must be a pair (low, high), received {bounds!r}") from None
+    lo, hi = _real(f"low bound of {name!r}", lo), _real(f"high bound of {name!r}", hi)
+    if not lo < hi:
+        raise ValueError(f"bounds of {name!r} must increase, received {bounds!r}")
+    if scale == "log" and lo <= 0:
+        raise ValueError(f"bounds of {name!r} must be positive on a log scale, received {bounds!r}")
+    return lo, hi

@@ -1,0 +1,447 @@
+"""PyMC inferences that train the β-ELBO with one live β a variable.
+
+They are what ``pm.fit(method=...)`` takes, and with β = 1 and the same seed they give the losses of PyMC's
+own to the last digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import pymc.pytensorf
+from pymc.variational.approximations import FullRank, MeanField
+from pymc.variational.inference import Inference, State
+from pymc.variational.opvi import Approximation
+
+from vitoolkit.controls import Beta, Control, distinct_controls
+from vitoolkit.loop import Block, Run, execute
+from vitoolkit.objective import BetaKL, variable_names
+from vitoolkit.steps import counter_of
+
+__all__ = ["ADVI", "FullRankADVI", "KLqp"]
+
+BetaLike: TypeAlias = float | Control | Callable[[int], float]
+
+
+class KLqp(Inference):
+    r"""Variational inference that minimizes ``(-data term + Σ β_v KL_v) / c``, each β live.
+
+    Parameters
+    ----------
+    approx : Approximation
+        The approximation to train.
+    beta : float, Control, schedule or mapping of str to one of these
+        β of every variable, or of the variables named; those not named keep β = 1. A number becomes a
+        :class:`~vitoolkit.controls.Beta`, so that it can be changed during the fit as well.
+    random_seed : int, optional
+        Seed of an approximation of several groups, which PyMC gives none.
+
+    Raises
+    ------
+    KeyError
+        When `beta` names something that is not a free variable of the model; the message lists them.
+    TypeError, ValueError
+        When a β is not a number, a control or a schedule, is negative or not finite; when two controls
+        write one shared variable or carry one name.
+
+    See Also
+    --------
+    ADVI, FullRankADVI
+
+    Notes
+    -----
+    .. math::
+
+        \mathcal L = \frac1c\Big(-\mathbb E_q[\log p(D\mid\theta)]
+            + \sum_v \beta_v\, \mathbb E_q[\log q(v\mid\cdot) - \log p(v\mid\mathrm{pa})]\Big)
+
+    with :math:`c = N/b` under minibatches. With one β for all it is eq. 4 of Higgins et al. (2017), "beta-VAE",
+    ICLR.
+
+    Examples
+    --------
+    >>> import pymc as pm
+    >>> import vitoolkit as vt
+    >>> with pm.Model():
+    ...     z = pm.Normal("z")
+    ...     w = pm.Normal("w")
+    ...     y = pm.Normal("y", z + w, observed=[0.2, 1.1])
+    ...     inference = vt.KLqp(pm.MeanField(random_seed=1), beta={"z": 4.0})
+    >>> inference
+    <KLqp MeanField{MeanFieldGroup[2]}: loss = -data term + beta[z] * KL(z) + KL(w), 0 steps taken>
+    """
+
+    def __init__(
+        self,
+        approx: Approximation,
+        *,
+        beta: BetaLike | Mapping[str, BetaLike] = 1.0,
+        random_seed: int | None = None,
+    ) -> None:
+        if not isinstance(approx, Approximation):
+            raise TypeError(
+                f"approx must be a PyMC Approximation such as pm.MeanField(), received {approx!r}"
+            )
+        if getattr(approx, "rng", None) is None:
+            approx.rng = np.random.RandomState(random_seed)
+        self.beta = _controls_by_variable(approx, beta)
+        self.controls = distinct_controls(self.beta.values())
+        super().__init__(BetaKL, approx, None, beta=self.beta)
+        self.run: Run | None = None
+        self.last_block: Block | None = None
+        counter_of(approx).inference = self
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of the free variables, in the order of the KL terms."""
+        return self.objective.op.variables
+
+    @property
+    def steps_taken(self) -> int:
+        """Steps taken over the life of the inference, by ``fit`` and ``refine`` together."""
+        return counter_of(self.approx).step + 1
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """Terms of the last step in nats: ``{"data": data term, "kl": {variable: KL contribution}}``; NaN before."""
+        data, *kl = (float(term) for term in self.read_terms())
+        return {"data": data, "kl": dict(zip(self.variables, kl, strict=True))}
+
+    def read_terms(self) -> np.ndarray:
+        """Data term and KL contributions of the last step, shape (1 + variables,), nats; not a copy."""
+        return self.objective.op.terms.get_value(borrow=True)
+
+    def fit(
+        self,
+        n: int = 10_000,
+        score: bool | None = None,
+        callbacks: list[Callable] | None = None,
+        progressbar: bool = True,
+        progressbar_theme: Any = None,
+        *,
+        backend: str | None = None,
+        include_transformed: bool = False,
+        **kwargs: Any,
+    ) -> Approximation:
+        """Train for `n` steps.
+
+        Parameters
+        ----------
+        n : int
+            Number of steps.
+        score : bool, optional
+            Whether losses are kept in ``hist`` and handed to callbacks; default True. A Recorder has them
+            either way.
+        callbacks : list of callable, optional
+            Called with ``(approx, losses, i)`` after every step, ``i`` from 1 over the life of the inference.
+        progressbar : bool
+            Whether to show a progress bar; a Dashboard that is shown replaces it.
+        progressbar_theme : rich.theme.Theme, optional
+            Theme of the bar.
+        backend : str, optional
+            "numba", "c" or "jax", PyMC 6 only.
+        include_transformed : bool
+            PyMC 6 only: as in ``pm.fit``.
+        **kwargs
+            ``obj_n_mc``, ``obj_optimizer``, ``more_obj_params``, ``more_updates``, ``more_replacements``,
+            ``total_grad_norm_constraint`` and ``compile_kwargs``, as in ``pm.fit``.
+
+        Returns
+        -------
+        Approximation
+            The trained approximation.
+
+        Raises
+        ------
+        FloatingPointError
+            When a loss is NaN. What was recorded before is kept.
+        ValueError
+            When a control is written by ``more_updates`` as well, or `n` is negative.
+        """
+        score = self._maybe_score(score)
+        run = Run(self, _step_count(n), _callback_list(callbacks))
+        for updated in kwargs.get("more_updates") or {}:
+            for control in run.controls:
+                if updated is control.shared:
+                    raise ValueError(
+                        f"two writers on one shared variable: more_updates and control {control.name!r} "
+                        f"both write {updated}"
+                    )
+        kwargs = self._prepare(backend, include_transformed, kwargs)
+        return self._run(
+            run,
+            lambda: self.objective.step_function(score=True, **kwargs),
+            score,
+            progressbar,
+            progressbar_theme,
+        )
+
+    def refine(
+        self,
+        n: int,
+        progressbar: bool = True,
+        progressbar_theme: Any = None,
+        *,
+        callbacks: list[Callable] | None = None,
+    ) -> Approximation:
+        """Train for `n` more steps with the step function and the optimizer's state of the last ``fit``.
+
+        Parameters
+        ----------
+        n : int
+            Number of steps.
+        progressbar : bool
+            Whether to show a progress bar.
+        progressbar_theme : rich.theme.Theme, optional
+            Theme of the bar.
+        callbacks : list of callable, optional
+            Other callbacks than those of the last fit.
+
+        Returns
+        -------
+        Approximation
+
+        Raises
+        ------
+        TypeError
+            When there was no ``fit`` before.
+        """
+        if self.state is None:
+            raise TypeError("refine goes on with a compiled fit: call fit(...) first")
+        _, step, last_callbacks, score = self.state
+        run = Run(self, _step_count(n), last_callbacks if callbacks is None else _callback_list(callbacks))
+        return self._run(run, lambda: step, score, progressbar, progressbar_theme)
+
+    def keep(self, run: Run, score: bool) -> None:
+        """Take over what a run has reached so far; the loop calls it however the run ended."""
+        if score:
+            losses = run.scores[: run.done]
+            if len(losses) and np.isnan(losses[-1]):  # the step that raised; PyMC leaves it out as well
+                losses = losses[:-1]
+            self.hist = np.concatenate([self.hist, losses])
+        self.approx.hist = self.hist
+        if self._step is not None:
+            self.state = State(self.steps_taken, self._step, list(run.callbacks), score)
+
+    def _run(self, run, compile_step, score, progressbar, progressbar_theme) -> Approximation:
+        self.run, self._step = run, None
+
+        def compiled():
+            self._step = compile_step()
+            return self._step
+
+        execute(
+            run,
+            compiled,
+            score=score,
+            progressbar=progressbar,
+            progressbar_theme=progressbar_theme,
+        )
+        return self.approx
+
+    def _prepare(self, backend, include_transformed, kwargs) -> dict[str, Any]:
+        if "fn_kwargs" in kwargs:
+            kwargs["compile_kwargs"] = kwargs.pop("fn_kwargs")
+        resolve = getattr(pymc.pytensorf, "resolve_backend_compile_kwargs", None)
+        if resolve is not None:
+            kwargs["compile_kwargs"] = resolve(backend, kwargs.get("compile_kwargs"))
+        elif backend is not None:
+            raise TypeError(
+                f"backend={backend!r} needs PyMC 6; with this PyMC use compile_kwargs={{'mode': ...}}"
+            )
+        for group in self.approx.groups:
+            group.include_transformed = include_transformed
+        return kwargs
+
+    def __repr__(self) -> str:
+        terms = [
+            f"{self.beta[v].name} * KL({v})" if v in self.beta else f"KL({v})" for v in self.variables
+        ]
+        shown = terms if len(terms) <= 8 else [*terms[:6], f"... {len(terms) - 7} more", terms[-1]]
+        return (
+            f"<{type(self).__name__} {self.approx}: loss = -data term + {' + '.join(shown)}, "
+            f"{self.steps_taken:,} steps taken>"
+        )
+
+
+class ADVI(KLqp):
+    """Mean-field ADVI with one live β a variable.
+
+    Parameters
+    ----------
+    beta : float, Control, schedule or mapping of str to one of these
+        As in :class:`KLqp`.
+    model : pymc.Model, optional
+        The model; default is the one in context.
+    random_seed : int, optional
+        Seed of the draws.
+    start : mapping of str to array, optional
+        Starting means, on the scale of the model's variables.
+    start_sigma : mapping of str to array, optional
+        Starting standard deviations, on the unconstrained scale.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        As in :class:`KLqp`.
+
+    References
+    ----------
+    Kucukelbir et al. (2017), "Automatic Differentiation Variational Inference", JMLR 18(14).
+
+    Examples
+    --------
+    >>> import pymc as pm
+    >>> import vitoolkit as vt
+    >>> beta = vt.Beta(schedule=vt.schedules.linear(0.0, 1.0, steps=100))
+    >>> with pm.Model():
+    ...     z = pm.Normal("z")
+    ...     y = pm.Normal("y", z, observed=[0.2, 1.1])
+    ...     inference = vt.ADVI(beta=beta, random_seed=1)
+    ...     approx = pm.fit(200, method=inference, progressbar=False)
+    >>> beta.value, len(approx.hist)
+    (1.0, 200)
+    """
+
+    def __init__(
+        self,
+        *,
+        beta: BetaLike | Mapping[str, BetaLike] = 1.0,
+        model: Any = None,
+        random_seed: int | None = None,
+        start: Mapping[str, Any] | None = None,
+        start_sigma: Mapping[str, Any] | None = None,
+    ) -> None:
+        approx = MeanField(model=model, random_seed=random_seed, start=start, start_sigma=start_sigma)
+        super().__init__(approx, beta=beta)
+
+
+class FullRankADVI(KLqp):
+    """Full-rank ADVI with one live β a variable.
+
+    Parameters
+    ----------
+    beta : float, Control, schedule or mapping of str to one of these
+        As in :class:`KLqp`.
+    model : pymc.Model, optional
+        The model; default is the one in context.
+    random_seed : int, optional
+        Seed of the draws.
+    start : mapping of str to array, optional
+        Starting means, on the scale of the model's variables.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        As in :class:`KLqp`.
+
+    Notes
+    -----
+    The KL contribution of a variable is conditional on the coordinates before it, in the order of the model
+    (chain rule); the contributions add up to the whole KL.
+
+    References
+    ----------
+    Kucukelbir et al. (2017), "Automatic Differentiation Variational Inference", JMLR 18(14).
+
+    Examples
+    --------
+    >>> import pymc as pm
+    >>> import vitoolkit as vt
+    >>> with pm.Model():
+    ...     z = pm.Normal("z", shape=2)
+    ...     y = pm.Normal("y", z.sum(), observed=[0.2, 1.1])
+    ...     approx = vt.FullRankADVI(random_seed=1).fit(200, progressbar=False)
+    >>> len(approx.hist)
+    200
+    """
+
+    def __init__(
+        self,
+        *,
+        beta: BetaLike | Mapping[str, BetaLike] = 1.0,
+        model: Any = None,
+        random_seed: int | None = None,
+        start: Mapping[str, Any] | None = None,
+    ) -> None:
+        approx = FullRank(model=model, random_seed=random_seed, start=start)
+        super().__init__(approx, beta=beta)
+
+
+def _controls_by_variable(
+    approx: Approximation, beta: BetaLike | Mapping[str, BetaLike]
+) -> dict[str, Control]:
+    variables = variable_names(approx)
+    if not isinstance(beta, Mapping):
+        control = _beta_control(beta, "beta")
+        return dict.fromkeys(variables, control)
+    unknown = [name for name in beta if name not in variables]
+    if unknown:
+        raise KeyError(_unknown_variable(approx, unknown[0], variables))
+    controls = {name: _beta_control(value, f"beta[{name}]") for name, value in beta.items()}
+    _name_apart(controls)
+    return controls
+
+
+def _beta_control(beta: Any, name: str) -> Control:
+    if isinstance(beta, Control):
+        if beta.bounds[0] < 0:
+            raise ValueError(
+                f"β cannot be negative, but control {beta.name!r} has bounds {beta.bounds}"
+            )
+        return beta
+    if callable(beta):
+        control = Beta(schedule=beta)
+    elif isinstance(beta, int | float | np.integer | np.floating) and not isinstance(beta, bool):
+        if not 0 <= beta < np.inf:
+            raise ValueError(f"{name} must be a number from 0 up, received {beta!r}")
+        control = Beta(beta, bounds=(0.0, max(10.0, 2.0 * beta)))
+    else:
+        raise TypeError(
+            f"{name} must be a number, a Control, a schedule step -> β, or for several variables a "
+            f"mapping from their names to these; received {beta!r}"
+        )
+    control.name = name
+    control.named = True
+    return control
+
+
+def _name_apart(controls: Mapping[str, Control]) -> None:
+    """Two controls that were given no name are named after their variables."""
+    unnamed = {
+        id(c): (name, c) for name, c in controls.items() if isinstance(c, Beta) and not c.named
+    }
+    if len(unnamed) > 1:
+        for name, control in unnamed.values():
+            control.name = f"beta[{name}]"
+
+
+def _unknown_variable(approx: Approximation, name: Any, variables: tuple[str, ...]) -> str:
+    model = approx.model
+    if name in {v.name for v in model.observed_RVs}:
+        why = "it is observed, and only a free variable has a KL"
+    elif name in {v.name for v in model.deterministics}:
+        why = "it is a Deterministic, and only a free variable has a KL"
+    elif name in {v.name for v in model.value_vars}:
+        why = "that is the name of a transformed value; use the variable's own"
+    else:
+        why = "the model has no such variable"
+    return f"β was given for {name!r}: {why}. The free variables are {', '.join(map(repr, variables))}."
+
+
+def _step_count(n: Any) -> int:
+    if isinstance(n, bool) or not isinstance(n, int | np.integer):
+        raise TypeError(f"n must be a whole number of steps, received {n!r}")
+    if n < 0:
+        raise ValueError(f"n must be a number of steps from 0 up, received {n}")
+    return int(n)
+
+
+def _callback_list(callbacks: Any) -> list[Callable]:
+    callbacks = [] if callbacks is None else list(callbacks)
+    for callback in callbacks:
+        if not callable(callback):
+            raise TypeError(f"a callback must be callable as (approx, losses, i), received {callback!r}")
+    return callbacks

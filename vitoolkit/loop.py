@@ -1,0 +1,454 @@
+"""The loop a vitoolkit inference runs: steps, callbacks, progress, NaN, interrupt.
+
+It keeps PyMC's contract with a callback, ``callback(approx, losses, i)`` after every step with ``i`` from 1,
+and mends its faults: a callback that raises loses no loss and no state, ``StopIteration`` and Ctrl-C keep
+the last step, and ``refine`` goes on counting where ``fit`` ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pymc.progress_bar import CustomProgress, default_progress_theme
+from rich.console import Console
+from rich.progress import Progress, TextColumn
+
+from vitoolkit.controls import Beta, Control, distinct_controls
+from vitoolkit.events import Event
+from vitoolkit.steps import counter_of
+
+if TYPE_CHECKING:
+    from vitoolkit.inference import KLqp
+
+__all__ = ["Block", "Callback", "Run", "execute"]
+
+_REDRAW_SECONDS = 0.1
+_PAUSE_SECONDS = 0.02
+# The loop stands in for PyMC's, so that it speaks where PyMC's speaks.
+_logger = logging.getLogger("pymc.variational.inference")
+
+
+@dataclass(slots=True)
+class Block:
+    """What one compiled call brought: K consecutive steps, K = 1 for a plain step function.
+
+    Attributes
+    ----------
+    first : int
+        Index of the first step.
+    loss : numpy.ndarray
+        Loss of each step, shape (K,), nats divided by c.
+    terms : numpy.ndarray
+        Data term and KL contribution of each variable, shape (K, 1 + variables), nats.
+    control : numpy.ndarray
+        The value of each control that the step used, shape (K, controls).
+    time : numpy.ndarray
+        When the step was finished, shape (K,), seconds of ``time.perf_counter``.
+    """
+
+    first: int
+    loss: np.ndarray
+    terms: np.ndarray
+    control: np.ndarray
+    time: np.ndarray
+
+    @property
+    def step(self) -> np.ndarray:
+        """Index of each step, shape (K,)."""
+        return np.arange(self.first, self.first + len(self.loss))
+
+
+class Callback:
+    """Base class of vitoolkit's own callbacks: hooks a fit of a vitoolkit inference calls.
+
+    The hooks run in the fitting thread, in the order of the callback list and before callbacks that are
+    plain functions. A fit of PyMC's own inference only calls the object itself.
+    """
+
+    #: True while the callback shows progress, so that the loop draws no bar of its own.
+    shows_progress = False
+    #: The controls the callback holds.
+    controls: tuple[Control, ...] = ()
+
+    def on_fit_start(self, run: Run) -> None:
+        """Before anything is compiled."""
+
+    def on_compiled(self, run: Run) -> None:
+        """Before the first step."""
+
+    def on_block(self, run: Run, block: Block) -> None:
+        """After every compiled call; `block` is reused, so copy what you keep."""
+
+    def on_idle(self, run: Run) -> None:
+        """Again and again while the fit is paused."""
+
+    def on_fit_end(self, run: Run) -> None:
+        """At the end of a fit, however it ended; ``run.status`` and ``run.error`` say how."""
+
+
+class Run:
+    """One running ``fit`` or ``refine`` of a vitoolkit inference.
+
+    Attributes
+    ----------
+    inference : KLqp
+        The inference that is running.
+    n : int
+        Steps asked for.
+    first : int
+        Index of the first step of this call, over the life of the inference.
+    step : int
+        Index of the next step.
+    status : {"compiling", "running", "paused", "finished", "stopped", "interrupted", "failed"}
+        Where the fit stands.
+    error : BaseException or None
+        What ended a failed fit.
+    controls : tuple of Control
+        The controls of the inference and of its callbacks.
+    compile_seconds : float or None
+        Time spent compiling, None before.
+    log : list of Event
+        What happened to the run itself: pause, resume, stop.
+    """
+
+    def __init__(self, inference: KLqp, n: int, callbacks: Sequence[Callable]) -> None:
+        self.inference = inference
+        self.n = n
+        self.callbacks = tuple(callbacks)
+        self.own = _distinct([c for c in self.callbacks if isinstance(c, Callback)])
+        self.foreign = [c for c in self.callbacks if not isinstance(c, Callback | Control)]
+        self.controls = distinct_controls(
+            [
+                *inference.controls,
+                *(control for c in self.callbacks for control in getattr(c, "controls", ())),
+            ]
+        )
+        self.counter = counter_of(inference.approx)
+        self.first = self.step = self.counter.step + 1
+        self.status = "compiling"
+        self.error: BaseException | None = None
+        self.compile_seconds: float | None = None
+        self.log: list[Event] = []
+        self.scores = np.empty(n)
+        self._stop: str | None = None
+        self._paused: str | None = None
+        self._resumed_by = "code"
+
+    approx = property(lambda self: self.inference.approx)
+    variables = property(lambda self: self.inference.variables)
+
+    @property
+    def done(self) -> int:
+        """Steps finished in this call."""
+        return self.step - self.first
+
+    def stop(self, *, source: str = "code") -> None:
+        """End the fit at the next step boundary and keep everything; from any thread."""
+        self._stop = source
+
+    def pause(self, *, source: str = "code") -> None:
+        """Wait at the next step boundary until :meth:`resume` or :meth:`stop`; from any thread."""
+        self._paused = source
+
+    def resume(self, *, source: str = "code") -> None:
+        """Go on after :meth:`pause`; from any thread."""
+        if self._paused is not None:
+            self._paused = None
+            self._resumed_by = source
+
+    def add_event(self, kind: str, source: str) -> None:
+        """Log something that happened to the run, in force from the next step on."""
+        self.log.append(Event(self.step, time.perf_counter(), kind, None, None, None, source))
+
+
+def execute(
+    run: Run,
+    compile_step: Callable[[], Callable[[], Any]],
+    *,
+    score: bool,
+    progressbar: bool,
+    progressbar_theme: Any,
+) -> None:
+    """Compile and train; whatever happens, losses, state and traces are kept.
+
+    Parameters
+    ----------
+    run : Run
+        The fit.
+    compile_step : callable
+        Compiles and returns the step function, which returns the loss of a step.
+    score : bool
+        Whether the losses are kept in ``hist`` and handed to callbacks, as in PyMC.
+    progressbar : bool
+        Whether to show a progress bar, unless a callback shows the progress.
+    progressbar_theme : rich.theme.Theme or None
+        Theme of the bar.
+
+    Raises
+    ------
+    FloatingPointError
+        When a loss is NaN.
+    Exception
+        Whatever a callback, a control or the compilation raises.
+    """
+    started: list[Callback] = []
+    with contextlib.ExitStack() as bound:
+        for control in run.controls:
+            control.bind(run)
+            bound.callback(control.unbind)
+        short = _warn_of_long_schedules(run)
+        try:
+            for callback in run.own:
+                started.append(callback)
+                callback.on_fit_start(run)
+            clock = time.perf_counter()
+            step = compile_step()
+            run.compile_seconds = time.perf_counter() - clock
+            run.status = "running"
+            for callback in run.own:
+                callback.on_compiled(run)
+            bar = progressbar and not any(c.shows_progress for c in run.own)
+            with _progress(run, bar, progressbar_theme) as redraw, _Interrupt() as interrupt:
+                _train(run, step, interrupt, redraw, score)
+            run.status = "finished"
+        except StopIteration as stop:
+            run.status = "stopped"
+            run.add_event("stop", str(stop) or "callback")
+        except KeyboardInterrupt as error:
+            run.status, run.error = "interrupted", error
+            run.add_event("interrupt", "user")
+            if run.compile_seconds is None:
+                raise
+        except BaseException as error:
+            run.status, run.error = "failed", error
+            raise
+        finally:
+            run.inference.keep(run, score)
+            for callback in started:
+                callback.on_fit_end(run)
+    _say_how_it_ended(run)
+    _warn_at_the_end(run, short)
+
+
+def _train(
+    run: Run,
+    step: Callable[[], Any],
+    interrupt: _Interrupt,
+    redraw: Callable[[], None],
+    score: bool,
+) -> None:
+    read_terms = run.inference.read_terms
+    controls, own, foreign, counter = run.controls, run.own, run.foreign, run.counter
+    scores, approx = run.scores, run.approx
+    hooks = [callback.on_block for callback in own]
+    block = run.inference.last_block = Block(
+        run.first,
+        np.empty(1),
+        np.empty((1, 1 + len(run.variables))),
+        np.empty((1, len(controls))),
+        np.empty(1),
+    )
+    values, clock = block.control[0], time.perf_counter
+    next_redraw = 0.0
+    for i in range(run.n):
+        if interrupt.asked:
+            raise KeyboardInterrupt
+        if run._paused is not None:
+            _wait(run, interrupt)
+        if run._stop is not None:
+            raise StopIteration(run._stop)
+        k = run.first + i
+        for j, control in enumerate(controls):
+            values[j] = control.advance(k)
+        loss = step()
+        now = clock()
+        block.first = k
+        block.loss[0] = scores[i] = loss
+        block.terms[0] = read_terms()
+        block.time[0] = now
+        counter.step = k
+        run.step = k + 1
+        for hook in hooks:
+            hook(run, block)
+        if loss != loss:
+            raise FloatingPointError(_nan_message(run, k))
+        if now >= next_redraw:
+            redraw()
+            next_redraw = now + _REDRAW_SECONDS
+        if foreign:
+            losses = scores[: i + 1] if score else None
+            with interrupt.at_once():
+                for callback in foreign:
+                    callback(approx, losses, k + 1)
+    if interrupt.asked:
+        raise KeyboardInterrupt
+
+
+def _wait(run: Run, interrupt: _Interrupt) -> None:
+    run.status = "paused"
+    run.add_event("pause", str(run._paused))
+    while run._paused is not None and run._stop is None:
+        if interrupt.asked:
+            raise KeyboardInterrupt
+        for callback in run.own:
+            callback.on_idle(run)
+        time.sleep(_PAUSE_SECONDS)
+    run.status = "running"
+    if run._stop is None:
+        run.add_event("resume", run._resumed_by)
+
+
+class _Interrupt:
+    """Ctrl-C waits for the step boundary, so that a step that was taken is a step that is recorded.
+
+    A second Ctrl-C before the boundary, or one inside a callback of the user's, is raised at once. Handlers
+    other than Python's own, and threads other than the main one, are left alone.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._at_once = False
+        self._installed = False
+
+    def __enter__(self) -> _Interrupt:
+        if (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        ):
+            signal.signal(signal.SIGINT, self._handle)
+            self._installed = True
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._installed:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _handle(self, signum, frame) -> None:
+        if self._at_once or self.asked:
+            signal.default_int_handler(signum, frame)
+        self.asked = True
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside, Ctrl-C is raised where it falls."""
+        self._at_once = True
+        try:
+            if self.asked:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._at_once = False
+
+
+@contextlib.contextmanager
+def _progress(run: Run, show: bool, theme: Any) -> Iterator[Callable[[], None]]:
+    if not show:
+        yield lambda: None
+        return
+    with CustomProgress(
+        *Progress.get_default_columns(),
+        TextColumn("{task.fields[loss]}"),
+        console=Console(theme=default_progress_theme if theme is None else theme),
+    ) as progress:
+        task = progress.add_task("Fitting:", total=run.n, loss="")
+
+        def redraw() -> None:
+            progress.update(task, completed=run.done, loss=f"Average Loss = {_average(run):,.5g}")
+
+        try:
+            yield redraw
+        finally:
+            redraw()
+
+
+def _average(run: Run) -> float:
+    recent = run.scores[max(0, run.done - 1000) : run.done]
+    recent = recent[np.isfinite(recent)]
+    return float(recent.mean()) if len(recent) else np.nan
+
+
+def _say_how_it_ended(run: Run) -> None:
+    if run.n == 0:
+        _logger.info("Initialization only")
+        return
+    share, loss = f"{100 * run.done // run.n:.0f}%", f"Average Loss = {_average(run):,.5g}"
+    if run.status == "finished":
+        _logger.info(f"Finished [{share}]: {loss}")
+    else:
+        _logger.info(f"{run.status.capitalize()} at {run.done:,d} [{share}]: {loss}")
+
+
+def _nan_message(run: Run, step: int) -> str:
+    terms = dict(zip(["the data term", *run.variables], run.inference.last_block.terms[0], strict=True))
+    culprits = [
+        name if name == "the data term" else f"the KL of {name!r}"
+        for name, term in terms.items()
+        if not np.isfinite(term)
+    ]
+    values = ", ".join(f"{c.name} = {c.value:g}" for c in run.controls)
+    return (
+        f"NaN occurred in optimization: the loss of step {step} is NaN. "
+        f"Not finite: {', '.join(culprits) or 'nothing but the loss'}. "
+        f"Controls at that step: {values or 'none'}. "
+        "A smaller learning rate, total_grad_norm_constraint or a warm-up of β often helps; "
+        "everything before this step is kept."
+    )
+
+
+def _distinct(callbacks: list) -> list:
+    return list({id(callback): callback for callback in callbacks}.values())
+
+
+def _schedule_end(control: Control) -> str | None:
+    """How a control's schedule would have ended, or None when that is not known."""
+    schedule = control.schedule
+    if schedule is None or not schedule.steps or schedule.end is None:
+        return None
+    return f"its schedule ends at {schedule.end:g} after {schedule.steps:,} steps"
+
+
+def _warn_of_long_schedules(run: Run) -> list[Control]:
+    short = []
+    total = run.first + run.n
+    for control in run.controls:
+        end = _schedule_end(control)
+        if end is None or control.manual or run.n == 0 or control.schedule.steps <= total:
+            continue
+        last = control.schedule(total - 1)
+        if last != control.schedule.end:
+            short.append(control)
+            warnings.warn(
+                f"{control.name} will end at {last:g}: {end}, and the fit has {total:,}.",
+                UserWarning,
+                stacklevel=5,
+            )
+    return short
+
+
+def _warn_at_the_end(run: Run, warned: list[Control]) -> None:
+    for control in run.controls:
+        end = _schedule_end(control)
+        if (
+            end is not None
+            and run.status != "finished"
+            and not control.manual
+            and not any(control is other for other in warned)
+            and control.value != control.schedule.end
+        ):
+            warnings.warn(f"{control.name} ended at {control.value:g}, {end}.", UserWarning, stacklevel=5)
+        if isinstance(control, Beta) and control.value == 0 and run.done:
+            warnings.warn(
+                f"{control.name} ended at 0: the KL it weighs had no part in the loss, so that q is a "
+                "maximum-likelihood point there and not a posterior. Raise it and refine.",
+                UserWarning,
+                stacklevel=5,
+            )

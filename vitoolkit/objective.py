@@ -1,0 +1,202 @@
+"""The β-ELBO with one β a variable, and its terms.
+
+The loss is ``(-data term + Σ β_v KL_v) / c``. The terms are computed on the very draws the gradient uses and
+come out of the step function as one more update, so that they cost neither a second pass nor a second
+compilation, and a β that moves needs no new one either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from pymc.data import MinibatchOp
+from pymc.pytensorf import constant_fold, floatX
+from pymc.variational.approximations import FullRankGroup, MeanFieldGroup
+from pymc.variational.minibatch_rv import MinibatchRandomVariable, get_scaling
+from pymc.variational.opvi import Approximation, Group, ObjectiveFunction, Operator
+from pytensor.graph.replace import graph_replace
+from pytensor.graph.traversal import ancestors
+
+from vitoolkit.controls import Control
+
+__all__ = ["BetaKL", "minibatch_constant", "variable_names"]
+
+
+def variable_names(approx: Approximation) -> tuple[str, ...]:
+    """Names of the model's free variables, in the order of the model: the variables that have a KL."""
+    return tuple(variable.name for variable in approx.model.free_RVs)
+
+
+def minibatch_constant(approx: Approximation) -> pt.TensorVariable:
+    """c = N/b: rows of the data set over rows of the minibatch, the largest over the observed variables.
+
+    1 without minibatches, and 1 while ``approx.scale_cost_to_minibatch`` is False. PyMC's own constant
+    multiplies ``N / d`` over *all* dimensions of an observation and is wrong from two dimensions on; this
+    one uses the dimensions that ``total_size`` names.
+
+    Returns
+    -------
+    TensorVariable
+        Scalar, floatX, without unit.
+    """
+    model = approx.model
+    constants = [floatX(1.0)] + [
+        get_scaling(
+            observed.owner.inputs[1:],
+            constant_fold(tuple(model.rvs_to_values[observed].shape), raise_not_constant=False),
+        )
+        for observed in model.observed_RVs
+        if isinstance(observed.owner.op, MinibatchRandomVariable)
+    ]
+    constant = reduce(pt.maximum, constants)
+    return floatX(pt.switch(approx._scale_cost_to_minibatch, constant, floatX(1.0)))
+
+
+def _log_q_by_coordinate(group: Group) -> pt.TensorVariable:
+    """log q of each coordinate on the unconstrained scale, shape (draws, coordinates), nats.
+
+    For full rank the k-th column is ``log q(z_k | z_1 ... z_{k-1})``: the scale L is lower triangular, so
+    that given the coordinates before it z_k is Gaussian with standard deviation ``L[k, k]``.
+    """
+    if isinstance(group, MeanFieldGroup):
+        scale = group.std
+    elif isinstance(group, FullRankGroup):
+        scale = pt.diagonal(group.L)
+    else:
+        raise TypeError(
+            f"log q of {type(group).__name__} does not split by variable; "
+            f"accepted are MeanFieldGroup and FullRankGroup"
+        )
+    return -0.5 * group.symbolic_initial**2 - floatX(0.5 * np.log(2 * np.pi)) - pt.log(scale)
+
+
+def _over_draws(approx: Approximation, nodes: list) -> list[pt.TensorVariable]:
+    """Each node for each draw of q, shape (draws,); all draws of a step see the same minibatch.
+
+    PyMC's own version pulls the minibatch's random generator into the scan, and fails there.
+    """
+    nodes = approx.to_flat_input(nodes)
+    batches = [
+        variable
+        for variable in ancestors(nodes)
+        if variable.owner is not None and isinstance(variable.owner.op, MinibatchOp)
+    ]
+    stand_ins = [batch.type() for batch in batches]
+    nodes = graph_replace(nodes, dict(zip(batches, stand_ins)), strict=False)
+
+    def one_draw(*args):
+        return graph_replace(nodes, dict(zip([*approx.inputs, *stand_ins], args)), strict=False)
+
+    drawn = pytensor.scan(
+        one_draw, approx.symbolic_randoms, non_sequences=batches, return_updates=False
+    )
+    return drawn if isinstance(drawn, list) else [drawn]
+
+
+class BetaKLObjective(ObjectiveFunction):
+    """The loss of :class:`BetaKL` and, in the updates of its step function, the terms."""
+
+    op: BetaKL
+
+    def __call__(self, nmc, **kwargs) -> pt.TensorVariable:
+        """The loss, a scalar; the terms of the same draws are left in ``self.terms``."""
+        draws = None if nmc is None else int(nmc)
+        loss, *terms = self.approx.set_size_and_deterministic(
+            self.op.loss_and_terms(single=draws in (None, 1)),
+            draws,
+            0,
+            kwargs.get("more_replacements"),
+        )
+        self.terms = terms
+        return loss
+
+    def add_obj_updates(self, updates, **kwargs) -> None:
+        """Add the optimizer's updates, and that of the vector of terms."""
+        super().add_obj_updates(updates, **kwargs)
+        updates[self.op.terms] = pt.stack(self.terms).astype(self.op.terms.dtype)
+
+
+class BetaKL(Operator):
+    """Operator whose loss is ``(-data term + Σ β_v KL_v) / c``.
+
+    Parameters
+    ----------
+    approx : Approximation
+        Mean-field and full-rank groups.
+    beta : mapping of str to Control
+        The β of each variable that has one; the others keep β = 1.
+
+    Attributes
+    ----------
+    variables : tuple of str
+        The free variables, in the order of the KL terms.
+    terms : TensorSharedVariable
+        Vector of length ``1 + len(variables)``: data term and KL contribution of each variable at the last
+        step, in nats of the full data set, not multiplied by β and not divided by c.
+    """
+
+    objective_class = BetaKLObjective
+
+    def __init__(self, approx: Approximation, beta: Mapping[str, Control]) -> None:
+        super().__init__(approx)
+        self.beta = dict(beta)
+        self.variables = variable_names(approx)
+        self.terms = pytensor.shared(
+            np.full(1 + len(self.variables), np.nan, dtype=pytensor.config.floatX),
+            name="terms",
+            shape=(1 + len(self.variables),),
+        )
+
+    def apply(self, f: Any) -> pt.TensorVariable:
+        """The loss before draws are put in; PyMC's interface."""
+        return self.loss_and_terms(single=True)[0]
+
+    def loss_and_terms(self, *, single: bool) -> list[pt.TensorVariable]:
+        """The loss, the data term and the KL contributions, before draws are put in.
+
+        Parameters
+        ----------
+        single : bool
+            One draw a step: no scan over draws.
+
+        Returns
+        -------
+        list of TensorVariable
+            Scalars: loss, data term, KL of each variable.
+        """
+        approx, model = self.approx, self.approx.model
+        log_priors = [factor.sum() for factor in model.logp(vars=model.free_RVs, sum=False)]
+        nodes = [model.datalogp, *log_priors]
+        if single:
+            data, *log_priors = approx.symbolic_single_sample(nodes)
+        else:
+            data, *log_priors = [node.mean(axis=0) for node in _over_draws(approx, nodes)]
+        log_q = self._log_q_by_variable()
+        kls = [log_q[v] - log_p for v, log_p in zip(self.variables, log_priors, strict=True)]
+        constant = minibatch_constant(approx)
+        loss = -data / constant
+        for beta, names in self._variables_by_beta():
+            kl = pt.add(*[kls[self.variables.index(name)] for name in names]) / constant
+            loss = loss + (kl if beta is None else floatX(beta.shared) * kl)
+        return [loss, data, *kls]
+
+    def _log_q_by_variable(self) -> dict[str, pt.TensorVariable]:
+        log_q = {}
+        for group in self.approx.groups:
+            by_coordinate = _log_q_by_coordinate(group)
+            names = {group.model.rvs_to_values[v].name: v.name for v in group.group}
+            for value_name, where, *_ in group.ordering.values():
+                log_q[names[value_name]] = by_coordinate[:, where].sum(axis=1).mean(axis=0)
+        return log_q
+
+    def _variables_by_beta(self) -> list[tuple[Control | None, list[str]]]:
+        groups: dict[int, tuple[Control | None, list[str]]] = {}
+        for name in self.variables:
+            beta = self.beta.get(name)
+            groups.setdefault(id(beta), (beta, []))[1].append(name)
+        return list(groups.values())
