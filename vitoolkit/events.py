@@ -1,0 +1,42 @@
+"""What a person, a schedule or a rule did to a fit, and when."""
+
+from typing import NamedTuple
+
+__all__ = ["Event"]
+
+
+class Event(NamedTuple):
+    """One change made to a running fit.
+
+    Attributes
+    ----------
+    step : int
+        The first step that ran with the change.
+    time : float
+        Seconds since the trace began.
+    kind : str
+        What was done: ``"set"``, ``"release"``, ``"pause"``, ``"resume"``, ``"stop"`` and so on.
+    control : str or None
+        Name of the control that was changed, or None if the event concerns the whole fit.
+    old, new : float or None
+        Value of the control before and after.
+    source : str
+        Who did it: ``"user"`` (a person at a widget), ``"dashboard"``, ``"schedule"``, a rule,
+        or ``"code"``.
+
+    Examples
+    --------
+    >>> event = Event(120, 3.5, "set", "beta", old=1.0, new=4.0, source="user")
+    >>> event.control, event.new
+    ('beta', 4.0)
+    >>> Event(300, 9.25, "stop", source="user").new is None
+    True
+    """
+
+    step: int
+    time: float
+    kind: str
+    control: str | None = None
+    old: float | None = None
+    new: float | None = None
+    source: str = "code"

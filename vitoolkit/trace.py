@@ -1,0 +1,828 @@
+"""The record of a fit: one row a recorded step, readable while it grows."""
+
+import functools
+import html
+import operator
+import platform
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vitoolkit.events import Event
+
+if TYPE_CHECKING:
+    import pandas
+    import xarray
+
+    from vitoolkit.decimation import View
+
+__all__ = ["Columns", "Trace"]
+
+RESERVED = ("step", "time", "loss", "data", "elbo")
+HEAD = struct.Struct("=qddd")  # step, time, loss, data: the columns every row begins with
+DATA, KL = 3, 4  # where the data term and the first KL contribution stand in a row
+SMALLEST = 256  # rows in the first buffer
+TAIL = 100  # rows that a final mean is taken over
+
+
+class Columns(Mapping[str, NDArray[Any]]):
+    """Read-only mapping from a name to one column of numbers.
+
+    All columns are of one moment and one length: a row that arrives later does not show.
+
+    Parameters
+    ----------
+    index : mapping of str to int
+        Position of each name in `array`.
+    array : ndarray, shape (names, rows)
+        The columns, one a row of this array.
+
+    Attributes
+    ----------
+    array : ndarray, shape (names, rows)
+        All columns at once, in the order of the names.
+
+    Raises
+    ------
+    KeyError
+        If a name is asked for that is not there. The message lists the names that are.
+    """
+
+    def __init__(self, index: Mapping[str, int], array: NDArray[Any]):
+        self._index = index
+        self.array = array
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self._index:
+            accepted = ", ".join(map(repr, self._index)) or "none, there are no columns here"
+            raise KeyError(f"no column named {name!r}; the names are: {accepted}")
+        return self.array[self._index[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._index)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __repr__(self) -> str:
+        return f"Columns({list(self._index)}, {self.array.shape[1]} rows)"
+
+
+class Trace:
+    """Columnar record of a fit, one row a recorded step.
+
+    One thread writes; any number of threads may read meanwhile, and each read sees whole rows
+    only. Columns are read-only views of the trace's own memory wherever that is possible.
+
+    Parameters
+    ----------
+    variables : sequence of str, optional
+        Names of the variables whose KL contribution is recorded. Fixed for life. Without any,
+        the trace has no terms: its data term and its ELBO are NaN.
+    controls : sequence of str, optional
+        Names of the controls whose value is recorded. Fixed for life. A control may have the
+        name of a variable.
+    attrs : mapping, optional
+        Attributes of the run, JSON-able. They are added to the ones that every trace has,
+        ``created`` (UTC, ISO 8601) and ``versions``, and replace those of the same name.
+
+    Attributes
+    ----------
+    variables, controls : tuple of str
+        The names.
+    attrs : dict
+        Attributes of the run. Add to it freely; keep to strings as keys and JSON-able values.
+
+    Raises
+    ------
+    TypeError
+        If a name is not a string.
+    ValueError
+        If a name is empty, given twice, or would share a column's name with another one:
+        a control cannot be called ``step``, ``time``, ``loss``, ``data``, ``elbo``, or
+        ``kl[z]`` where ``z`` is a variable.
+
+    Notes
+    -----
+    ``elbo`` is computed when asked for, from the data term and the KL contributions, whatever
+    beta was in force. In a long trace read it from a slice, ``trace[-100:].elbo``, which costs
+    the rows of the slice only. A slice shares the memory of its trace.
+
+    Examples
+    --------
+    >>> from vitoolkit.trace import Trace
+    >>> trace = Trace(variables=("z", "w"), controls=("beta",))
+    >>> for step in range(3):
+    ...     trace.append(step, 0.1 * step, 9.0 - step, -6.0, [1.0, 2.0 - step], [0.5])
+    >>> trace
+    Trace(3 rows, steps 0..2, variables=('z', 'w'), controls=('beta',), ELBO -8 nats)
+    >>> trace.elbo.tolist()
+    [-9.0, -8.0, -7.0]
+    >>> trace.kl["w"].tolist()
+    [2.0, 1.0, 0.0]
+    >>> trace[-2:].control["beta"].tolist()
+    [0.5, 0.5]
+    """
+
+    def __init__(
+        self,
+        variables: Sequence[str] = (),
+        controls: Sequence[str] = (),
+        attrs: Mapping[str, Any] | None = None,
+    ):
+        self._name(_names("variables", variables), _names("controls", controls))
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        self.attrs: dict[str, Any] = {
+            "created": created,
+            "versions": dict(_installed()),
+            **(attrs or {}),
+        }
+        self._events: list[Event] = []
+        self._adopt(np.empty((0, KL + len(self.variables) + len(self.controls))))
+
+    def _name(self, variables: tuple[str, ...], controls: tuple[str, ...]) -> None:
+        self.variables = variables
+        self.controls = controls
+        kl_columns = tuple(f"kl[{name}]" for name in variables)
+        for name in controls:
+            if name in RESERVED or name in kl_columns:
+                raise ValueError(
+                    f"a control cannot be named {name!r}: that is a column of every trace. "
+                    f"Taken are {', '.join((*RESERVED, *kl_columns))}"
+                )
+        self._columns = (*RESERVED[2:], *kl_columns, *controls)
+        self._kl_index = {name: i for i, name in enumerate(variables)}
+        self._control_index = {name: i for i, name in enumerate(controls)}
+
+    # --- writing -----------------------------------------------------------------------
+
+    def _adopt(self, buffer: NDArray[np.float64]) -> None:
+        """Begin with the rows of a buffer, full: the first row written makes a new one."""
+        self._buffer = buffer
+        self._length = self._capacity = len(buffer)
+        self._last_step = int(buffer[-1:].view(np.int64)[0, 0]) if len(buffer) else -1
+
+    def _grow(self, rows: int) -> None:
+        capacity = max(2 * self._capacity, rows, SMALLEST)
+        buffer = np.empty((capacity, self._buffer.shape[1]))
+        buffer[: self._length] = self._buffer[: self._length]
+        self._buffer = buffer  # only now: a reader gets the old rows or the copied ones
+        self._capacity = capacity
+        kl_end = KL + len(self.variables)
+        self._bytes = memoryview(buffer).cast("B")
+        self._row_bytes = buffer.strides[0]
+        self._kl_rows = buffer[:, KL:kl_end]
+        self._control_rows = buffer[:, kl_end:]
+
+    def append(
+        self,
+        step: SupportsIndex,
+        time: SupportsFloat,
+        loss: SupportsFloat,
+        data: SupportsFloat,
+        kl: Sequence[float] | NDArray[Any] = (),
+        control: Sequence[float] | NDArray[Any] = (),
+    ) -> None:
+        """Add one row.
+
+        Parameters
+        ----------
+        step : int
+            The step, counted over the whole life of the inference. Later than the last row's.
+        time : float
+            Seconds since the trace began.
+        loss : float
+            What was minimized in this step.
+        data : float
+            Data term, nats.
+        kl : sequence of float, shape (variables,)
+            KL contribution of each variable, nats.
+        control : sequence of float, shape (controls,)
+            Value of each control that this step used.
+
+        Raises
+        ------
+        TypeError
+            If `step` is not an integer.
+        ValueError
+            If `kl` or `control` has another length, or `step` is not later than the last one.
+        """
+        if len(kl) != len(self.variables) or len(control) != len(self.controls):
+            raise ValueError(
+                f"a row of this trace has {len(self.variables)} KL contributions and "
+                f"{len(self.controls)} control values; received {len(kl)} and {len(control)}"
+            )
+        step = operator.index(step)
+        if step <= self._last_step:
+            raise ValueError(self._not_later(step))
+        row = self._length
+        if row == self._capacity:
+            self._grow(row + 1)
+        HEAD.pack_into(self._bytes, row * self._row_bytes, step, time, loss, data)
+        self._kl_rows[row] = kl
+        self._control_rows[row] = control
+        self._last_step = step
+        self._length = row + 1  # publishes the row: readers look at the length first
+
+    def extend(
+        self,
+        step: ArrayLike,
+        time: ArrayLike,
+        loss: ArrayLike,
+        terms: ArrayLike,
+        control: ArrayLike,
+    ) -> None:
+        """Add many rows at once, all or none.
+
+        Parameters
+        ----------
+        step : array of int, shape (rows,)
+            The steps, strictly increasing, later than the last row's.
+        time : array of float, shape (rows,)
+            Seconds since the trace began.
+        loss : array of float, shape (rows,)
+            What was minimized.
+        terms : array of float, shape (rows, 1 + variables)
+            Data term, then the KL contribution of each variable, nats.
+        control : array of float, shape (rows, controls)
+            Value of each control that each step used.
+
+        Raises
+        ------
+        TypeError
+            If the steps are not integers.
+        ValueError
+            If a shape does not fit or the steps do not increase.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> trace = Trace(variables=("z",))
+        >>> terms = [[-3.0, 2.0], [-3.0, 1.0]]
+        >>> trace.extend([0, 1], [0.1, 0.2], [5.0, 4.0], terms, np.empty((2, 0)))
+        >>> trace.elbo.tolist()
+        [-5.0, -4.0]
+        """
+        steps = np.asarray(step)
+        if steps.size and steps.dtype.kind not in "iu":
+            raise TypeError(f"steps are integers; received an array of {steps.dtype}")
+        arrays = [np.asarray(values) for values in (time, loss, terms, control)]
+        shapes = [array.shape for array in (steps, *arrays)]
+        rows, variables, controls = steps.size, len(self.variables), len(self.controls)
+        fitting = [(rows,), (rows,), (rows,), (rows, 1 + variables), (rows, controls)]
+        if shapes != fitting:
+            raise ValueError(
+                "step, time, loss, terms and control of this trace have the shapes "
+                f"{', '.join(map(str, fitting))}; received {', '.join(map(str, shapes))}"
+            )
+        if not rows:
+            return
+        if steps[0] <= self._last_step:
+            raise ValueError(self._not_later(int(steps[0])))
+        if (steps[1:] <= steps[:-1]).any():
+            raise ValueError(f"steps must strictly increase; received {steps}")
+        start, stop = self._length, self._length + rows
+        if stop > self._capacity:
+            self._grow(stop)
+        block = self._buffer[start:stop]
+        block.view(np.int64)[:, 0] = steps
+        block[:, 1], block[:, 2], block[:, DATA : KL + variables] = arrays[:3]
+        block[:, KL + variables :] = arrays[3]
+        self._last_step = int(steps[-1])
+        self._length = stop
+
+    def _not_later(self, step: int) -> str:
+        earliest = max(self._last_step + 1, 0)
+        return f"steps must strictly increase: {earliest} or later is accepted, received {step}"
+
+    def add_event(self, event: Event) -> None:
+        """Add an event.
+
+        Parameters
+        ----------
+        event : Event
+            What was done. Any thread may add one.
+
+        Raises
+        ------
+        TypeError
+            If it is not an `Event`.
+        """
+        if not isinstance(event, Event):
+            raise TypeError(f"an Event is accepted; received {type(event).__name__}: {event!r}")
+        self._events.append(event)
+
+    # --- reading -----------------------------------------------------------------------
+
+    def _read(self) -> NDArray[np.float64]:
+        length = self._length  # before the buffer: a later buffer holds these rows too
+        rows = self._buffer[:length]
+        rows.flags.writeable = False
+        return rows
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, rows: slice) -> "Trace":
+        if not isinstance(rows, slice):
+            raise TypeError(
+                f"a trace is indexed by a slice of rows, such as trace[-100:]; received {rows!r}"
+            )
+        if rows.step is not None and rows.step < 1:
+            raise ValueError(f"a slice of a trace steps forward; received {rows.step}")
+        part = object.__new__(type(self))
+        part._name(self.variables, self.controls)
+        part.attrs = dict(self.attrs)
+        part._events = list(self._events)
+        part._adopt(self._read()[rows])
+        return part
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """What persons, schedules and rules did, in the order it was done."""
+        return tuple(self._events)
+
+    @property
+    def has_terms(self) -> bool:
+        """Whether the loss was taken apart into a data term and KL contributions."""
+        return bool(self.variables)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of `values`: loss, data, elbo, ``kl[variable]``..., controls."""
+        return self._columns
+
+    @property
+    def step(self) -> NDArray[np.int64]:
+        """The steps, counted from 0 over the whole life of the inference, shape (rows,)."""
+        # The first column holds integers in the memory of floats, so that reading needs no copy.
+        return self._read().view(np.int64)[:, 0]
+
+    @property
+    def time(self) -> NDArray[np.float64]:
+        """Seconds since the trace began, shape (rows,)."""
+        return self._read()[:, 1]
+
+    @property
+    def loss(self) -> NDArray[np.float64]:
+        """What was minimized, in nats of the minibatch or of the full data set, shape (rows,)."""
+        return self._read()[:, 2]
+
+    @property
+    def data(self) -> NDArray[np.float64]:
+        """Data term, nats of the full data set, shape (rows,). NaN if `has_terms` is False."""
+        return self._data(self._read())
+
+    @property
+    def elbo(self) -> NDArray[np.float64]:
+        """Data term minus the KL contributions (beta = 1), nats, shape (rows,). A new array."""
+        return self._elbo(self._read())
+
+    @property
+    def kl(self) -> Columns:
+        """KL contribution of each variable, nats, not multiplied by beta."""
+        return Columns(self._kl_index, self._read()[:, KL : KL + len(self.variables)].T)
+
+    @property
+    def control(self) -> Columns:
+        """Value of each control that each recorded step used."""
+        return Columns(self._control_index, self._read()[:, KL + len(self.variables) :].T)
+
+    def _data(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        return rows[:, DATA] if self.has_terms else np.full(len(rows), np.nan)
+
+    def _elbo(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        with np.errstate(invalid="ignore", over="ignore"):  # inf - inf is NaN, and that is right
+            return self._data(rows) - rows[:, KL : KL + len(self.variables)].sum(axis=1)
+
+    def values(self) -> NDArray[np.float64]:
+        """Copy the numbers of all rows but step and time.
+
+        Returns
+        -------
+        ndarray, shape (rows, columns)
+            In the order of `columns`.
+        """
+        rows = self._read()
+        values = np.empty((len(rows), len(self._columns)))
+        values[:, 0] = rows[:, 2]
+        values[:, 1] = self._data(rows)
+        values[:, 2] = self._elbo(rows)
+        values[:, 3:] = rows[:, KL:]
+        return values
+
+    def view(self, points: int = 500) -> "View":
+        """Make a decimated view for a live plot.
+
+        Parameters
+        ----------
+        points : int, default 500
+            Upper bound of the points a column.
+
+        Returns
+        -------
+        View
+            Of the rows so far; its ``update()`` takes in those that came since. A trace can
+            have any number of views.
+        """
+        from vitoolkit.decimation import View
+
+        return View(self, points=points)
+
+    def equals(self, other: "Trace") -> bool:
+        """Tell whether another trace is the same in every number, name, attribute and event.
+
+        Parameters
+        ----------
+        other : Trace
+            The trace to compare with.
+
+        Returns
+        -------
+        bool
+            True if all is equal bit for bit. NaN equals NaN; 0.0 does not equal -0.0.
+
+        Examples
+        --------
+        >>> trace = Trace(controls=("beta",))
+        >>> trace.append(0, 0.1, 7.0, float("nan"), (), [1.0])
+        >>> trace.equals(trace[:])
+        True
+        >>> trace.equals(trace[:0])
+        False
+        """
+        if not isinstance(other, Trace):
+            raise TypeError(f"a Trace is accepted; received {type(other).__name__}")
+        if (self.variables, self.controls) != (other.variables, other.controls):
+            return False
+        mine, others = self._read(), other._read()
+        if mine.shape != others.shape:
+            return False
+        same = mine.view(np.int64) == others.view(np.int64)
+        same[:, 1:] |= np.isnan(mine[:, 1:]) & np.isnan(others[:, 1:])
+        if not self.has_terms:
+            same[:, DATA] = True  # it reads as NaN, whatever was handed in
+        from vitoolkit.export import describe
+
+        return bool(same.all()) and describe(self) == describe(other)
+
+    def __getstate__(self) -> dict[str, Any]:
+        rows = np.array(self._read())
+        names = (self.variables, self.controls)
+        return {"names": names, "attrs": self.attrs, "events": self.events, "rows": rows}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._name(*state["names"])
+        self.attrs = state["attrs"]
+        self._events = list(state["events"])
+        self._adopt(state["rows"])
+
+    # --- showing -----------------------------------------------------------------------
+
+    def summary(self) -> dict[str, str]:
+        """Say in words what the trace holds.
+
+        Returns
+        -------
+        dict of str to str
+            A label and a text for each line of a table: rows, steps, duration, last loss, ELBO
+            and KL contributions (means of the last 100 rows), last control values, events.
+
+        Examples
+        --------
+        >>> trace = Trace(variables=("z",), controls=("beta",))
+        >>> trace.append(0, 0.5, 9.0, -6.0, [1.25], [0.5])
+        >>> for label, text in trace.summary().items():
+        ...     print(f"{label}: {text}")
+        rows: 1
+        steps: 0 to 0
+        duration: 0.5 s
+        loss, last: 9
+        ELBO: -7.25 nats
+        KL of z: 1.25 nats
+        beta, last: 0.5
+        events: 0
+        """
+        trace = self[:]
+        lines = {"rows": f"{len(trace):,}"}
+        if len(trace):
+            lines["steps"] = f"{trace.step[0]:,} to {trace.step[-1]:,}"
+            lines["duration"] = f"{trace.time[-1]:,.4g} s"
+            lines["loss, last"] = f"{trace.loss[-1]:,.6g}"
+            tail = trace[-TAIL:]
+            of_rows = f" (mean of the last {TAIL} rows)" if len(trace) > TAIL else ""
+            if trace.has_terms:
+                lines["ELBO"] = f"{_mean(tail.elbo):,.6g} nats{of_rows}"
+            for name, column in tail.kl.items():
+                lines[f"KL of {name}"] = f"{_mean(column):,.4g} nats{of_rows}"
+            for name, column in tail.control.items():
+                lines[f"{name}, last"] = f"{column[-1]:.6g}"
+        lines["events"] = f"{len(trace.events):,}"
+        return lines
+
+    def __repr__(self) -> str:
+        trace = self[:]
+        parts = [f"{len(trace):,} row{'' if len(trace) == 1 else 's'}"]
+        if len(trace):
+            parts.append(f"steps {trace.step[0]}..{trace.step[-1]}")
+        parts.append(f"variables={trace.variables}")
+        parts.append(f"controls={trace.controls}")
+        if len(trace) and trace.has_terms:
+            parts.append(f"ELBO {_mean(trace[-TAIL:].elbo):.6g} nats")
+        return f"Trace({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        left = "style='text-align:left'"
+        rows = "".join(
+            f"<tr><th {left}>{html.escape(label)}</th><td {left}>{html.escape(text)}</td></tr>"
+            for label, text in self.summary().items()
+        )
+        return f"<table><caption>Trace of a fit</caption><tbody>{rows}</tbody></table>"
+
+    # --- writing and opening files -------------------------------------------------------
+
+    def to_xarray(self) -> "xarray.Dataset":
+        """Copy the trace to an xarray data set.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``loss``, ``data`` and ``elbo`` have the dimension ``step``, ``kl`` has ``step`` and
+            ``variable``, ``controls`` has ``step`` and ``control``; ``time`` is a coordinate
+            along ``step``. Units are in the ``units`` attribute of each variable. The attribute
+            ``vitoolkit_trace`` holds all attributes and events as JSON.
+
+        Examples
+        --------
+        >>> trace = Trace(variables=("z",), controls=("beta",))
+        >>> trace.append(0, 0.5, 9.0, -6.0, [1.25], [0.5])
+        >>> dataset = trace.to_xarray()
+        >>> float(dataset.kl.sel(variable="z", step=0)), dataset.kl.attrs["units"]
+        (1.25, 'nats')
+        """
+        from vitoolkit import export
+
+        return export.to_xarray(self)
+
+    def to_dataframe(self) -> "pandas.DataFrame":
+        """Copy the trace to a pandas data frame.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Index ``step``; columns ``time``, ``loss``, ``data``, ``elbo``, ``kl[variable]`` for
+            each variable, and each control by its name. Its ``attrs`` are those of the trace,
+            with ``units`` (column to unit) and ``events`` (a list of dicts) added.
+
+        Examples
+        --------
+        >>> trace = Trace(variables=("z",), controls=("beta",))
+        >>> trace.append(0, 0.5, 9.0, -6.0, [1.25], [0.5])
+        >>> frame = trace.to_dataframe()
+        >>> list(frame.columns)
+        ['time', 'loss', 'data', 'elbo', 'kl[z]', 'beta']
+        >>> frame.attrs["units"]["time"], frame.attrs["units"]["kl[z]"]
+        ('s', 'nats')
+        """
+        from vitoolkit import export
+
+        return export.to_dataframe(self)
+
+    def to_csv(self, path: str | Path) -> Path:
+        """Write a CSV file.
+
+        The first line is a comment with the attributes and events as JSON, the second names the
+        columns, which are those of `to_dataframe`. Numbers are written so that they read back
+        exactly; ``pandas.read_csv(path, comment="#", index_col="step")`` reads the table.
+
+        Parameters
+        ----------
+        path : str or Path
+            Ends in ``.csv``. A file that is there is replaced, once the new one is complete.
+
+        Returns
+        -------
+        Path
+            Where it was written.
+
+        Raises
+        ------
+        ValueError
+            If the name ends otherwise.
+        FileNotFoundError
+            If the folder does not exist.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> trace = Trace(variables=("z",))
+        >>> trace.append(0, 0.5, 9.0, -6.0, [1.25])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = trace.to_csv(f"{folder}/fit.csv")
+        ...     Trace.open(path).equals(trace)
+        True
+        """
+        from vitoolkit import export
+
+        return export.to_csv(self, path)
+
+    def to_parquet(self, path: str | Path) -> Path:
+        """Write a Parquet file, with the columns of `to_dataframe`. Needs pyarrow.
+
+        Parameters
+        ----------
+        path : str or Path
+            Ends in ``.parquet``. A file that is there is replaced, once the new one is complete.
+
+        Returns
+        -------
+        Path
+            Where it was written.
+
+        Raises
+        ------
+        ImportError
+            If pyarrow is not installed.
+        ValueError
+            If the name ends otherwise.
+        FileNotFoundError
+            If the folder does not exist.
+        """
+        from vitoolkit import export
+
+        return export.to_parquet(self, path)
+
+    def to_netcdf(self, path: str | Path) -> Path:
+        """Write the data set of `to_xarray` to a NetCDF file. Needs h5netcdf and h5py.
+
+        Parameters
+        ----------
+        path : str or Path
+            Ends in ``.nc``. A file that is there is replaced, once the new one is complete.
+
+        Returns
+        -------
+        Path
+            Where it was written.
+
+        Raises
+        ------
+        ImportError
+            If h5netcdf or h5py is not installed.
+        ValueError
+            If the name ends otherwise.
+        FileNotFoundError
+            If the folder does not exist.
+        """
+        from vitoolkit import export
+
+        return export.to_netcdf(self, path)
+
+    def to_zarr(self, path: str | Path) -> Path:
+        """Write the data set of `to_xarray` to a Zarr store, a folder. Needs zarr.
+
+        Parameters
+        ----------
+        path : str or Path
+            Ends in ``.zarr``. A store that is there is replaced, once the new one is complete.
+
+        Returns
+        -------
+        Path
+            Where it was written.
+
+        Raises
+        ------
+        ImportError
+            If zarr is not installed.
+        ValueError
+            If the name ends otherwise.
+        FileExistsError
+            If the path is a file, or a folder that holds something other than a Zarr store.
+        FileNotFoundError
+            If the folder above does not exist.
+        """
+        from vitoolkit import export
+
+        return export.to_zarr(self, path)
+
+    def to_json(self, path: str | Path) -> Path:
+        """Write a JSON file.
+
+        Its columns are arrays of numbers, in which the strings ``"NaN"``, ``"Infinity"`` and
+        ``"-Infinity"`` stand for what JSON has no number for.
+
+        Parameters
+        ----------
+        path : str or Path
+            Ends in ``.json``. A file that is there is replaced, once the new one is complete.
+
+        Returns
+        -------
+        Path
+            Where it was written.
+
+        Raises
+        ------
+        ValueError
+            If the name ends otherwise.
+        FileNotFoundError
+            If the folder does not exist.
+        """
+        from vitoolkit import export
+
+        return export.to_json(self, path)
+
+    def to_html(self, path: str | Path, *, title: str = "Variational fit") -> Path:
+        """Write a report to read in a browser, with no network needed.
+
+        It shows the loss, the ELBO and data term, the KL of each variable, the controls, and the
+        events. Long traces are decimated, so that the file stays small; it cannot be opened as
+        a trace again.
+
+        Parameters
+        ----------
+        path : str or Path
+            Ends in ``.html``. A file that is there is replaced, once the new one is complete.
+        title : str, optional
+            Heading of the report.
+
+        Returns
+        -------
+        Path
+            Where it was written.
+
+        Raises
+        ------
+        ValueError
+            If the name ends otherwise.
+        FileNotFoundError
+            If the folder does not exist.
+        """
+        from vitoolkit import export
+
+        return export.to_html(self, path, title=title)
+
+    @staticmethod
+    def open(path: str | Path) -> "Trace":
+        """Read a trace back, equal to the one that was written.
+
+        Parameters
+        ----------
+        path : str or Path
+            A file, or a Zarr store. Its name tells the format: ``.csv``, ``.parquet``, ``.nc``,
+            ``.zarr``, ``.json``.
+
+        Returns
+        -------
+        Trace
+            With every number, name, attribute and event of the one that was written.
+
+        Raises
+        ------
+        ValueError
+            If the name ends otherwise, or what is there is not a trace.
+        FileNotFoundError
+            If nothing is there.
+        ImportError
+            If the format needs a package that is not installed.
+        """
+        from vitoolkit import export
+
+        return export.open_trace(path)
+
+
+def _names(what: str, names: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise TypeError(f"{what} takes a sequence of names; received the string {names!r}")
+    names = tuple(names)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"{what} takes names, which are strings; received {name!r}")
+        if not name:
+            raise ValueError(f"{what} takes names that are not empty; received {names}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{what} takes every name once; received {names}")
+    return names
+
+
+def _mean(column: NDArray[np.float64]) -> float:
+    with np.errstate(invalid="ignore", over="ignore"):
+        return float(column.mean())
+
+
+@functools.cache
+def _installed() -> tuple[tuple[str, str], ...]:
+    versions = [("python", platform.python_version())]
+    for package in ("vitoolkit", "pymc", "pytensor", "numpy"):
+        try:
+            versions.append((package, metadata.version(package)))
+        except metadata.PackageNotFoundError:
+            versions.append((package, "not installed"))
+    return tuple(versions)
