@@ -113,6 +113,7 @@ class Control:
         self.log: list[Event] = []
         self._lock = threading.Lock()
         self._dtype = np.dtype(shared.dtype)
+        self._storage = shared.container.storage  # set_value does the same, five times slower
         self._request: _Request | None = None
         self._manual = False
         self._run: Any = None  # the vitoolkit fit that holds this control
@@ -237,6 +238,18 @@ class Control:
                 self._write(value)
         return self._value
 
+    def plan(self, first: int, out: np.ndarray) -> None:
+        """Write the values of the steps from `first` on into `out`, shape (steps,); as :meth:`advance`."""
+        out[:] = self.advance(first)
+        if self.schedule is not None and not self._manual:
+            values = self.schedule.values(first, len(out))
+            lo, hi = self.bounds
+            if not (values.min() >= lo and values.max() <= hi):
+                for step in range(first, first + len(out)):
+                    self._scheduled(step)
+            out[:] = values.astype(self._dtype)
+            self._write(float(values[-1]))
+
     def bind(self, run) -> None:
         """Claim the control for a running fit of a vitoolkit inference."""
         with self._lock:
@@ -291,10 +304,7 @@ class Control:
 
     def _write(self, value: float) -> None:
         self._asked = value
-        self._written = np.asarray(value, dtype=self._dtype)
-        self.shared.set_value(self._written, borrow=True)
-        self._storage = self.shared.container.storage
-        self._written = self._storage[0]
+        self._written = self._storage[0] = np.asarray(value, dtype=self._dtype)
         self._value = float(self._written)
 
     def _check_foreign_write(self) -> None:

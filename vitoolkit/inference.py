@@ -18,6 +18,7 @@ from pymc.variational.opvi import Approximation
 from vitoolkit.controls import Beta, Control, distinct_controls
 from vitoolkit.loop import Block, Run, execute
 from vitoolkit.objective import BetaKL, variable_names
+from vitoolkit.step_function import StepFunction
 from vitoolkit.steps import counter_of
 
 __all__ = ["ADVI", "FullRankADVI", "KLqp"]
@@ -106,12 +107,11 @@ class KLqp(Inference):
     @property
     def terms(self) -> dict[str, Any]:
         """Terms of the last step in nats: ``{"data": data term, "kl": {variable: KL contribution}}``; NaN before."""
-        data, *kl = (float(term) for term in self.read_terms())
+        if self.last_block is None:
+            data, *kl = [np.nan] * (1 + len(self.variables))
+        else:
+            data, *kl = self.last_block.terms[-1].tolist()
         return {"data": data, "kl": dict(zip(self.variables, kl, strict=True))}
-
-    def read_terms(self) -> np.ndarray:
-        """Data term and KL contributions of the last step, shape (1 + variables,), nats; not a copy."""
-        return self.objective.op.terms.get_value(borrow=True)
 
     def fit(
         self,
@@ -172,7 +172,7 @@ class KLqp(Inference):
         kwargs = self._prepare(backend, include_transformed, kwargs)
         return self._run(
             run,
-            lambda: self.objective.step_function(score=True, **kwargs),
+            lambda: self.objective.step_function(controls=run.controls, **kwargs),
             score,
             progressbar,
             progressbar_theme,
@@ -211,7 +211,8 @@ class KLqp(Inference):
         if self.state is None:
             raise TypeError("refine goes on with a compiled fit: call fit(...) first")
         _, step, last_callbacks, score = self.state
-        run = Run(self, _step_count(n), last_callbacks if callbacks is None else _callback_list(callbacks))
+        callbacks = last_callbacks if callbacks is None else _callback_list(callbacks)
+        run = Run(self, _step_count(n), callbacks, step.controls)
         return self._run(run, lambda: step, score, progressbar, progressbar_theme)
 
     def keep(self, run: Run, score: bool) -> None:
@@ -228,7 +229,7 @@ class KLqp(Inference):
     def _run(self, run, compile_step, score, progressbar, progressbar_theme) -> Approximation:
         self.run, self._step = run, None
 
-        def compiled():
+        def compiled() -> StepFunction:
             self._step = compile_step()
             return self._step
 

@@ -24,6 +24,7 @@ from rich.progress import Progress, TextColumn
 
 from vitoolkit.controls import Beta, Control, distinct_controls
 from vitoolkit.events import Event
+from vitoolkit.step_function import StepFunction
 from vitoolkit.steps import counter_of
 
 if TYPE_CHECKING:
@@ -33,13 +34,15 @@ __all__ = ["Block", "Callback", "Run", "execute"]
 
 _REDRAW_SECONDS = 0.1
 _PAUSE_SECONDS = 0.02
+_HAND_OUT_SECONDS = 0.005
+_ROWS = 128
 # The loop stands in for PyMC's, so that it speaks where PyMC's speaks.
 _logger = logging.getLogger("pymc.variational.inference")
 
 
 @dataclass(slots=True)
 class Block:
-    """What one compiled call brought: K consecutive steps, K = 1 for a plain step function.
+    """Some consecutive steps, K of them.
 
     Attributes
     ----------
@@ -86,7 +89,7 @@ class Callback:
         """Before the first step."""
 
     def on_block(self, run: Run, block: Block) -> None:
-        """After every compiled call; `block` is reused, so copy what you keep."""
+        """After every few milliseconds of steps, and before any plain callback; copy what you keep of `block`."""
 
     def on_idle(self, run: Run) -> None:
         """Again and again while the fit is paused."""
@@ -120,7 +123,13 @@ class Run:
         What happened to the run itself: pause, resume, stop.
     """
 
-    def __init__(self, inference: KLqp, n: int, callbacks: Sequence[Callable]) -> None:
+    def __init__(
+        self,
+        inference: KLqp,
+        n: int,
+        callbacks: Sequence[Callable],
+        controls: Sequence[Control] = (),
+    ) -> None:
         self.inference = inference
         self.n = n
         self.callbacks = tuple(callbacks)
@@ -129,6 +138,7 @@ class Run:
         self.controls = distinct_controls(
             [
                 *inference.controls,
+                *controls,
                 *(control for c in self.callbacks for control in getattr(c, "controls", ())),
             ]
         )
@@ -172,7 +182,7 @@ class Run:
 
 def execute(
     run: Run,
-    compile_step: Callable[[], Callable[[], Any]],
+    compile_step: Callable[[], StepFunction],
     *,
     score: bool,
     progressbar: bool,
@@ -185,7 +195,7 @@ def execute(
     run : Run
         The fit.
     compile_step : callable
-        Compiles and returns the step function, which returns the loss of a step.
+        Compiles and returns the step function.
     score : bool
         Whether the losses are kept in ``hist`` and handed to callbacks, as in PyMC.
     progressbar : bool
@@ -241,56 +251,107 @@ def execute(
 
 def _train(
     run: Run,
-    step: Callable[[], Any],
+    step: StepFunction,
     interrupt: _Interrupt,
     redraw: Callable[[], None],
     score: bool,
 ) -> None:
-    read_terms = run.inference.read_terms
-    controls, own, foreign, counter = run.controls, run.own, run.foreign, run.counter
-    scores, approx = run.scores, run.approx
-    hooks = [callback.on_block for callback in own]
-    block = run.inference.last_block = Block(
-        run.first,
-        np.empty(1),
-        np.empty((1, 1 + len(run.variables))),
-        np.empty((1, len(controls))),
-        np.empty(1),
-    )
-    values, clock = block.control[0], time.perf_counter
-    next_redraw = 0.0
-    for i in range(run.n):
-        if interrupt.asked:
-            raise KeyboardInterrupt
-        if run._paused is not None:
-            _wait(run, interrupt)
-        if run._stop is not None:
-            raise StopIteration(run._stop)
-        k = run.first + i
-        for j, control in enumerate(controls):
-            values[j] = control.advance(k)
-        loss = step()
-        now = clock()
-        block.first = k
-        block.loss[0] = scores[i] = loss
-        block.terms[0] = read_terms()
-        block.time[0] = now
-        counter.step = k
-        run.step = k + 1
-        for hook in hooks:
-            hook(run, block)
-        if loss != loss:
-            raise FloatingPointError(_nan_message(run, k))
-        if now >= next_redraw:
-            redraw()
-            next_redraw = now + _REDRAW_SECONDS
-        if foreign:
-            losses = scores[: i + 1] if score else None
-            with interrupt.at_once():
-                for callback in foreign:
-                    callback(approx, losses, k + 1)
+    rows = _Rows(run)
+    scores, foreign, controls, clock = run.scores, run.foreign, run.controls, time.perf_counter
+    handed_in = [controls.index(control) for control in step.controls]
+    redrawn = 0.0
+    try:
+        while run.done < run.n:
+            if interrupt.asked or run._paused is not None or run._stop is not None:
+                rows.hand_out()
+                _heed(run, interrupt)
+            capacity = 1 if foreign and step.auto else step.capacity
+            first, count = run.step, min(capacity, run.n - run.done)
+            loss, terms, values, times = rows.next(count)
+            if count == 1:
+                row = values[0]
+                for j, control in enumerate(controls):
+                    row[j] = control.advance(first)
+            else:
+                for j, control in enumerate(controls):
+                    control.plan(first, values[:, j])
+            begun = clock()
+            out = step(values[:, handed_in])
+            now = rows.time = clock()
+            loss[:], terms[:] = out[:, 0], out[:, 1:]
+            times[:] = now if count == 1 else np.linspace(begun, now, count + 1)[1:]
+            scores[run.done : run.done + count] = loss
+            step.tune(now - begun, count)
+            rows.filled += count
+            run.step = first + count
+            run.counter.step = run.step - 1
+            failed = np.isnan(loss).any() if count > 1 else loss[0] != loss[0]
+            if foreign or failed or now - rows.handed_out > _HAND_OUT_SECONDS:
+                rows.hand_out()
+            if failed:
+                raise FloatingPointError(_nan_message(run))
+            if now - redrawn > _REDRAW_SECONDS:
+                redraw()
+                redrawn = now
+            if foreign:
+                losses = scores[: run.done] if score else None
+                with interrupt.at_once():
+                    for callback in foreign:
+                        callback(run.approx, losses, run.step)
+    finally:
+        rows.hand_out()
     if interrupt.asked:
         raise KeyboardInterrupt
+
+
+class _Rows:
+    """Rows of finished steps on their way to the hooks: one hand-out every few milliseconds, not every step."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.filled = 0
+        self.time = self.handed_out = time.perf_counter()
+        self._hooks = [callback.on_block for callback in run.own]
+        self._allocate(_ROWS)
+
+    def _allocate(self, capacity: int) -> None:
+        self._loss, self._time = np.empty(capacity), np.empty(capacity)
+        self._terms = np.empty((capacity, 1 + len(self.run.variables)))
+        self._control = np.empty((capacity, len(self.run.controls)))
+
+    def next(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Room for the next `count` rows: views of loss, terms, control and time."""
+        if self.filled + count > len(self._loss):
+            self.hand_out()
+            if count > len(self._loss):
+                self._allocate(count)
+        at = slice(self.filled, self.filled + count)
+        return self._loss[at], self._terms[at], self._control[at], self._time[at]
+
+    def hand_out(self) -> None:
+        """Give the rows to the hooks."""
+        filled, self.filled = self.filled, 0
+        if filled:
+            run, self.handed_out = self.run, self.time
+            run.inference.last_block = block = Block(
+                run.step - filled,
+                self._loss[:filled],
+                self._terms[:filled],
+                self._control[:filled],
+                self._time[:filled],
+            )
+            for hook in self._hooks:
+                hook(run, block)
+
+
+def _heed(run: Run, interrupt: _Interrupt) -> None:
+    """Do what was asked for between two calls: interrupt, pause or stop."""
+    if interrupt.asked:
+        raise KeyboardInterrupt
+    if run._paused is not None:
+        _wait(run, interrupt)
+    if run._stop is not None:
+        raise StopIteration(run._stop)
 
 
 def _wait(run: Run, interrupt: _Interrupt) -> None:
@@ -387,16 +448,20 @@ def _say_how_it_ended(run: Run) -> None:
         _logger.info(f"{run.status.capitalize()} at {run.done:,d} [{share}]: {loss}")
 
 
-def _nan_message(run: Run, step: int) -> str:
-    terms = dict(zip(["the data term", *run.variables], run.inference.last_block.terms[0], strict=True))
+def _nan_message(run: Run) -> str:
+    block = run.inference.last_block
+    at = int(np.flatnonzero(np.isnan(block.loss))[0])
+    terms = dict(zip(["the data term", *run.variables], block.terms[at], strict=True))
     culprits = [
         name if name == "the data term" else f"the KL of {name!r}"
         for name, term in terms.items()
         if not np.isfinite(term)
     ]
-    values = ", ".join(f"{c.name} = {c.value:g}" for c in run.controls)
+    values = ", ".join(
+        f"{c.name} = {value:g}" for c, value in zip(run.controls, block.control[at], strict=True)
+    )
     return (
-        f"NaN occurred in optimization: the loss of step {step} is NaN. "
+        f"NaN occurred in optimization: the loss of step {block.first + at} is NaN. "
         f"Not finite: {', '.join(culprits) or 'nothing but the loss'}. "
         f"Controls at that step: {values or 'none'}. "
         "A smaller learning rate, total_grad_norm_constraint or a warm-up of β often helps; "

@@ -1,7 +1,7 @@
 """The β-ELBO with one β a variable, and its terms.
 
 The loss is ``(-data term + Σ β_v KL_v) / c``. The terms are computed on the very draws the gradient uses and
-come out of the step function as one more update, so that they cost neither a second pass nor a second
+come out of the step function beside the loss, so that they cost neither a second pass nor a second
 compilation, and a β that moves needs no new one either.
 """
 
@@ -23,6 +23,7 @@ from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 
 from vitoolkit.controls import Control
+from vitoolkit.step_function import StepFunction
 
 __all__ = ["BetaKL", "minibatch_constant", "variable_names"]
 
@@ -115,10 +116,30 @@ class BetaKLObjective(ObjectiveFunction):
         self.terms = terms
         return loss
 
-    def add_obj_updates(self, updates, **kwargs) -> None:
-        """Add the optimizer's updates, and that of the vector of terms."""
-        super().add_obj_updates(updates, **kwargs)
-        updates[self.op.terms] = pt.stack(self.terms).astype(self.op.terms.dtype)
+    def step_function(self, **kwargs) -> StepFunction:
+        """Compile a step.
+
+        Parameters
+        ----------
+        controls : sequence of Control
+            The controls whose values are handed in with every step.
+        compile_kwargs : dict, optional
+            Passed to the compiler.
+        steps : int or "auto"
+            Steps in one call.
+        **kwargs
+            As for PyMC's ``ObjectiveFunction.updates``.
+
+        Returns
+        -------
+        StepFunction
+        """
+        controls = kwargs.pop("controls", ())
+        compile_kwargs = kwargs.pop("compile_kwargs", None) or {}
+        steps = kwargs.pop("steps", "auto")
+        updates = self.updates(**kwargs)
+        seed = self.approx.rng.randint(2**30, dtype=np.int64)
+        return StepFunction(updates.loss, self.terms, updates, controls, seed, compile_kwargs, steps)
 
 
 class BetaKL(Operator):
@@ -135,9 +156,6 @@ class BetaKL(Operator):
     ----------
     variables : tuple of str
         The free variables, in the order of the KL terms.
-    terms : TensorSharedVariable
-        Vector of length ``1 + len(variables)``: data term and KL contribution of each variable at the last
-        step, in nats of the full data set, not multiplied by β and not divided by c.
     """
 
     objective_class = BetaKLObjective
@@ -146,11 +164,6 @@ class BetaKL(Operator):
         super().__init__(approx)
         self.beta = dict(beta)
         self.variables = variable_names(approx)
-        self.terms = pytensor.shared(
-            np.full(1 + len(self.variables), np.nan, dtype=pytensor.config.floatX),
-            name="terms",
-            shape=(1 + len(self.variables),),
-        )
 
     def apply(self, f: Any) -> pt.TensorVariable:
         """The loss before draws are put in; PyMC's interface."""
@@ -167,7 +180,8 @@ class BetaKL(Operator):
         Returns
         -------
         list of TensorVariable
-            Scalars: loss, data term, KL of each variable.
+            Scalars: loss in nats divided by c; data term and KL of each variable in nats of the full data set,
+            not multiplied by β and not divided by c.
         """
         approx, model = self.approx, self.approx.model
         log_priors = [factor.sum() for factor in model.logp(vars=model.free_RVs, sum=False)]
@@ -176,27 +190,37 @@ class BetaKL(Operator):
             data, *log_priors = approx.symbolic_single_sample(nodes)
         else:
             data, *log_priors = [node.mean(axis=0) for node in _over_draws(approx, nodes)]
-        log_q = self._log_q_by_variable()
+        log_q, weighted_log_q = self._log_q()
         kls = [log_q[v] - log_p for v, log_p in zip(self.variables, log_priors, strict=True)]
+        weighted_log_p = [
+            weight * log_p for weight, log_p in zip(self._weights(), log_priors, strict=True)
+        ]
         constant = minibatch_constant(approx)
-        loss = -data / constant
-        for beta, names in self._variables_by_beta():
-            kl = pt.add(*[kls[self.variables.index(name)] for name in names]) / constant
-            loss = loss + (kl if beta is None else floatX(beta.shared) * kl)
+        loss = -data / constant + (weighted_log_q - pt.add(*weighted_log_p)) / constant
         return [loss, data, *kls]
 
-    def _log_q_by_variable(self) -> dict[str, pt.TensorVariable]:
-        log_q = {}
+    def _weights(self) -> list:
+        """β of each variable, a constant 1 for those that have none."""
+        return [
+            floatX(self.beta[name].shared) if name in self.beta else floatX(1.0)
+            for name in self.variables
+        ]
+
+    def _log_q(self) -> tuple[dict[str, pt.TensorVariable], pt.TensorVariable]:
+        """log q of each variable, and their sum weighted by β.
+
+        The sum is taken over weighted coordinates, not over the variables' own sums: its gradient is then one
+        elementwise pass, however many variables there are.
+        """
+        weights = pt.stack(self._weights())
+        log_q, total = {}, []
         for group in self.approx.groups:
             by_coordinate = _log_q_by_coordinate(group)
             names = {group.model.rvs_to_values[v].name: v.name for v in group.group}
+            variable = np.empty(group.ddim, dtype=int)
             for value_name, where, *_ in group.ordering.values():
-                log_q[names[value_name]] = by_coordinate[:, where].sum(axis=1).mean(axis=0)
-        return log_q
-
-    def _variables_by_beta(self) -> list[tuple[Control | None, list[str]]]:
-        groups: dict[int, tuple[Control | None, list[str]]] = {}
-        for name in self.variables:
-            beta = self.beta.get(name)
-            groups.setdefault(id(beta), (beta, []))[1].append(name)
-        return list(groups.values())
+                name = names[value_name]
+                log_q[name] = by_coordinate[:, where].sum(axis=1).mean(axis=0)
+                variable[where] = self.variables.index(name)
+            total.append((by_coordinate * weights[variable]).sum(axis=1).mean(axis=0))
+        return log_q, pt.add(*total)

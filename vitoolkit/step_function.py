@@ -1,0 +1,174 @@
+"""Optimization steps as a compiled function: control values in, losses and terms out, one step a call or many.
+
+Most of the time of a small step is not arithmetic but the call itself: what crosses into compiled code, the
+random generators above all, costs microseconds apiece. A fused function takes many steps in one call, with
+parameters, optimizer state and random generators as the recurrent state of a scan.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from pymc.pytensorf import collect_default_updates, compile, reseed_rngs
+from pytensor.compile.mode import Mode, get_mode
+from pytensor.graph.replace import graph_replace
+from pytensor.link.numba import NumbaLinker
+
+from vitoolkit.controls import Control
+
+__all__ = ["StepFunction"]
+
+#: A call of a fused function should take about this long, so that a person's request is soon in force.
+CALL_SECONDS = 0.003
+MOST_STEPS = 1_000
+
+
+class StepFunction:
+    """Compiled optimization steps.
+
+    The values of all controls are handed in as one array that stands, in the graph, in the place of their
+    shared variables, and losses and terms come out as another.
+
+    Parameters
+    ----------
+    loss : TensorVariable
+        The loss, a scalar.
+    terms : sequence of TensorVariable
+        Data term and KL contributions, scalars.
+    updates : mapping
+        What a step changes: parameters, the optimizer's state.
+    controls : sequence of Control
+        The controls, in the order of the values handed in.
+    seed : int
+        Seed of the random generators. They are seeded in the order in which PyMC finds them in the
+        loss, so that the draws are those of PyMC's own step function.
+    compile_kwargs : mapping
+        Passed to ``pymc.pytensorf.compile``.
+    steps : int or "auto"
+        Steps in one call. "auto" fuses with Numba, and then chooses by the clock; elsewhere it is 1.
+
+    Attributes
+    ----------
+    capacity : int
+        Steps that one call should take now; 1 when the function is not fused.
+    fused : bool
+        Whether a call can take many steps.
+    reason : str
+        Why it is fused, or not.
+    function : pytensor.compile.function.types.Function
+        The compiled function.
+    """
+
+    def __init__(
+        self,
+        loss: pt.TensorVariable,
+        terms: Sequence[pt.TensorVariable],
+        updates: Mapping[Any, pt.TensorVariable],
+        controls: Sequence[Control],
+        seed: int,
+        compile_kwargs: Mapping[str, Any],
+        steps: int | str = "auto",
+    ) -> None:
+        self.controls = tuple(controls)
+        self.auto = steps == "auto"
+        kwargs = dict(compile_kwargs)
+        mode = get_mode(kwargs.pop("mode", None))
+        values = pytensor.shared(
+            np.array([[control.value for control in self.controls]], pytensor.config.floatX),
+            name="controls",
+            shape=(None, len(self.controls)),
+        )
+        self._values = values.container.storage
+        outputs = pt.stack([pt.cast(x, pytensor.config.floatX) for x in (loss, *terms)])
+        generators = collect_default_updates(outputs=[loss])
+        state, new = list(updates), list(updates.values())
+        if steps != "auto":
+            self.fused, self.reason = int(steps) > 1, f"steps_per_execution={steps} was asked for"
+        elif isinstance(mode.linker, NumbaLinker):
+            self.fused, self.reason = True, "Numba pays per call, and little per step"
+        else:
+            self.fused, self.reason = False, f"fusing does not pay with {_linker_name(mode)}"
+        if self.fused:
+            try:
+                self.function = self._many(state, new, generators, outputs, values, mode, kwargs)
+            except (TypeError, ValueError, NotImplementedError) as error:
+                warnings.warn(
+                    f"these steps cannot be fused, so that each is a call of its own: {error}",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+                self.fused, self.reason = False, f"scan refuses it: {error}"
+        if not self.fused:
+            self.function = self._one(state, new, outputs, values, mode, kwargs)
+        self.capacity = 1 if not self.fused else 16 if self.auto else int(steps)
+        reseed_rngs(list(generators), seed)
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """Take as many steps as there are rows of control values.
+
+        Parameters
+        ----------
+        values : numpy.ndarray
+            Value of each control in each step, shape (steps, controls).
+
+        Returns
+        -------
+        numpy.ndarray
+            Loss, data term and KL contributions of each step, shape (steps, 2 + variables); nats.
+        """
+        self._values[0] = np.ascontiguousarray(values, dtype=pytensor.config.floatX)
+        return self.function()
+
+    def tune(self, seconds: float, steps: int) -> None:
+        """Learn from the time a call took how many steps the next should take."""
+        if self.auto and self.fused and seconds > 0:
+            wanted = CALL_SECONDS * steps / seconds
+            self.capacity = int(min(max(wanted, 1, self.capacity // 2), 2 * self.capacity, MOST_STEPS))
+
+    def __repr__(self) -> str:
+        many = f"up to {self.capacity} steps a call" if self.fused else "one step a call"
+        return f"<StepFunction, {many}: {self.reason}>"
+
+    def _one(self, state, new, outputs, values, mode, kwargs):
+        outputs, *new = self._with_controls([outputs, *new], values[0])
+        return compile([], outputs[None], updates=dict(zip(state, new)), mode=mode, **kwargs)
+
+    def _many(self, state, new, generators, outputs, values, mode, kwargs):
+        n_state, rngs = len(state), list(generators)
+
+        def one_step(row, *now):
+            nodes = self._with_controls([*new, *generators.values(), outputs], row)
+            nodes = graph_replace(nodes, dict(zip([*state, *rngs], now)), strict=False)
+            for i, variable in enumerate(state):
+                nodes[i] = variable.type.filter_variable(nodes[i].astype(variable.dtype))
+            return nodes
+
+        inner = Mode(
+            linker=mode.linker,
+            optimizer=mode.provided_optimizer.including(
+                "random_make_inplace", "local_check_parameter_to_ninf_switch"
+            ),
+        )
+        results = pytensor.scan(
+            one_step,
+            sequences=[values],
+            outputs_info=[*state, *rngs, None],
+            mode=inner,
+            return_updates=False,
+        )
+        last = [result[-1] for result in results[:n_state]]
+        last += results[n_state : n_state + len(rngs)]
+        return compile([], results[-1], updates=dict(zip([*state, *rngs], last)), mode=mode, **kwargs)
+
+    def _with_controls(self, nodes, row):
+        stand_ins = {c.shared: row[i].astype(c.shared.dtype) for i, c in enumerate(self.controls)}
+        return graph_replace(nodes, stand_ins, strict=False)
+
+
+def _linker_name(mode: Mode) -> str:
+    return type(mode.linker).__name__
