@@ -1,5 +1,7 @@
 """Decimated views of a trace: small, and cheap to bring up to date, however long it is."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -190,24 +192,25 @@ class View:
         self.last = Columns(self._index, self._last[:used].T.copy())
         self.nonfinite = Columns(self._index, (rows[:, None] - finite).T)
 
-    def running(self, points: int = 20) -> Columns:
-        """Compute the running mean: over each bucket and some before it.
+    def running(self, rows: int = 100) -> Columns:
+        """Compute the running mean: at each point, of the rows up to it.
 
         Parameters
         ----------
-        points : int, default 20
-            The number of buckets that a mean spans, fewer at the beginning of the trace.
+        rows : int, default 100
+            The number of rows that a mean spans, rounded up to whole buckets; fewer at the
+            beginning of the trace.
 
         Returns
         -------
         Columns
-            Mean of the finite values in each bucket and the ``points - 1`` before it, by the names
-            in ``trace.columns``, NaN where there were none.
+            Mean of the finite values among these rows, by the names in ``trace.columns``, NaN
+            where there were none.
 
         Raises
         ------
         ValueError
-            If `points` is less than 1.
+            If `rows` is less than 1.
 
         Examples
         --------
@@ -217,14 +220,30 @@ class View:
         >>> trace.view().running(2)["loss"].tolist()
         [4.0, 3.0, 1.0, 2.0]
         """
-        if points < 1:
-            raise ValueError(f"points is at least 1; received {points}")
-        totals = []
-        for store in (self._sum, self._finite):
-            # Not by differences of a running sum: one huge value would spoil all that follow.
-            padded = np.concatenate([np.zeros((points, store.shape[1])), store[: len(self)]])
-            windows = np.lib.stride_tricks.sliding_window_view(padded, points, axis=0)
-            totals.append(windows[1:].sum(axis=-1))
-        total, count = totals
+        if rows < 1:
+            raise ValueError(f"rows is at least 1; received {rows}")
+        buckets = -(-rows // self.width)
+        used = slice(len(self))
+        total = _window_sum(self._sum[used], buckets)
+        count = _window_sum(self._finite[used], buckets)
         with np.errstate(invalid="ignore"):
             return Columns(self._index, (total / count).T)
+
+
+def _window_sum(values: NDArray[Any], size: int) -> NDArray[Any]:
+    """Sum the last `size` values at each place, along the first axis.
+
+    Windows of 1, 2, 4, ... values are put together to one of `size`. Differences of a running sum
+    would be shorter, but one huge value spoils all that come after it.
+    """
+    total = np.zeros_like(values)
+    reached, power = 0, 1
+    window = values.copy()
+    while reached < min(size, len(values)):
+        if size & power:
+            total[reached:] += window[: len(values) - reached]
+            reached += power
+        if power < len(values):
+            window[power:] = window[power:] + window[:-power]
+        power *= 2
+    return total

@@ -28,6 +28,7 @@ RESERVED = ("step", "time", "loss", "data", "elbo")
 HEAD = struct.Struct("=qddd")  # step, time, loss, data: the columns every row begins with
 DATA, KL = 3, 4  # where the data term and the first KL contribution stand in a row
 SMALLEST = 256  # rows in the first buffer
+NAMED = 10  # variables that a summary names
 TAIL = 100  # rows that a final mean is taken over
 
 
@@ -111,7 +112,7 @@ class Trace:
     Notes
     -----
     ``elbo`` is computed when asked for, from the data term and the KL contributions, whatever
-    beta was in force. In a long trace read it from a slice, ``trace[-100:].elbo``, which costs
+    β was in force. In a long trace read it from a slice, ``trace[-100:].elbo``, which costs
     the rows of the slice only. A slice shares the memory of its trace.
 
     Examples
@@ -381,12 +382,12 @@ class Trace:
 
     @property
     def elbo(self) -> NDArray[np.float64]:
-        """Data term minus the KL contributions (beta = 1), nats, shape (rows,). A new array."""
+        """Data term minus the KL contributions (β = 1), nats, shape (rows,). A new array."""
         return self._elbo(self._read())
 
     @property
     def kl(self) -> Columns:
-        """KL contribution of each variable, nats, not multiplied by beta."""
+        """KL contribution of each variable, nats, not multiplied by β."""
         return Columns(self._kl_index, self._read()[:, KL : KL + len(self.variables)].T)
 
     @property
@@ -492,7 +493,7 @@ class Trace:
         -------
         dict of str to str
             A label and a text for each line of a table: rows, steps, duration, last loss, ELBO
-            and KL contributions (means of the last 100 rows), last control values, events.
+            and largest KL contributions (means of the last 100 rows), last control values, events.
 
         Examples
         --------
@@ -504,6 +505,7 @@ class Trace:
         steps: 0 to 0
         duration: 0.5 s
         loss, last: 9
+        ELBO and KL: means of all rows
         ELBO: -7.25 nats
         KL of z: 1.25 nats
         beta, last: 0.5
@@ -516,11 +518,16 @@ class Trace:
             lines["duration"] = f"{trace.time[-1]:,.4g} s"
             lines["loss, last"] = f"{trace.loss[-1]:,.6g}"
             tail = trace[-TAIL:]
-            of_rows = f" (mean of the last {TAIL} rows)" if len(trace) > TAIL else ""
             if trace.has_terms:
-                lines["ELBO"] = f"{_mean(tail.elbo):,.6g} nats{of_rows}"
-            for name, column in tail.kl.items():
-                lines[f"KL of {name}"] = f"{_mean(column):,.4g} nats{of_rows}"
+                rows = f"the last {TAIL} rows" if len(trace) > TAIL else "all rows"
+                lines["ELBO and KL"] = f"means of {rows}"
+                lines["ELBO"] = f"{_mean(tail.elbo):,.6g} nats"
+            kl = {name: _mean(column) for name, column in tail.kl.items()}
+            largest = sorted(kl, key=lambda name: abs(kl[name]), reverse=True)[:NAMED]
+            for name in largest:
+                lines[f"KL of {name}"] = f"{kl.pop(name):,.4g} nats"
+            if kl:
+                lines[f"KL of {len(kl)} more"] = f"{sum(kl.values()):,.4g} nats"
             for name, column in tail.control.items():
                 lines[f"{name}, last"] = f"{column[-1]:.6g}"
         lines["events"] = f"{len(trace.events):,}"

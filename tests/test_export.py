@@ -1,0 +1,496 @@
+import builtins
+import json
+import os
+import re
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from vitoolkit import export
+from vitoolkit.events import Event
+from vitoolkit.trace import Trace
+
+NEEDS = {
+    "csv": [],
+    "json": [],
+    "parquet": ["pyarrow"],
+    "nc": ["h5netcdf", "h5py"],
+    "zarr": ["zarr"],
+}
+METHODS = {name: getattr(Trace, f"to_{name}") for name in NEEDS if name != "nc"}
+METHODS["nc"] = Trace.to_netcdf
+
+ATTRS = {
+    "method": "advi",
+    "none": None,
+    "flags": [True, False],
+    "beyond int64": 2**70,
+    "large": 1e300,
+    "limits": {"low": float("-inf"), "high": [float("inf")]},
+    "empty": "",
+    "nothing": [],
+    "odd text": 'line\nbreak, "quote", \x00, \udc80, β',
+    "a/b": 0.1,
+    "β": "unicode",
+}
+EVENTS = [
+    Event(0, 0.0, "set", "beta", 1.0, 4.0, "user"),
+    Event(3, 0.1 + 0.2, "release", "β, x", -0.0, None, "code"),
+    Event(3, float("inf"), 'odd "kind"\n', None, float("-inf"), float("inf"), "<b>"),
+]
+NAMES = [
+    ((), ()),
+    (("z",), ()),
+    ((), ("beta",)),
+    (("beta", "time", "w[0, 1]", "μ β", ' a,"b"\n#'), ("beta", "learning rate", "γ[1]", "#c")),
+]
+
+
+@pytest.fixture(params=NEEDS)
+def kind(request):
+    for package in NEEDS[request.param]:
+        pytest.importorskip(package)
+    return request.param
+
+
+def write(trace, kind, folder):
+    return METHODS[kind](trace, folder / f"fit.{kind}")
+
+
+def odd_trace(variables, controls, rows, seed=0):
+    """Numbers of every bit pattern, so of every size, among them NaN, infinities and -0.0."""
+    rng = np.random.default_rng(seed)
+    bits = rng.integers(0, 2**64, (rows, 3 + len(variables) + len(controls)), dtype=np.uint64)
+    numbers = bits.view(float)
+    for value in (np.nan, np.inf, -np.inf, -0.0, 5e-324):
+        numbers[rng.random(numbers.shape) < 0.05] = value
+    trace = Trace(variables, controls, ATTRS)
+    split = 3 + len(variables)
+    trace.extend(
+        np.cumsum(rng.integers(1, 1000, rows)),
+        numbers[:, 0],
+        numbers[:, 1],
+        numbers[:, 2:split],
+        numbers[:, split:],
+    )
+    for event in EVENTS:
+        trace.add_event(event)
+    return trace
+
+
+@pytest.fixture
+def trace():
+    return odd_trace(("z", "w"), ("beta",), 20)
+
+
+@pytest.fixture
+def plain():
+    """Numbers that a plot can show."""
+    trace = Trace(("z", "<w>"), ("beta",))
+    for step in range(30):
+        trace.append(step, 0.1 * step, 50.0 - step, -9.0, [1.0, 2.0], [0.1 * step])
+    trace.add_event(Event(7, 0.7, "set", "beta", 0.6, 0.7, "user"))
+    return trace
+
+
+# --- reading back -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [0, 1, 300])
+@pytest.mark.parametrize("names", NAMES)
+def test_reads_back_equal(kind, names, rows, tmp_path):
+    trace = odd_trace(*names, rows)
+    back = Trace.open(write(trace, kind, tmp_path))
+    assert back.equals(trace)
+    assert back.attrs == trace.attrs
+    assert back.events == trace.events
+    assert (back.variables, back.controls) == names
+    for name in ("step", "time", "loss", "data", "elbo"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(trace, name), strict=True)
+
+
+def test_reading_back_goes_on(kind, plain, tmp_path):
+    back = Trace.open(write(plain, kind, tmp_path))
+    back.append(30, 3.0, 1.0, -9.0, [1.0, 2.0], [0.5])
+    assert back[:30].equals(plain)
+
+
+def test_nan_in_attributes_and_events(kind, tmp_path):
+    trace = Trace(attrs={"x": [float("nan"), np.float32(0.1), np.arange(3)]})
+    trace.add_event(Event(0, 0.0, "set", "beta", float("nan"), np.float64(0.1)))
+    back = Trace.open(write(trace, kind, tmp_path))
+    assert back.equals(trace)
+    assert np.isnan(back.attrs["x"][0]) and np.isnan(back.events[0].old)
+    assert back.attrs["x"][1:] == [float(np.float32(0.1)), [0, 1, 2]]
+
+
+def test_many_events(kind, tmp_path):
+    """HDF5 limits small attributes to 64 kB."""
+    trace = Trace(controls=("beta",))
+    for i in range(3000):
+        trace.add_event(Event(i, 0.1 * i, "set", "beta", 0.1 * i, 0.1 * (i + 1), "rule"))
+    assert Trace.open(write(trace, kind, tmp_path)).events == trace.events
+
+
+def test_overwrites(kind, trace, plain, tmp_path):
+    write(trace, kind, tmp_path)
+    path = write(plain, kind, tmp_path)
+    assert Trace.open(path).equals(plain)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_part_of_a_growing_trace(kind, plain, tmp_path):
+    part = plain[3:20:2]
+    assert Trace.open(write(part, kind, tmp_path)).equals(part)
+
+
+def test_paths(kind, plain, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert METHODS[kind](plain, f"~/home.{kind}") == tmp_path / f"home.{kind}"
+    assert Trace.open(f"~/home.{kind}").equals(plain)
+    METHODS[kind](plain, f"here.{kind}")
+    assert Trace.open(f"here.{kind}").equals(plain)
+    METHODS[kind](plain, f"UPPER.{kind.upper()}")
+    assert Trace.open(f"UPPER.{kind.upper()}").equals(plain)
+
+
+# --- what others read ----------------------------------------------------------------------
+
+
+def test_dataframe(plain):
+    frame = plain.to_dataframe()
+    assert frame.index.name == "step" and frame.index.tolist() == list(range(30))
+    columns = ["time", "loss", "data", "elbo", "kl[z]", "kl[<w>]", "beta"]
+    assert list(frame.columns) == columns
+    assert set(frame.dtypes) == {np.dtype(float)}
+    assert frame["elbo"].tolist() == [-12.0] * 30
+    assert frame.attrs["units"] == {"time": "s"} | {name: "nats" for name in columns[1:6]}
+    assert frame.attrs["created"] == plain.attrs["created"]
+    assert frame.attrs["events"][0]["new"] == 0.7
+
+
+def test_xarray(plain):
+    dataset = plain.to_xarray()
+    assert dataset["loss"].dims == dataset["data"].dims == dataset["elbo"].dims == ("step",)
+    assert dataset["kl"].dims == ("step", "variable")
+    assert dataset["controls"].dims == ("step", "control")
+    assert dataset["kl"].sel(variable="<w>", step=4).item() == 2.0
+    assert dataset["controls"].sel(control="beta", step=4).item() == 0.4
+    for name in ("loss", "data", "elbo", "kl"):
+        assert dataset[name].attrs["units"] == "nats"
+    assert dataset["time"].attrs["units"] == "s" and "time" in dataset.coords
+    assert dataset.attrs["created"] == plain.attrs["created"]
+    assert json.loads(dataset.attrs["versions"]) == plain.attrs["versions"]
+
+
+def test_copies_do_not_follow_the_trace(plain):
+    frame, dataset = plain.to_dataframe(), plain.to_xarray()
+    frame.iloc[:, :] = 0.0
+    dataset["loss"][:] = 0.0
+    dataset["kl"][:] = 0.0
+    assert plain.loss[0] == 50.0 and plain.kl["z"][0] == 1.0
+
+
+def test_pandas_reads_the_csv(plain, tmp_path):
+    path = plain.to_csv(tmp_path / "fit.csv")
+    frame = pd.read_csv(path, comment="#", index_col="step")
+    pd.testing.assert_frame_equal(frame, plain.to_dataframe(), check_flags=False, rtol=1e-15)
+
+
+def test_pandas_reads_the_parquet_file(plain, tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet")
+    path = plain.to_parquet(tmp_path / "fit.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(path), plain.to_dataframe())
+    assert pq.read_schema(path).field("loss").metadata == {b"units": b"nats"}
+
+
+def test_parquet_keeps_nan_apart_from_null(tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet")
+    trace = Trace()
+    trace.append(0, 0.0, 1.0, np.nan)
+    assert pq.read_table(trace.to_parquet(tmp_path / "fit.parquet"))["elbo"].null_count == 0
+
+
+@pytest.mark.parametrize("kind", ["nc", "zarr"], indirect=True)
+def test_xarray_reads_the_data_set(kind, plain, tmp_path):
+    path = write(plain, kind, tmp_path)
+    options = {"engine": "h5netcdf"} if kind == "nc" else {"engine": "zarr", "consolidated": False}
+    with xr.open_dataset(path, **options) as dataset:
+        xr.testing.assert_identical(dataset.load(), plain.to_xarray())
+
+
+def test_json_is_valid_and_plain(trace, tmp_path):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    path = trace.to_json(tmp_path / "fit.json")
+    content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    loss = np.array([float(number) for number in content["columns"]["loss"]])
+    np.testing.assert_array_equal(loss, trace.loss)
+    assert content["units"]["elbo"] == "nats"
+
+
+# --- what goes wrong -----------------------------------------------------------------------
+
+
+def failing_writer(kind, monkeypatch, error):
+    """Let the library's own writer do its work, then fail."""
+    targets = {
+        "csv": (pd.DataFrame, "to_csv"),
+        "json": (json, "dump"),
+        "nc": (xr.Dataset, "to_netcdf"),
+        "zarr": (xr.Dataset, "to_zarr"),
+    }
+    if kind == "parquet":
+        import pyarrow.parquet
+
+        targets["parquet"] = (pyarrow.parquet, "write_table")
+    owner, name = targets[kind]
+    real = getattr(owner, name)
+
+    def writer(*args, **kwargs):
+        real(*args, **kwargs)
+        raise error
+
+    monkeypatch.setattr(owner, name, writer)
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_failed_write_changes_nothing(kind, there, error, trace, plain, tmp_path, monkeypatch):
+    if there:
+        write(plain, kind, tmp_path)
+    before = os.listdir(tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(type(error)):
+        failing_writer(kind, patch, error)
+        write(trace, kind, tmp_path)
+    assert os.listdir(tmp_path) == before
+    if there:
+        assert Trace.open(tmp_path / before[0]).equals(plain)
+
+
+@pytest.mark.parametrize(
+    ("kind", "failing"),
+    [*((kind, 1) for kind in NEEDS), ("zarr", 2)],  # a folder is replaced in two moves
+    indirect=["kind"],
+)
+def test_a_failed_move_changes_nothing(kind, failing, trace, plain, tmp_path, monkeypatch):
+    path = write(plain, kind, tmp_path)
+    moves = []
+    replace = os.replace
+
+    def move(source, target):
+        moves.append(target)
+        if len(moves) == failing:
+            raise PermissionError("in use")
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(PermissionError):
+        patch.setattr(os, "replace", move)
+        write(trace, kind, tmp_path)
+    assert os.listdir(tmp_path) == [path.name]
+    assert Trace.open(path).equals(plain)
+
+
+def test_attributes_that_json_cannot_hold_are_named(kind, plain, tmp_path):
+    plain.attrs["deep"] = {"list": [1, object()]}
+    with pytest.raises(TypeError, match=re.escape("attrs['deep']['list'][1]") + ".*object"):
+        write(plain, kind, tmp_path)
+    plain.attrs["deep"] = {1: 2}
+    with pytest.raises(TypeError, match=r"attrs\['deep'\] has the key 1"):
+        write(plain, kind, tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_missing_folder(kind, plain, tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent.*does not exist"):
+        write(plain, kind, tmp_path / "absent")
+
+
+def test_wrong_suffix(kind, plain, tmp_path):
+    with pytest.raises(ValueError, match=rf"must end in '\.{kind}'; received .*fit\.txt"):
+        METHODS[kind](plain, tmp_path / "fit.txt")
+
+
+def test_a_folder_is_not_replaced(kind, plain, tmp_path):
+    folder = tmp_path / f"fit.{kind}"
+    folder.mkdir()
+    (folder / "precious.txt").write_text("mine")
+    with pytest.raises(OSError, match=f"fit.{kind}"):
+        write(plain, kind, tmp_path)
+    assert (folder / "precious.txt").read_text() == "mine"
+    assert os.listdir(tmp_path) == [folder.name]
+
+
+def test_zarr_does_not_replace_a_file(plain, tmp_path):
+    pytest.importorskip("zarr")
+    (tmp_path / "fit.zarr").write_text("mine")
+    with pytest.raises(FileExistsError, match="not a Zarr store"):
+        write(plain, "zarr", tmp_path)
+    assert (tmp_path / "fit.zarr").read_text() == "mine"
+
+
+def test_links_and_permissions_stay(plain, tmp_path):
+    (tmp_path / "there").mkdir()
+    target, link = tmp_path / "there" / "real.csv", tmp_path / "link.csv"
+    plain[:3].to_csv(target)
+    target.chmod(0o640)
+    link.symlink_to(target)
+    plain.to_csv(link)
+    assert link.is_symlink() and Trace.open(target).equals(plain)
+    assert target.stat().st_mode & 0o777 == 0o640
+    assert os.listdir(tmp_path / "there") == ["real.csv"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "package"),
+    [("parquet", "pyarrow"), ("nc", "h5netcdf"), ("nc", "h5py"), ("zarr", "zarr")],
+)
+def test_missing_package_is_named(suffix, package, plain, tmp_path, monkeypatch):
+    for other in NEEDS[suffix]:
+        if other != package:
+            pytest.importorskip(other)
+    monkeypatch.setitem(sys.modules, package, None)
+    message = rf'needs {package}.*pip install "vitoolkit\[export\]"'
+    with pytest.raises(ImportError, match=message):
+        write(plain, suffix, tmp_path)
+    (tmp_path / f"fit.{suffix}").touch()
+    with pytest.raises(ImportError, match=message):
+        Trace.open(tmp_path / f"fit.{suffix}")
+
+
+@pytest.mark.parametrize("name", ["fit.txt", "fit", "fit.csv.gz"])
+def test_unknown_suffix_is_answered_with_the_known(name):
+    with pytest.raises(ValueError, match=r"\.csv, \.parquet, \.nc, \.zarr, \.json") as caught:
+        Trace.open(name)
+    assert name in str(caught.value)
+
+
+def test_reports_cannot_be_opened(plain, tmp_path):
+    with pytest.raises(ValueError, match="report for people.*Names that can be opened"):
+        Trace.open(plain.to_html(tmp_path / "fit.html"))
+
+
+def test_nothing_there(kind, tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"fit.{kind}"):
+        Trace.open(tmp_path / f"fit.{kind}")
+
+
+def foreign(kind, path):
+    """Write something of that format that is not a trace."""
+    frame = pd.DataFrame({"step": [1, 2], "loss": [1.0, 2.0]})
+    if kind == "csv":
+        frame.to_csv(path)
+    elif kind == "json":
+        path.write_text('{"loss": [1]}')
+    elif kind == "parquet":
+        frame.to_parquet(path)
+    elif kind == "nc":
+        frame.to_xarray().to_netcdf(path, engine="h5netcdf")
+    else:
+        frame.to_xarray().to_zarr(path, consolidated=False)
+
+
+def test_not_a_trace(kind, tmp_path):
+    path = tmp_path / f"other.{kind}"
+    foreign(kind, path)
+    with pytest.raises(ValueError, match=f"other.{kind} is not a trace"):
+        Trace.open(path)
+
+
+def test_newer_format_and_damage(plain, tmp_path):
+    path = plain.to_json(tmp_path / "fit.json")
+    text = path.read_text()
+    path.write_text(text.replace('"version": 1', '"version": 2', 1))
+    with pytest.raises(ValueError, match="version 2.*reads 1"):
+        Trace.open(path)
+    path.write_text(text[: len(text) // 2])
+    with pytest.raises(ValueError, match="fit.json is damaged"):
+        Trace.open(path)
+
+
+def test_reading_needs_no_import_of_the_optional(monkeypatch, plain, tmp_path):
+    """CSV and JSON work where only the required packages are installed."""
+    real = builtins.__import__
+
+    def importing(name, *args, **kwargs):
+        if name.split(".")[0] in ("pyarrow", "h5netcdf", "h5py", "zarr"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", importing)
+    for kind in ("csv", "json"):
+        assert Trace.open(write(plain, kind, tmp_path)).equals(plain)
+
+
+# --- report --------------------------------------------------------------------------------
+
+
+def text_of(path):
+    page = path.read_text(encoding="utf-8")
+    return page, re.sub(r"<script.*?</script>|<style.*?</style>", "", page, flags=re.S)
+
+
+def test_report(plain, tmp_path):
+    plain.attrs["note"] = "<i>"
+    path = plain.to_html(tmp_path / "fit.html", title="a <b> & c")
+    page, text = text_of(path)
+    assert "<h1>a &lt;b&gt; &amp; c</h1>" in text and "<title>a &lt;b&gt; &amp; c</title>" in page
+    for heading in ("Loss", "ELBO", "KL by variable", "Control: beta", "Events", "Attributes"):
+        assert f"<h2>{heading}</h2>" in text
+    assert "KL of &lt;w&gt;" in text and "&lt;i&gt;" in text
+    assert "<td>set</td><td>beta</td><td>0.6</td><td>0.7</td><td>user</td>" in text
+    for label in ("loss (nats)", "ELBO (nats)", "KL (nats)", "step"):
+        assert f'"axis_label":"{label}"' in page
+    assert not re.search(r"<(script|link|img)[^>]*(src|href)=", page)
+    assert os.listdir(tmp_path) == ["fit.html"]
+
+
+def test_report_of_a_long_trace_is_small(tmp_path):
+    rows = 50_000
+    trace = Trace([f"v{i}" for i in range(50)], ("beta",))
+    steps, zeros = np.arange(rows), np.zeros(rows)
+    trace.extend(steps, zeros, zeros + 1, np.ones((rows, 51)), np.ones((rows, 1)))
+    for step in range(1000):
+        trace.add_event(Event(step, 0.0, "set", "beta", 1.0, 1.0, "rule"))
+    short = trace[:1000].to_html(tmp_path / "short.html").stat().st_size
+    page, text = text_of(trace.to_html(tmp_path / "long.html"))
+    assert len(page) < 2_500_000
+    assert len(page) < 1.2 * short
+    assert "The first 200 of 1,000" in text and text.count("<td>rule</td>") == 200
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        Trace(),
+        Trace(("z",), ("beta",)),
+        odd_trace(("z", "w"), ("beta",), 1),
+        odd_trace((), ("beta",), 60),
+        odd_trace(tuple("abcdefghijkl"), (), 700),
+    ],
+    ids=["empty", "no rows", "one row", "no terms", "odd numbers"],
+)
+@pytest.mark.filterwarnings("error")
+def test_report_of_odd_traces(trace, tmp_path):
+    _, text = text_of(trace.to_html(tmp_path / "fit.html"))
+    assert ("nothing to plot" in text) == (len(trace) == 0)
+    assert ("<h2>KL by variable</h2>" in text) == (len(trace) > 0 and trace.has_terms)
+
+
+def test_limits_of_a_plot_show_what_comes_after_the_fall():
+    falling = np.concatenate([np.linspace(1e6, 100, 10), 100 + np.sin(np.arange(190))])
+    bottom, top, cut = export._frame(falling, falling)
+    assert cut and 90 < bottom < 99.1 and 100.9 < top < 110
+    flat = np.full(50, 3.0)
+    assert export._frame(flat, flat) == (2.85, 3.15, False)
+    nothing = np.full(50, np.nan)
+    assert export._frame(nothing, nothing) == (0.0, 1.0, False)
+    rising = np.linspace(-5.0, 5.0, 100)
+    bottom, top, cut = export._frame(rising, rising)
+    assert not cut and bottom < -5.0 and top > 5.0
