@@ -38,6 +38,12 @@ class KLqp(Inference):
         :class:`~vitoolkit.controls.Beta`, so that it can be changed during the fit as well.
     random_seed : int, optional
         Seed of an approximation of several groups, which PyMC gives none.
+    steps_per_execution : int or "auto"
+        Steps taken in one compiled call. "auto" is 1 where a call is cheap (the C backend) and with callbacks
+        that are not vitoolkit's, which PyMC promises the approximation of that very step; with Numba it is
+        what fits into 3 ms. Schedules are exact at every step and every step has its row either way; what a
+        person asks for is in force from the next call on. With a number above 1, other callbacks are called once
+        a call.
 
     Raises
     ------
@@ -80,6 +86,7 @@ class KLqp(Inference):
         *,
         beta: BetaLike | Mapping[str, BetaLike] = 1.0,
         random_seed: int | None = None,
+        steps_per_execution: int | str = "auto",
     ) -> None:
         if not isinstance(approx, Approximation):
             raise TypeError(
@@ -87,6 +94,7 @@ class KLqp(Inference):
             )
         if getattr(approx, "rng", None) is None:
             approx.rng = np.random.RandomState(random_seed)
+        self.steps_per_execution = _steps_per_execution(steps_per_execution)
         self.beta = _controls_by_variable(approx, beta)
         self.controls = distinct_controls(self.beta.values())
         super().__init__(BetaKL, approx, None, beta=self.beta)
@@ -172,7 +180,9 @@ class KLqp(Inference):
         kwargs = self._prepare(backend, include_transformed, kwargs)
         return self._run(
             run,
-            lambda: self.objective.step_function(controls=run.controls, **kwargs),
+            lambda: self.objective.step_function(
+                controls=run.controls, steps=self.steps_per_execution, **kwargs
+            ),
             score,
             progressbar,
             progressbar_theme,
@@ -282,6 +292,8 @@ class ADVI(KLqp):
         Starting means, on the scale of the model's variables.
     start_sigma : mapping of str to array, optional
         Starting standard deviations, on the unconstrained scale.
+    steps_per_execution : int or "auto"
+        As in :class:`KLqp`.
 
     Raises
     ------
@@ -314,9 +326,10 @@ class ADVI(KLqp):
         random_seed: int | None = None,
         start: Mapping[str, Any] | None = None,
         start_sigma: Mapping[str, Any] | None = None,
+        steps_per_execution: int | str = "auto",
     ) -> None:
         approx = MeanField(model=model, random_seed=random_seed, start=start, start_sigma=start_sigma)
-        super().__init__(approx, beta=beta)
+        super().__init__(approx, beta=beta, steps_per_execution=steps_per_execution)
 
 
 class FullRankADVI(KLqp):
@@ -332,6 +345,8 @@ class FullRankADVI(KLqp):
         Seed of the draws.
     start : mapping of str to array, optional
         Starting means, on the scale of the model's variables.
+    steps_per_execution : int or "auto"
+        As in :class:`KLqp`.
 
     Raises
     ------
@@ -366,9 +381,10 @@ class FullRankADVI(KLqp):
         model: Any = None,
         random_seed: int | None = None,
         start: Mapping[str, Any] | None = None,
+        steps_per_execution: int | str = "auto",
     ) -> None:
         approx = FullRank(model=model, random_seed=random_seed, start=start)
-        super().__init__(approx, beta=beta)
+        super().__init__(approx, beta=beta, steps_per_execution=steps_per_execution)
 
 
 def _controls_by_variable(
@@ -438,6 +454,16 @@ def _step_count(n: Any) -> int:
     if n < 0:
         raise ValueError(f"n must be a number of steps from 0 up, received {n}")
     return int(n)
+
+
+def _steps_per_execution(steps: Any) -> int | str:
+    if isinstance(steps, str) and steps == "auto":
+        return steps
+    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
+        raise ValueError(
+            f"steps_per_execution must be 'auto' or a whole number from 1 up, received {steps!r}"
+        )
+    return int(steps)
 
 
 def _callback_list(callbacks: Any) -> list[Callable]:

@@ -22,6 +22,7 @@ from pymc.progress_bar import CustomProgress, default_progress_theme
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
+from vitoolkit.checkpoint import Checkpoint
 from vitoolkit.controls import Beta, Control, distinct_controls
 from vitoolkit.events import Event
 from vitoolkit.step_function import StepFunction
@@ -36,6 +37,7 @@ _REDRAW_SECONDS = 0.1
 _PAUSE_SECONDS = 0.02
 _HAND_OUT_SECONDS = 0.005
 _ROWS = 128
+_CHECKPOINT_SHARE = 100  # a checkpoint may take one part in this of the time
 # The loop stands in for PyMC's, so that it speaks where PyMC's speaks.
 _logger = logging.getLogger("pymc.variational.inference")
 
@@ -256,7 +258,7 @@ def _train(
     redraw: Callable[[], None],
     score: bool,
 ) -> None:
-    rows = _Rows(run)
+    rows, rewind = _Rows(run), _Rewind(step)
     scores, foreign, controls, clock = run.scores, run.foreign, run.controls, time.perf_counter
     handed_in = [controls.index(control) for control in step.controls]
     redrawn = 0.0
@@ -275,21 +277,26 @@ def _train(
             else:
                 for j, control in enumerate(controls):
                     control.plan(first, values[:, j])
+            used = values[:, handed_in]
             begun = clock()
-            out = step(values[:, handed_in])
+            out = step(used)
             now = rows.time = clock()
+            step.tune(now - begun, count)
             loss[:], terms[:] = out[:, 0], out[:, 1:]
             times[:] = now if count == 1 else np.linspace(begun, now, count + 1)[1:]
-            scores[run.done : run.done + count] = loss
-            step.tune(now - begun, count)
+            failed = np.isnan(loss).any() if count > 1 else loss[0] != loss[0]
+            if failed:
+                count = int(np.flatnonzero(np.isnan(loss))[0]) + 1
+            scores[run.done : run.done + count] = loss[:count]
             rows.filled += count
             run.step = first + count
             run.counter.step = run.step - 1
-            failed = np.isnan(loss).any() if count > 1 else loss[0] != loss[0]
             if foreign or failed or now - rows.handed_out > _HAND_OUT_SECONDS:
                 rows.hand_out()
+            rewind.taken(used[:count], run.step)
             if failed:
-                raise FloatingPointError(_nan_message(run))
+                raise FloatingPointError(_nan_message(run, rewind.to_last_finite()))
+            rewind.save_when_due(now)
             if now - redrawn > _REDRAW_SECONDS:
                 redraw()
                 redrawn = now
@@ -342,6 +349,51 @@ class _Rows:
             )
             for hook in self._hooks:
                 hook(run, block)
+
+
+class _Rewind:
+    """The way back to the last finite step: a checkpoint every few milliseconds, and the steps since."""
+
+    def __init__(self, step: StepFunction) -> None:
+        self._step = step
+        self._due = 0.0
+        self._save(time.perf_counter())
+
+    def _save(self, now: float) -> None:
+        self._checkpoint = Checkpoint(self._step.state)
+        self._used: list[np.ndarray] = []
+        cost = time.perf_counter() - now
+        self._due = now + max(_HAND_OUT_SECONDS, _CHECKPOINT_SHARE * cost)
+
+    def taken(self, used: np.ndarray, next_step: int) -> None:
+        """Note steps that were taken with these control values."""
+        self._used.append(used)
+        self._next_step = next_step
+
+    def save_when_due(self, now: float) -> None:
+        """Start afresh from here, unless something is not finite already or it was done just now."""
+        if now > self._due and not self._not_finite():
+            self._save(now)
+
+    def to_last_finite(self) -> int:
+        """Go back to where everything was still finite; return the step that ended it."""
+        self._checkpoint.restore()
+        used = np.concatenate(self._used)
+        for step, values in enumerate(used, start=self._next_step - len(used)):
+            before = Checkpoint(self._step.state)
+            loss = self._step(values[None])[0, 0]
+            if np.isnan(loss) or self._not_finite():
+                before.restore()
+                return step
+        return self._next_step - 1
+
+    def _not_finite(self) -> bool:
+        arrays = [variable.get_value(borrow=True) for variable in self._step.state]
+        return any(
+            np.isnan(array).any()
+            for array in arrays
+            if isinstance(array, np.ndarray) and array.dtype.kind == "f"
+        )
 
 
 def _heed(run: Run, interrupt: _Interrupt) -> None:
@@ -448,24 +500,25 @@ def _say_how_it_ended(run: Run) -> None:
         _logger.info(f"{run.status.capitalize()} at {run.done:,d} [{share}]: {loss}")
 
 
-def _nan_message(run: Run) -> str:
+def _nan_message(run: Run, culprit: int) -> str:
     block = run.inference.last_block
-    at = int(np.flatnonzero(np.isnan(block.loss))[0])
-    terms = dict(zip(["the data term", *run.variables], block.terms[at], strict=True))
-    culprits = [
+    terms = dict(zip(["the data term", *run.variables], block.terms[-1], strict=True))
+    not_finite = [
         name if name == "the data term" else f"the KL of {name!r}"
         for name, term in terms.items()
         if not np.isfinite(term)
     ]
     values = ", ".join(
-        f"{c.name} = {value:g}" for c, value in zip(run.controls, block.control[at], strict=True)
+        f"{c.name} = {value:g}" for c, value in zip(run.controls, block.control[-1], strict=True)
     )
+    step = run.step - 1
+    why = "" if culprit == step else f" The gradient of step {culprit} was not finite."
     return (
-        f"NaN occurred in optimization: the loss of step {block.first + at} is NaN. "
-        f"Not finite: {', '.join(culprits) or 'nothing but the loss'}. "
+        f"NaN occurred in optimization: the loss of step {step} is NaN.{why} "
+        f"Not finite: {', '.join(not_finite) or 'nothing but the loss'}. "
         f"Controls at that step: {values or 'none'}. "
-        "A smaller learning rate, total_grad_norm_constraint or a warm-up of β often helps; "
-        "everything before this step is kept."
+        f"The parameters are back where they were before step {culprit}, and the record is kept. "
+        "A smaller learning rate, total_grad_norm_constraint or a warm-up of β often helps."
     )
 
 

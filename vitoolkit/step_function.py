@@ -56,6 +56,8 @@ class StepFunction:
     ----------
     capacity : int
         Steps that one call should take now; 1 when the function is not fused.
+    state : tuple of SharedVariable
+        Everything a step changes: parameters, the optimizer's state, random generators.
     fused : bool
         Whether a call can take many steps.
     reason : str
@@ -105,6 +107,7 @@ class StepFunction:
                 self.fused, self.reason = False, f"scan refuses it: {error}"
         if not self.fused:
             self.function = self._one(state, new, outputs, values, mode, kwargs)
+        self.state = (*state, *generators)
         self.capacity = 1 if not self.fused else 16 if self.auto else int(steps)
         reseed_rngs(list(generators), seed)
 
