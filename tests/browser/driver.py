@@ -1,0 +1,309 @@
+"""A real JupyterLab in a real Chromium: start it, open notebooks, run cells, move widgets.
+
+    with lab(folder, kernels={"python3": sys.executable}) as server, chromium() as browser:
+        page = Notebook.open(browser, server, "run.ipynb")
+        page.run(0)
+        page.drag_slider("beta", 100)
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).parents[2]
+WIDGET = "window.jupyterapp.shell.currentWidget"
+
+
+def chromium_path():
+    """Chromium on this machine, or None."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    return next((path for path in map(shutil.which, names) if path), None)
+
+
+class Server:
+    """A running Jupyter server."""
+
+    def __init__(self, folder, url, process):
+        self.folder, self.url, self.process = Path(folder), url, process
+
+    def write(self, name, cells, kernel="python3"):
+        """Write a notebook of code cells."""
+        notebook = nbformat.v4.new_notebook()
+        notebook.metadata["kernelspec"] = {
+            "name": kernel,
+            "display_name": kernel,
+            "language": "python",
+        }
+        notebook.cells = [nbformat.v4.new_code_cell(source) for source in cells]
+        nbformat.write(notebook, self.folder / name)
+        return name
+
+    def stop_kernels(self):
+        """Shut all kernels down."""
+        for kernel in json.load(urllib.request.urlopen(f"{self.url}/api/kernels")):
+            request = urllib.request.Request(
+                f"{self.url}/api/kernels/{kernel['id']}", method="DELETE"
+            )
+            urllib.request.urlopen(request)
+
+
+@contextlib.contextmanager
+def lab(folder, kernels, *, dark=False, env=()):
+    """Start a JupyterLab on a free loopback port, with its settings and kernels in `folder`.
+
+    Parameters
+    ----------
+    folder : path
+        Served folder; holds the configuration as well.
+    kernels : dict of str to str
+        Python interpreters by name of the kernel.
+    dark : bool
+        Whether to start in the dark theme.
+    env : mapping
+        More environment variables for the server and its kernels.
+    """
+    folder = Path(folder)
+    home = folder / ".jupyter_home"
+    for name, python in kernels.items():
+        spec = home / "data" / "kernels" / name
+        spec.mkdir(parents=True, exist_ok=True)
+        argv = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        spec.joinpath("kernel.json").write_text(
+            json.dumps({"argv": argv, "display_name": name, "language": "python"})
+        )
+    settings = home / "settings" / "@jupyterlab"
+    for plugin, content in {
+        "apputils-extension/themes": {"theme": f"JupyterLab {'Dark' if dark else 'Light'}"},
+        "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    }.items():
+        file = settings / f"{plugin}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    variables = os.environ | {
+        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "IPYTHONDIR": str(home / "ipython"),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(
+            os.pathsep
+        ),
+        **dict(env),
+    }
+    log = open(home / "server.log", "w")  # noqa: SIM115
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jupyterlab", "--no-browser", "--ServerApp.ip=127.0.0.1"]
+        + [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token="]
+        + ["--ServerApp.password=", f"--ServerApp.root_dir={folder}", "--allow-root"]
+        + ["--ServerApp.disable_check_xsrf=True", "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None"],
+        env=variables,
+        cwd=folder,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+    server = Server(folder, f"http://127.0.0.1:{port}", process)
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"{server.url}/api/status", timeout=5)
+                break
+            except OSError:
+                if process.poll() is not None:
+                    raise RuntimeError((home / "server.log").read_text()) from None
+                time.sleep(0.25)
+        yield server
+        server.stop_kernels()
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        log.close()
+
+
+@contextlib.contextmanager
+def chromium():
+    """Start a headless Chromium that never asks the network for anything but the page."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium_path(),
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+            + ["--disable-component-update", "--disable-sync", "--no-first-run"],
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Notebook:
+    """A notebook open in JupyterLab."""
+
+    def __init__(self, page, server, name):
+        self.page, self.server, self.name = page, server, name
+        self.console, self.requests = [], []
+        page.on("console", lambda message: self.console.append((message.type, message.text)))
+        page.on("pageerror", lambda error: self.console.append(("pageerror", str(error))))
+        page.on("request", lambda request: self.requests.append(request.url))
+
+    @classmethod
+    def open(cls, browser, server, name, *, width=1300, height=1250):
+        """Open a notebook in a page of its own and wait for its kernel."""
+        page = browser.new_page(viewport={"width": width, "height": height})
+        notebook = cls(page, server, name)
+        notebook.load(reset=True)
+        notebook.wait(
+            f"{WIDGET}.sessionContext.session?.kernel?.status === 'idle'", what="the kernel"
+        )
+        # More room for the notebook.
+        page.evaluate(
+            "() => { for (const s of ['left', 'right']) {"
+            " window.jupyterapp.shell[s === 'left' ? 'collapseLeft' : 'collapseRight'](); } }"
+        )
+        return notebook
+
+    def load(self, *, reset=False):
+        """Load or reload the page."""
+        self.page.goto(f"{self.server.url}/lab/tree/{self.name}" + ("?reset" if reset else ""))
+        self.wait("window.jupyterapp?.shell?.currentWidget?.sessionContext", what="JupyterLab")
+        self.page.evaluate(
+            f"async () => {{ const w = {WIDGET}; await w.context.ready; await w.sessionContext.ready; }}"
+        )
+
+    def wait(self, condition, *, timeout=90, what=None):
+        """Wait until a JavaScript expression is true."""
+        try:
+            self.page.wait_for_function(f"() => ({condition})", timeout=timeout * 1000)
+        except Exception as error:
+            raise TimeoutError(
+                f"waited {timeout} s for {what or condition}; console: {self.console[-8:]}"
+            ) from error
+
+    def start(self, cell):
+        """Run a cell without waiting for it; several queue up as in the notebook."""
+        self.page.evaluate(
+            f"""(i) => {{ const w = {WIDGET}; w.content.activeCellIndex = i; w.content.deselectAll();
+            (window.__done ??= {{}})[i] = false;
+            window.jupyterapp.commands.execute('notebook:run-cell').then(() => {{ window.__done[i] = true; }}); }}""",
+            cell,
+        )
+
+    def done(self, cell, timeout=120):
+        """Wait until a cell that was started has ended."""
+        self.wait(f"window.__done[{cell}]", timeout=timeout, what=f"cell {cell}")
+
+    def run(self, cell, timeout=120):
+        """Run a cell and wait for its end."""
+        self.start(cell)
+        self.done(cell, timeout)
+
+    def running(self, cell):
+        """Whether a started cell still runs."""
+        return not self.page.evaluate("(i) => window.__done[i]", cell)
+
+    def interrupt(self):
+        """Press the notebook's stop button."""
+        self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:interrupt-kernel'); }")
+
+    def save(self):
+        """Save the notebook and return it as it is on disk."""
+        self.page.evaluate("async () => { await window.jupyterapp.commands.execute('docmanager:save'); }")
+        return nbformat.read(self.server.folder / self.name, as_version=4)
+
+    def outputs(self, cell):
+        """The outputs of a cell in the notebook's model."""
+        return self.page.evaluate(
+            f"(i) => {WIDGET}.content.widgets[i].model.outputs.toJSON()", cell
+        )
+
+    def text(self, cell):
+        """Everything a cell printed."""
+        outputs = self.outputs(cell)
+        return "".join(output.get("text", "") for output in outputs)
+
+    def theme(self, dark):
+        """Switch JupyterLab's theme."""
+        self.page.evaluate(
+            "async (theme) => { await window.jupyterapp.commands.execute('apputils:change-theme', {theme}); }",
+            f"JupyterLab {'Dark' if dark else 'Light'}",
+        )
+        self.page.wait_for_timeout(1500)
+
+    # --- the panel ---------------------------------------------------------------------------
+
+    def wait_for_panel(self, phase="running", timeout=120):
+        """Wait until a panel shows the given phase and its charts are drawn."""
+        self.page.wait_for_selector(
+            f".vitoolkit-status[data-phase='{phase}']", timeout=timeout * 1000
+        )
+        if phase == "running":
+            self.page.wait_for_selector(
+                ".vitoolkit-figure[data-empty='false']", timeout=timeout * 1000
+            )
+
+    def status(self):
+        """Text of the status line."""
+        return self.page.locator(".vitoolkit-status").first.inner_text()
+
+    def step(self):
+        """Number of steps done, as the page shows it."""
+        words = self.status().replace(",", "").split()
+        return int(words[words.index("step") + 1])
+
+    def row(self, control):
+        """Row of a control."""
+        return self.page.locator(
+            ".vitoolkit-controls > *",
+            has=self.page.locator(f".widget-label:text-is('{control}')"),
+        ).first
+
+    def drag_slider(self, control, dx, *, moves=20, seconds=0.8):
+        """Drag the handle of a control's slider by `dx` pixels."""
+        box = self.row(control).locator(".noUi-handle").bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        self.page.mouse.move(x, y)
+        self.page.mouse.down()
+        for move in range(moves):
+            self.page.mouse.move(x + dx * (move + 1) / moves, y)
+            self.page.wait_for_timeout(1000 * seconds / moves)
+        self.page.mouse.up()
+
+    def type_number(self, control, value):
+        """Type a number into a control's box and press Enter."""
+        box = self.row(control).locator("input[type=number]")
+        box.fill(str(value))
+        box.press("Enter")
+
+    def press(self, text):
+        """Press a button of the panel."""
+        self.page.locator(f".vitoolkit-panel button:has-text('{text}')").first.click()
+
+    def loss_points(self):
+        """Number of points of the loss line and its last step, as drawn on the page."""
+        return self.page.evaluate(
+            """() => { const chart = document.querySelector('.vitoolkit-figure').__vitoolkit;
+            const x = chart.sources.mean.data.x; return [x.length, x[x.length - 1]]; }"""
+        )
+
+    def screenshot(self, path, cell=None):
+        """Take a picture of the page, or of a cell's output."""
+        if cell is None:
+            self.page.screenshot(path=path)
+        else:
+            self.page.locator(".jp-Cell-outputArea").nth(cell).screenshot(path=path)

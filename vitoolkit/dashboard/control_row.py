@@ -1,0 +1,232 @@
+"""One control in the panel: a slider, its number box, and who has the wheel."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets
+
+__all__ = ["ControlRow", "slider_range"]
+
+#: Seconds after a person's last move in which the row is left as it is.
+QUIET = 1.0
+#: Seconds between two moves of a slider that follows its schedule.
+PACE = 0.25
+
+
+def slider_range(
+    bounds: tuple[float, float], value: float, scale: str = "linear"
+) -> tuple[float, float]:
+    """Ends of a slider: the bounds where they are finite, else a range around the value.
+
+    Examples
+    --------
+    >>> slider_range((0.0, 10.0), 1.0)
+    (0.0, 10.0)
+    >>> slider_range((0.0, float("inf")), 3.0)
+    (0.0, 30.0)
+    >>> slider_range((1e-9, float("inf")), 1e-3, "log")
+    (1e-09, 1.0)
+    """
+    low, high = bounds
+    if scale == "log":
+        value = max(value, low, 1e-300)
+        low = max(low, value / 1e6) if low < value / 1e12 else low
+        return low, high if math.isfinite(high) else max(value, low) * 1e3
+    reach = 10 * max(abs(value), abs(low) if math.isfinite(low) else 0.0, 0.1)
+    return (
+        low if math.isfinite(low) else min(-reach, value),
+        high if math.isfinite(high) else max(reach, value),
+    )
+
+
+class ControlRow:
+    """Slider, number box and auto/manual switch of one control.
+
+    What a person moves becomes a request on the control. What the control does by itself is shown by
+    :meth:`follow`, which never turns into a request and never moves what a person has in hand.
+
+    Parameters
+    ----------
+    control : Control
+        The control.
+    complain : callable
+        Called with the text of a refusal, and with "" when all is well again.
+    """
+
+    def __init__(self, control: Any, complain: Callable[[str], None]) -> None:
+        self.control = control
+        self._complain = complain
+        self._lock = threading.RLock()
+        self._writer: int | None = None
+        self._moved = self._followed = -math.inf
+        #: Values shown on the slider of late: the page sends each back once, on its grid.
+        self._shown: deque[float] = deque(maxlen=16)
+        low, high = slider_range(control.bounds, control.value, control.scale)
+        shown = dict(
+            continuous_update=True, readout=False, layout=dict(flex="1 1 150px", min_width="120px")
+        )
+        if control.scale == "log":
+            ends = math.log10(low), math.log10(high)
+            self.slider: Any = ipywidgets.FloatLogSlider(
+                value=control.value,
+                min=ends[0],
+                max=ends[1],
+                step=(ends[1] - ends[0]) / 400,
+                **shown,
+            )
+        else:
+            self.slider = ipywidgets.FloatSlider(
+                value=control.value, min=low, max=high, step=(high - low) / 500, **shown
+            )
+        self.box = ipywidgets.FloatText(
+            value=_rounded(control.value), continuous_update=False, layout=dict(width="104px")
+        )
+        self.auto = ipywidgets.ToggleButton(layout=dict(width="82px"))
+        self.label = ipywidgets.Label(control.name, layout=dict(width="112px"))
+        self.limits = ipywidgets.Label(_interval(control.bounds), layout=dict(width="104px"))
+        self.label.tooltip = control.name
+        self.limits.add_class("vitoolkit-limits")
+        self.widget = ipywidgets.HBox(
+            [self.label, self.slider, self.box, self.auto, self.limits],
+            layout=dict(flex_flow="row wrap", align_items="center", width="100%"),
+        )
+        self._move_slider(control.value)
+        self._show_wheel(control.manual)
+        self.slider.observe(self._on_slider, "value")
+        self.box.observe(self._on_box, "value")
+        self.auto.observe(self._on_auto, "value")
+
+    def follow(self, *, held: bool = False) -> bool:
+        """Show the value in force, unless a person is at it; returns whether anything was sent."""
+        now = time.monotonic()
+        if held or now - self._moved < QUIET or now - self._followed < PACE:
+            return False
+        with self._lock:
+            control = self.control
+            value = control.value if control.pending is None else control.pending
+            if self._shows(value) and self.auto.value == self._on_schedule(control.manual):
+                return False
+            self._followed = now
+            self._write(value, control.manual)
+        return True
+
+    def close(self) -> None:
+        """Close the widgets in the page and the kernel."""
+        for widget in (*self.widget.children, self.widget):
+            widget.close()
+
+    # --- a person ---------------------------------------------------------------------------
+
+    def _on_slider(self, change: Any) -> None:
+        if self._mine():
+            return
+        at = self._position(change["new"])
+        if any(abs(at - shown) < 0.01 * self.slider.step for shown in self._shown):
+            return  # not a person: the page put what it was shown on the slider's grid
+        self._shown.clear()
+        low, high = self.control.bounds
+        self._ask(min(max(change["new"], low), high), self.slider)
+
+    def _on_box(self, change: Any) -> None:
+        if not self._mine():
+            self._ask(change["new"], self.box)
+
+    def _on_auto(self, change: Any) -> None:
+        if self._mine():
+            return
+        with self._lock:
+            self._moved = -math.inf
+            if change["new"]:
+                self.control.release(source="user")
+            else:
+                self.control.set(self.control.value, source="user")
+            self._complain("")
+            self._writing(self._show_wheel, not change["new"])
+
+    def _ask(self, value: float, by: Any) -> None:
+        with self._lock:
+            self._moved = time.monotonic()
+            try:
+                self.control.set(value, source="user")
+            except (TypeError, ValueError) as error:
+                self._complain(str(error))
+                self._writing(setattr, by, "value", _rounded(self.control.value))
+                return
+            self._complain("")
+            self._write(value, True, but=by)
+
+    # --- the widgets ------------------------------------------------------------------------
+
+    def _write(self, value: float, manual: bool, but: Any = None) -> None:
+        def write() -> None:
+            if but is not self.slider:
+                self._move_slider(value)
+            if but is not self.box:
+                self.box.value = _rounded(value)
+            self._show_wheel(manual)
+
+        self._writing(write)
+
+    def _writing(self, act: Callable[..., None], *args: Any) -> None:
+        self._writer = threading.get_ident()
+        try:
+            act(*args)
+        finally:
+            self._writer = None
+
+    def _mine(self) -> bool:
+        """Whether a change comes from this row itself; a person's may come at the same time elsewhere."""
+        return self._writer == threading.get_ident()
+
+    def _shows(self, value: float) -> bool:
+        return self.box.value in (value, _rounded(value))
+
+    def _position(self, value: float) -> float:
+        """Position of a value along the slider."""
+        return math.log10(max(value, 1e-300)) if self.control.scale == "log" else value
+
+    def _move_slider(self, value: float) -> None:
+        """Put the slider on the point of its grid next to a value, making room where there is none.
+
+        A slider in the page goes to its grid by itself and reports that as a move.
+        """
+        at, slider = self._position(value), self.slider
+        if at > slider.max:
+            slider.max = at
+        elif at < slider.min:
+            slider.min = at
+        at = slider.min + round((at - slider.min) / slider.step) * slider.step
+        at = min(max(at, slider.min), slider.max)
+        self._shown.append(at)
+        slider.value = 10.0**at if self.control.scale == "log" else at
+
+    def _on_schedule(self, manual: bool) -> bool:
+        return self.control.schedule is not None and not manual
+
+    def _show_wheel(self, manual: bool) -> None:
+        auto = self._on_schedule(manual)
+        self.auto.value = auto
+        self.auto.description = "auto" if auto else "manual"
+        self.auto.disabled = self.control.schedule is None
+        self.auto.tooltip = (
+            "no schedule to follow"
+            if self.auto.disabled
+            else "follows its schedule; press to hold the value"
+            if auto
+            else "holds your value; press to follow the schedule again"
+        )
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+def _interval(bounds: tuple[float, float]) -> str:
+    low, high = (f"{end:g}".replace("inf", "∞") for end in bounds)
+    return f"{low} to {high}"

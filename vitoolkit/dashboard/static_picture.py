@@ -1,0 +1,275 @@
+"""What stays in a notebook when a fit has ended: a picture and a table that need no kernel and no widgets."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitoolkit.dashboard.live_figure import (
+    INK,
+    Frame,
+    Style,
+    control_styles,
+    frame_of,
+    variable_styles,
+)
+from vitoolkit.trace import Trace
+
+__all__ = ["picture_svg", "summary_html"]
+
+_WIDTH, _LEFT, _RIGHT = 900, 84, 60
+_TEXT, _SOFT, _LINE = "#222222", "#666666", "#dddddd"
+_MOST_EVENTS = 12
+
+
+def summary_html(trace: Trace, variables: Sequence[str] | None = None) -> str:
+    """Return the picture and a table of the run as HTML that Jupyter shows trusted or not.
+
+    Parameters
+    ----------
+    trace : Trace
+        The record.
+    variables : sequence of str, optional
+        Variables to show; default is all of the trace.
+
+    Returns
+    -------
+    str
+    """
+    if not len(trace):
+        return f"<p>{escape(repr(trace))}</p>"
+    svg = picture_svg(trace, variables)
+    source = base64.b64encode(svg.encode()).decode()
+    text = f"Loss, KL by variable and controls of {len(trace):,} recorded steps"
+    return (
+        f'<img src="data:image/svg+xml;base64,{source}" alt="{text}" style="max-width:100%">'
+        f"{_table(trace)}{_event_table(trace)}"
+    )
+
+
+def picture_svg(trace: Trace, variables: Sequence[str] | None = None) -> str:
+    """Draw the run as an SVG document: loss, KL of each variable, controls, and what people did.
+
+    Parameters
+    ----------
+    trace : Trace
+        The record, with at least one row.
+    variables : sequence of str, optional
+        Variables to show; default is all of the trace.
+
+    Returns
+    -------
+    str
+    """
+    variables = trace.variables if variables is None else tuple(variables)
+    frame = frame_of(trace.view(400), variables, end=float(trace.step[-1]))
+    styles = variable_styles(variables)
+    plain = control_styles(trace.controls, {}, styles)
+    parts: list[str] = []
+    top = _chart(parts, 0, 200, "Loss", frame, [], _band_range(frame), [])
+    if variables:
+        low, high = _range(frame.kl, frame.step)
+        top = _chart(
+            parts, top, 200, "KL by variable, nats", frame, list(zip(frame.kl, styles.values(), strict=True)),
+            (min(0.0, low), high), list(styles.items()),
+        )  # fmt: skip
+    for name, values in zip(trace.controls, frame.control, strict=True):
+        low, high = float(np.nanmin(values)), float(np.nanmax(values))
+        log = low > 0 and high / low > 100
+        top = _chart(
+            parts, top, 70, f"{name}{' (log scale)' if log else ''}", frame, [(values, plain[name])],
+            (low, high), [], log=log,
+        )  # fmt: skip
+    ticks = _ticks(float(frame.step[0]), float(frame.end))
+    for tick in ticks:
+        parts.append(_text(_x(frame, tick), top + 8, f"{tick:,.0f}", anchor="middle"))
+    parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, top + 26, "step", anchor="middle"))
+    height = top + 36
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height:.0f}" '
+        f'viewBox="0 0 {_WIDTH} {height:.0f}" font-family="system-ui, sans-serif" font-size="12">'
+        f'<rect width="100%" height="100%" rx="4" fill="#ffffff"/>{"".join(parts)}</svg>'
+    )
+
+
+def _chart(
+    parts: list[str],
+    top: float,
+    height: float,
+    title: str,
+    frame: Frame,
+    lines: Sequence[tuple[NDArray[Any], Style]],
+    ends: tuple[float, float],
+    legend: Sequence[tuple[str, Style]],
+    *,
+    log: bool = False,
+) -> float:
+    """Add one chart with its title and legend; returns where the next one starts."""
+    parts.append(
+        f'<text x="10" y="{top + 18:.0f}" font-weight="600" fill="{_TEXT}">{escape(title)}</text>'
+    )
+    top = _legend(parts, top + 18, legend, start=30 + 7 * len(title)) + 8
+    scale = np.log10 if log else np.asarray
+    low, high = (float(scale(end)) for end in ends)
+    pad = 0.08 * (high - low) or abs(high) * 0.05 or 0.5
+    low, high = low - pad, high + pad
+    bottom, right = top + height, _WIDTH - _RIGHT
+
+    def y(values: Any) -> NDArray[Any]:
+        return bottom - (scale(np.asarray(values, float)) - low) / (high - low) * height
+
+    for tick in _ticks(*((10**low, 10**high) if log else (low, high)), log=log):
+        at = float(y(tick))
+        parts.append(f'<path d="M{_LEFT} {at:.1f}H{right}" stroke="{_LINE}" stroke-width="0.7"/>')
+        parts.append(_text(_LEFT - 6, at + 4, _number(tick), anchor="end"))
+    name = f"clip{len(parts)}"
+    parts.append(
+        f'<clipPath id="{name}"><rect x="{_LEFT}" y="{top:.1f}" width="{right - _LEFT}" height="{height}"/>'
+        f'</clipPath><g clip-path="url(#{name})" fill="none">'
+    )
+    for mark in frame.marks:
+        parts.append(
+            f'<path d="M{_x(frame, mark):.1f} {top:.1f}V{bottom:.1f}" stroke="{_SOFT}" stroke-dasharray="3 3" '
+            'stroke-width="0.8"/>'
+        )
+    if not lines:
+        up = np.column_stack([frame.low, frame.high])
+        up[1::2] = up[1::2, ::-1]
+        x = np.repeat(frame.step, 2)
+        parts.append(_path(_x(frame, x), y(up.ravel()), Style("#b5b5b5", ()), 1))
+        lines = [(frame.mean, Style(INK, ()))]
+    for values, style in lines:
+        parts.append(_path(_x(frame, frame.step), y(values), style, 1.8))
+    parts.append(
+        f'</g><rect x="{_LEFT}" y="{top:.1f}" width="{right - _LEFT}" height="{height}" fill="none" stroke="{_LINE}"/>'
+    )
+    return bottom + 10
+
+
+def _legend(
+    parts: list[str], y: float, legend: Sequence[tuple[str, Style]], *, start: float
+) -> float:
+    x = start
+    for name, style in legend:
+        shown = name if len(name) <= 28 else name[:27] + "…"
+        width = 44 + 7 * len(shown)
+        if x + width > _WIDTH - 10:
+            x, y = start, y + 17
+        parts.append(_path([x, x + 22], [y - 4, y - 4], style, 2.4))
+        parts.append(_text(x + 28, y, shown, color=_TEXT))
+        x += width
+    return y
+
+
+def _path(x: Any, y: Any, style: Style, width: float) -> str:
+    moves, pen = [], "M"
+    for px, py in zip(x, y, strict=True):
+        if math.isfinite(py):
+            moves.append(f"{pen}{px:.1f} {min(max(py, -1e4), 1e4):.1f}")
+            pen = "L"
+        else:
+            pen = "M"
+    dash = f' stroke-dasharray="{" ".join(map(str, style.dash))}"' if style.dash else ""
+    color = _TEXT if style.color == INK else style.color
+    return (
+        f'<path d="{"".join(moves)}" fill="none" stroke="{color}" stroke-width="{width}"{dash} '
+        'stroke-linejoin="round"/>'
+    )
+
+
+def _x(frame: Frame, step: Any) -> Any:
+    first, last = float(frame.step[0]), max(float(frame.end), float(frame.step[0]) + 1)
+    return _LEFT + (np.asarray(step, float) - first) / (last - first) * (_WIDTH - _LEFT - _RIGHT)
+
+
+def _text(x: float, y: float, text: str, *, anchor: str = "start", color: str = _SOFT) -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{color}">{escape(text)}</text>'
+    )
+
+
+def _range(values: NDArray[Any], step: NDArray[Any]) -> tuple[float, float]:
+    """Smallest and largest finite value of the last four fifths, which the start would flatten."""
+    late = values[..., step >= step[-1] - 0.8 * (step[-1] - step[0])]
+    finite = late[np.isfinite(late)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+
+
+def _band_range(frame: Frame) -> tuple[float, float]:
+    low, high = _range(frame.mean, frame.step)
+    late = frame.step >= frame.step[-1] - 0.8 * (frame.step[-1] - frame.step[0])
+    band = np.concatenate([frame.low[late], frame.high[late]])
+    band = band[np.isfinite(band)]
+    if not band.size:
+        return low, high
+    return min(low, float(np.quantile(band, 0.01))), max(high, float(np.quantile(band, 0.98)))
+
+
+def _ticks(low: float, high: float, *, log: bool = False) -> list[float]:
+    if log:
+        first, last = math.ceil(math.log10(low)), math.floor(math.log10(high))
+        every = max(1, (last - first) // 3)
+        return [10.0**power for power in range(first, last + 1, every)]
+    if not high > low:
+        return [low]
+    step = 10 ** math.floor(math.log10((high - low) / 4))
+    step *= next(factor for factor in (1, 2, 2.5, 5, 10) if (high - low) / (step * factor) <= 5.001)
+    return [step * k for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.4g}"
+
+
+def _table(trace: Trace) -> str:
+    """The run in numbers, means over its last 5 %."""
+    late = trace[-max(1, len(trace) // 20) :]
+    rows: list[tuple[str, str]] = []
+    status = trace.attrs.get("status", "running")
+    took = f", {trace.time[-1]:,.1f} s" if len(trace) else ""
+    rows.append(("fit", f"{status} after {trace.step[-1] + 1:,} steps{took}"))
+    if "error" in trace.attrs:
+        rows.append(("error", str(trace.attrs["error"])))
+    rows.append(("loss", _mean(late.loss)))
+    if trace.has_terms:
+        rows.append(("ELBO, nats", _mean(late.elbo)))
+        order = sorted(trace.variables, key=lambda name: -np.nan_to_num(np.mean(late.kl[name])))
+        rows += [(f"KL of {name}, nats", _mean(late.kl[name])) for name in order[:10]]
+        if len(order) > 10:
+            rest = sum(float(np.mean(late.kl[name])) for name in order[10:])
+            rows.append((f"KL of {len(order) - 10} more, nats", f"{rest:,.4g}"))
+    rows += [(name, f"{trace.control[name][-1]:.5g}") for name in trace.controls]
+    return _html_table(("", "mean of the last 5 %; controls at the end"), rows)
+
+
+def _event_table(trace: Trace) -> str:
+    events = [event for event in trace.events if event.source != "schedule"]
+    if not events:
+        return ""
+    shown = events[:_MOST_EVENTS]
+    rows = []
+    for event in shown:
+        change = "" if event.new is None else f"{event.old:.4g} → {event.new:.4g}"
+        rows.append((f"{event.step:,}", event.kind, event.control or "", change, event.source))
+    more = len(events) - len(shown)
+    table = _html_table(("step", "event", "control", "change", "by"), rows)
+    return table + (f"<p>and {more:,} more events in the trace</p>" if more else "")
+
+
+def _html_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _mean(values: NDArray[Any]) -> str:
+    finite = values[np.isfinite(values)]
+    return f"{finite.mean():,.6g}" if finite.size else "not finite"
