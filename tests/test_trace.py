@@ -1,5 +1,6 @@
 import copy
 import pickle
+import sys
 import threading
 import tracemalloc
 
@@ -279,6 +280,8 @@ def test_readers_in_other_threads_see_whole_rows():
             reads.append(len(steps))
 
     readers = [threading.Thread(target=read) for _ in range(3)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
     for reader in readers:
         reader.start()
     step = 0
@@ -293,6 +296,7 @@ def test_readers_in_other_threads_see_whole_rows():
     stop.set()
     for reader in readers:
         reader.join()
+    sys.setswitchinterval(interval)
     assert not failures
     assert len(set(reads)) > 3  # they did read while it grew
 

@@ -136,7 +136,7 @@ class View:
         return self
 
     def _halve(self) -> None:
-        used, half = len(self), self.points // 2
+        half = self.points // 2
         for store, join, empty in (
             (self._low, np.minimum, np.inf),
             (self._high, np.maximum, -np.inf),
@@ -145,10 +145,8 @@ class View:
         ):
             store[:half] = join(store[0::2], store[1::2])
             store[half:] = empty
-        if used:
-            second = np.minimum(np.arange(1, self.points, 2), used - 1)
-            for lasts in (self._last, self._step, self._time):
-                lasts[:half] = lasts[second]
+        for lasts in (self._last, self._step, self._time):
+            lasts[:half] = lasts[1::2]  # of half a pair too: the next row goes there
         self.width *= 2
 
     def _take(self, rows: Trace) -> None:

@@ -360,8 +360,6 @@ def to_netcdf(trace: Trace, path: str | Path) -> Path:
     _require("h5netcdf", "h5py")
     path = _target(path, ".nc")
     dataset = to_xarray(trace)
-    for name in dataset.variables:
-        dataset[name].encoding["_FillValue"] = None  # NaN is a value here, not a gap
     with _replacing(path) as temporary:
         dataset.to_netcdf(temporary, engine="h5netcdf")
     return path
