@@ -1,9 +1,9 @@
 """A real JupyterLab in a real Chromium: start it, open notebooks, run cells, move widgets.
 
-    with lab(folder, kernels={"python3": sys.executable}) as server, chromium() as browser:
-        page = Notebook.open(browser, server, "run.ipynb")
-        page.run(0)
-        page.drag_slider("beta", 100)
+with lab(folder, kernels={"python3": sys.executable}) as server, chromium() as browser:
+    page = Notebook.open(browser, server, "run.ipynb")
+    page.run(0)
+    page.drag_slider("beta", 100)
 """
 
 import contextlib
@@ -108,7 +108,11 @@ def lab(folder, kernels, *, dark=False, env=()):
         [sys.executable, "-m", "jupyterlab", "--no-browser", "--ServerApp.ip=127.0.0.1"]
         + [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token="]
         + ["--ServerApp.password=", f"--ServerApp.root_dir={folder}", "--allow-root"]
-        + ["--ServerApp.disable_check_xsrf=True", "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None"],
+        + [
+            "--ServerApp.disable_check_xsrf=True",
+            "--LabApp.expose_app_in_browser=True",
+            "--LabApp.news_url=None",
+        ],
         env=variables,
         cwd=folder,
         stdout=log,
@@ -219,11 +223,15 @@ class Notebook:
 
     def interrupt(self):
         """Press the notebook's stop button."""
-        self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:interrupt-kernel'); }")
+        self.page.evaluate(
+            "() => { window.jupyterapp.commands.execute('notebook:interrupt-kernel'); }"
+        )
 
     def save(self):
         """Save the notebook and return it as it is on disk."""
-        self.page.evaluate("async () => { await window.jupyterapp.commands.execute('docmanager:save'); }")
+        self.page.evaluate(
+            "async () => { await window.jupyterapp.commands.execute('docmanager:save'); }"
+        )
         return nbformat.read(self.server.folder / self.name, as_version=4)
 
     def outputs(self, cell):

@@ -69,7 +69,7 @@ class ControlRow:
         self._shown: deque[float] = deque(maxlen=16)
         low, high = slider_range(control.bounds, control.value, control.scale)
         shown = dict(
-            continuous_update=True, readout=False, layout=dict(flex="1 1 150px", min_width="120px")
+            continuous_update=True, readout=False, layout=dict(flex="4 1 80px", min_width="80px")
         )
         if control.scale == "log":
             ends = math.log10(low), math.log10(high)
@@ -85,15 +85,20 @@ class ControlRow:
                 value=control.value, min=low, max=high, step=(high - low) / 500, **shown
             )
         self.box = ipywidgets.FloatText(
-            value=_rounded(control.value), continuous_update=False, layout=dict(width="104px")
+            value=_rounded(control.value), continuous_update=False, layout=dict(width="84px")
         )
-        self.auto = ipywidgets.ToggleButton(layout=dict(width="82px"))
-        self.label = ipywidgets.Label(control.name, layout=dict(width="112px"))
-        self.limits = ipywidgets.Label(_interval(control.bounds), layout=dict(width="104px"))
-        self.label.tooltip = control.name
-        self.limits.add_class("vitoolkit-limits")
+        self.auto = ipywidgets.ToggleButton(layout=dict(width="78px"))
+        self.label = ipywidgets.Label(
+            control.name,
+            layout=dict(flex="1 1 124px", min_width="60px", max_width="220px"),
+            tooltip=f"{control.name}, accepted from {_number(control.bounds[0])} to {_number(control.bounds[1])}",
+        )
+        self.label.add_class("vitoolkit-name")
+        self.ends = [ipywidgets.Label(layout=dict(width="34px")) for _ in range(2)]
+        for label, side in zip(self.ends, ("low", "high"), strict=True):
+            label.add_class(f"vitoolkit-{side}")
         self.widget = ipywidgets.HBox(
-            [self.label, self.slider, self.box, self.auto, self.limits],
+            [self.label, self.ends[0], self.slider, self.ends[1], self.box, self.auto],
             layout=dict(flex_flow="row wrap", align_items="center", width="100%"),
         )
         self._move_slider(control.value)
@@ -201,6 +206,8 @@ class ControlRow:
             slider.max = at
         elif at < slider.min:
             slider.min = at
+        for label, end in zip(self.ends, (slider.min, slider.max), strict=True):
+            label.value = _number(10.0**end if self.control.scale == "log" else end)
         at = slider.min + round((at - slider.min) / slider.step) * slider.step
         at = min(max(at, slider.min), slider.max)
         self._shown.append(at)
@@ -212,8 +219,8 @@ class ControlRow:
     def _show_wheel(self, manual: bool) -> None:
         auto = self._on_schedule(manual)
         self.auto.value = auto
-        self.auto.description = "auto" if auto else "manual"
         self.auto.disabled = self.control.schedule is None
+        self.auto.description = "auto" if auto else "manual" if manual else "constant"
         self.auto.tooltip = (
             "no schedule to follow"
             if self.auto.disabled
@@ -227,6 +234,5 @@ def _rounded(value: float) -> float:
     return float(f"{value:.5g}")
 
 
-def _interval(bounds: tuple[float, float]) -> str:
-    low, high = (f"{end:g}".replace("inf", "∞") for end in bounds)
-    return f"{low} to {high}"
+def _number(value: float) -> str:
+    return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e").replace("inf", "∞")

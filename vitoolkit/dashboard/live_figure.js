@@ -86,14 +86,14 @@ function renderStatus({ model, el }) {
   root.setAttribute("role", "status");
   const phase = tag("span", "vitoolkit-phase"), dot = tag("i", "vitoolkit-dot"), word = tag("span");
   const bar = tag("div", "vitoolkit-bar"), fill = tag("div"), message = tag("span", "vitoolkit-message");
-  const [steps, speed, left, loss, elbo] = ["24ch", "14ch", "12ch", "15ch", "15ch"].map((width) => {
+  const [steps, speed, left, loss, elbo] = ["21ch", "14ch", "10ch", "11ch", "12ch"].map((width) => {
     const cell = tag("span");
     cell.style.minWidth = width;
     return cell;
   });
   phase.append(dot, word);
   bar.append(fill);
-  root.append(phase, bar, steps, speed, left, loss, elbo, message);
+  root.append(phase, steps, speed, left, loss, elbo, bar, message);
   el.append(root);
 
   let heard = performance.now();
@@ -109,10 +109,9 @@ function renderStatus({ model, el }) {
     root.classList.toggle("vitoolkit-busy", compiling || s.phase === "running");
     root.dataset.phase = s.phase;
     const known = s.n != null && s.n > 0;
-    bar.style.visibility = known ? "visible" : "hidden";
-    fill.style.width = known ? `${Math.min(100, (100 * s.done) / s.n)}%` : "0";
+    fill.style.width = known ? `${Math.min(100, (100 * (s.done ?? 0)) / s.n)}%` : "0";
     steps.textContent = s.done == null ? "" : known ? `step ${count(s.done)} of ${count(s.n)}` : `step ${count(s.done)}`;
-    speed.textContent = s.rate ? `${short(s.rate)} steps/s` : "";
+    speed.textContent = s.rate ? `${s.rate < 100 ? short(s.rate) : count(s.rate)} steps/s` : "";
     left.textContent = s.phase === "running" && s.left != null ? `${duration(s.left)} left`
       : s.took != null ? `took ${duration(s.took)}` : "";
     number(loss, "loss", s.loss);
@@ -157,7 +156,11 @@ function legend(head, lines, toggled) {
     chips.append(chip);
     values.push(value);
   });
-  head.classList.toggle("vitoolkit-many", lines.length > 8);
+  if (lines.length > 8) {
+    const longest = Math.min(22, Math.max(...lines.map(([name]) => name.length)));
+    head.classList.add("vitoolkit-many");
+    chips.style.gridTemplateColumns = `repeat(auto-fill, minmax(${70 + 7 * (longest + 4)}px, 1fr))`;
+  }
   head.append(chips);
   return { off, values };
 }
@@ -212,6 +215,7 @@ class Charts {
     this.divs = ["Loss", "KL by variable, nats", "Controls"].map((title, i) => {
       const head = tag("div", "vitoolkit-head"), div = tag("div", "vitoolkit-chart");
       head.append(tag("h4", "", title));
+      div.title = "drag to zoom, double-click to follow the fit again";
       this.root.append(head, div);
       if (i === 0) {
         const chips = tag("div", "vitoolkit-chips");

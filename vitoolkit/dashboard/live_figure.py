@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import gzip
+import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +22,15 @@ import numpy as np
 import traitlets
 from bokeh.core.json_encoder import serialize_json
 from bokeh.document import Document
-from bokeh.models import ColumnDataSource, HoverTool, LinearAxis, LogAxis, LogScale, Range1d
+from bokeh.models import (
+    ColumnDataSource,
+    HoverTool,
+    LinearAxis,
+    LogAxis,
+    LogScale,
+    NumeralTickFormatter,
+    Range1d,
+)
 from bokeh.plotting import figure
 from numpy.typing import NDArray
 
@@ -182,8 +192,7 @@ class LiveFigure(anywidget.AnyWidget):
         self.sent = 0
         self.drawn = 0
         self.drawing_ms = 0.0
-        #: True while a person holds a slider or edits a number.
-        self.held = False
+        self._held_since = -math.inf
         super().__init__(
             _document=_document(scales),
             _legend={
@@ -211,12 +220,17 @@ class LiveFigure(anywidget.AnyWidget):
         """Frames sent that no page has drawn yet."""
         return self.sent - self.drawn
 
+    @property
+    def held(self) -> bool:
+        """Whether a person holds a slider or edits a number; a page that was closed holds nothing."""
+        return time.monotonic() - self._held_since < 60
+
     def _on_page(self, widget: Any, content: Any, buffers: Any) -> None:
         if content.get("kind") == "drawn":
             self.drawn = max(self.drawn, int(content["number"]))
             self.drawing_ms = float(content["ms"])
         elif content.get("kind") == "held":
-            self.held = bool(content["value"])
+            self._held_since = time.monotonic() if content["value"] else -math.inf
 
 
 def _document(scales: Mapping[str, str]) -> str:
@@ -260,13 +274,13 @@ def _chart(name: str, height: int, steps: Range1d, **kwargs: Any) -> Any:
         name=name, height=height, sizing_mode="stretch_width", x_range=steps,
         y_range=Range1d(start=0.1, end=1, name=f"{name}_range"), tools="box_zoom,pan,wheel_zoom",
         active_drag="box_zoom", active_scroll=None, toolbar_location=None,
-        background_fill_alpha=0, border_fill_alpha=0, min_border_left=78, min_border_right=58,
+        background_fill_alpha=0, border_fill_alpha=0, min_border_left=78, min_border_right=66,
         min_border_top=6, min_border_bottom=18, output_backend="canvas", **kwargs,
     )  # fmt: skip
     chart.xgrid.grid_line_color = None
     for axis in (*chart.xaxis, *chart.yaxis):
         _axis(axis)
-    chart.xaxis.formatter.use_scientific = False
+    chart.xaxis.formatter = NumeralTickFormatter(format="0,0")
     return chart
 
 
@@ -329,9 +343,27 @@ def frame_of(view: Any, variables: Sequence[str], *, end: float, smooth: int = 1
 
 
 def marks_of(events: Sequence[Any], *, reach: float, most: int = 100) -> NDArray[np.float64]:
-    """Steps at which someone intervened; what lies within 0.5 % of the axis of another is one mark."""
+    """Return the steps at which someone intervened.
+
+    A slider that is dragged makes many events and one mark, at the first of them.
+
+    Parameters
+    ----------
+    events : sequence of Event
+        Of a trace.
+    reach : float
+        Length of the step axis; marks closer than 0.4 % of it are one.
+    most : int
+        Most marks returned, the latest.
+    """
     marks: list[float] = []
-    for event in events[-20 * most :]:
-        if event.source != "schedule" and (not marks or event.step - marks[-1] > 0.005 * reach):
+    last: dict[tuple[str, str | None], float] = {}
+    for event in events[-50 * most :]:
+        what = (event.kind, event.control)
+        moved_on = event.time - last.get(what, -np.inf) < 1.5
+        last[what] = event.time
+        if event.source == "schedule" or (moved_on and event.kind == "set"):
+            continue
+        if not marks or event.step - marks[-1] > 0.004 * reach:
             marks.append(float(event.step))
     return np.array(marks[-most:])

@@ -232,7 +232,11 @@ class Dashboard(Callback):
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         if self._panel is not None and self._panel.open:
             return self._panel.widget._repr_mimebundle_(**kwargs)
-        return {"text/plain": repr(self), "text/html": summary_html(self.trace)}
+        scales = {control.name: control.scale for control in self.controls}
+        return {
+            "text/plain": repr(self),
+            "text/html": summary_html(self.trace, None, scales),
+        }
 
 
 class _Panel:
@@ -256,10 +260,11 @@ class _Panel:
         self.variables = tuple(variables)[:MOST_VARIABLES]
         styles = variable_styles(self.variables)
         names = [control.name for control in controls]
+        self.scales = {control.name: control.scale for control in controls}
         self.figure = LiveFigure(
             styles,
             control_styles(names, of_variable, styles),
-            {control.name: control.scale for control in controls},
+            self.scales,
             hidden=len(variables) - len(self.variables),
         )
         self.view = trace.view(points_for(len(self.variables) + len(names)))
@@ -327,7 +332,7 @@ class _Panel:
         if self._handle is not None:
             from IPython.display import HTML
 
-            self._handle.update(HTML(summary_html(self.trace, self.variables)))
+            self._handle.update(HTML(summary_html(self.trace, self.variables, self.scales)))
 
     def close(self) -> None:
         """Close the widgets; the page forgets them."""

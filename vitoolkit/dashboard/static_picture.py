@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -15,7 +15,6 @@ from vitoolkit.dashboard.live_figure import (
     INK,
     Frame,
     Style,
-    control_styles,
     frame_of,
     variable_styles,
 )
@@ -23,12 +22,14 @@ from vitoolkit.trace import Trace
 
 __all__ = ["picture_svg", "summary_html"]
 
-_WIDTH, _LEFT, _RIGHT = 900, 84, 60
+_WIDTH, _LEFT, _RIGHT = 900, 84, 24
 _TEXT, _SOFT, _LINE = "#222222", "#666666", "#dddddd"
-_MOST_EVENTS = 12
+_MOST_EVENTS, _MOST_STRIPS = 12, 6
 
 
-def summary_html(trace: Trace, variables: Sequence[str] | None = None) -> str:
+def summary_html(
+    trace: Trace, variables: Sequence[str] | None = None, scales: Mapping[str, str] | None = None
+) -> str:
     """Return the picture and a table of the run as HTML that Jupyter shows trusted or not.
 
     Parameters
@@ -37,6 +38,8 @@ def summary_html(trace: Trace, variables: Sequence[str] | None = None) -> str:
         The record.
     variables : sequence of str, optional
         Variables to show; default is all of the trace.
+    scales : mapping of str to str, optional
+        "log" for the controls drawn on a logarithmic axis.
 
     Returns
     -------
@@ -44,7 +47,7 @@ def summary_html(trace: Trace, variables: Sequence[str] | None = None) -> str:
     """
     if not len(trace):
         return f"<p>{escape(repr(trace))}</p>"
-    svg = picture_svg(trace, variables)
+    svg = picture_svg(trace, variables, scales)
     source = base64.b64encode(svg.encode()).decode()
     text = f"Loss, KL by variable and controls of {len(trace):,} recorded steps"
     return (
@@ -53,7 +56,9 @@ def summary_html(trace: Trace, variables: Sequence[str] | None = None) -> str:
     )
 
 
-def picture_svg(trace: Trace, variables: Sequence[str] | None = None) -> str:
+def picture_svg(
+    trace: Trace, variables: Sequence[str] | None = None, scales: Mapping[str, str] | None = None
+) -> str:
     """Draw the run as an SVG document: loss, KL of each variable, controls, and what people did.
 
     Parameters
@@ -62,6 +67,8 @@ def picture_svg(trace: Trace, variables: Sequence[str] | None = None) -> str:
         The record, with at least one row.
     variables : sequence of str, optional
         Variables to show; default is all of the trace.
+    scales : mapping of str to str, optional
+        "log" for the controls drawn on a logarithmic axis.
 
     Returns
     -------
@@ -70,7 +77,6 @@ def picture_svg(trace: Trace, variables: Sequence[str] | None = None) -> str:
     variables = trace.variables if variables is None else tuple(variables)
     frame = frame_of(trace.view(400), variables, end=float(trace.step[-1]))
     styles = variable_styles(variables)
-    plain = control_styles(trace.controls, {}, styles)
     parts: list[str] = []
     top = _chart(parts, 0, 200, "Loss", frame, [], _band_range(frame), [])
     if variables:
@@ -79,14 +85,17 @@ def picture_svg(trace: Trace, variables: Sequence[str] | None = None) -> str:
             parts, top, 200, "KL by variable, nats", frame, list(zip(frame.kl, styles.values(), strict=True)),
             (min(0.0, low), high), list(styles.items()),
         )  # fmt: skip
-    for name, values in zip(trace.controls, frame.control, strict=True):
-        low, high = float(np.nanmin(values)), float(np.nanmax(values))
-        log = low > 0 and high / low > 100
+    ranges = {name: (control.min(), control.max()) for name, control in trace.control.items()}
+    moved = [name for name, (low, high) in ranges.items() if high > low]
+    for name in moved[:_MOST_STRIPS]:  # a control that never moved is in the table
+        low, high = (float(end) for end in ranges[name])
+        values = frame.control[trace.controls.index(name)]
+        log = (scales or {}).get(name) == "log" and low > 0
         top = _chart(
-            parts, top, 70, f"{name}{' (log scale)' if log else ''}", frame, [(values, plain[name])],
+            parts, top, 70, f"{name}{' (log scale)' if log else ''}", frame, [(values, Style(INK, ()))],
             (low, high), [], log=log,
         )  # fmt: skip
-    ticks = _ticks(float(frame.step[0]), float(frame.end))
+    ticks = _ticks(_first(frame), float(frame.end))
     for tick in ticks:
         parts.append(_text(_x(frame, tick), top + 8, f"{tick:,.0f}", anchor="middle"))
     parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, top + 26, "step", anchor="middle"))
@@ -117,14 +126,15 @@ def _chart(
     top = _legend(parts, top + 18, legend, start=30 + 7 * len(title)) + 8
     scale = np.log10 if log else np.asarray
     low, high = (float(scale(end)) for end in ends)
-    pad = 0.08 * (high - low) or abs(high) * 0.05 or 0.5
-    low, high = low - pad, high + pad
+    flat = not high > low
+    pad = 0.08 * (high - low) if not flat else abs(high) * 0.05 or 0.5
+    ends, low, high = (low, high), low - pad, high + pad
     bottom, right = top + height, _WIDTH - _RIGHT
 
     def y(values: Any) -> NDArray[Any]:
         return bottom - (scale(np.asarray(values, float)) - low) / (high - low) * height
 
-    for tick in _ticks(*((10**low, 10**high) if log else (low, high)), log=log):
+    for tick in _ticks(*(ends if flat else (low, high)), log=log):
         at = float(y(tick))
         parts.append(f'<path d="M{_LEFT} {at:.1f}H{right}" stroke="{_LINE}" stroke-width="0.7"/>')
         parts.append(_text(_LEFT - 6, at + 4, _number(tick), anchor="end"))
@@ -183,8 +193,15 @@ def _path(x: Any, y: Any, style: Style, width: float) -> str:
     )
 
 
+def _first(frame: Frame) -> float:
+    """Left end of the step axis: a point stands at the last step of its bucket."""
+    step = frame.step
+    return min(0.0, float(step[0])) if len(step) < 2 or step[0] < step[-1] / 50 else float(step[0])
+
+
 def _x(frame: Frame, step: Any) -> Any:
-    first, last = float(frame.step[0]), max(float(frame.end), float(frame.step[0]) + 1)
+    first = _first(frame)
+    last = max(float(frame.end), first + 1)
     return _LEFT + (np.asarray(step, float) - first) / (last - first) * (_WIDTH - _LEFT - _RIGHT)
 
 
@@ -212,12 +229,15 @@ def _band_range(frame: Frame) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float, *, log: bool = False) -> list[float]:
-    if log:
-        first, last = math.ceil(math.log10(low)), math.floor(math.log10(high))
-        every = max(1, (last - first) // 3)
-        return [10.0**power for power in range(first, last + 1, every)]
+    """Round numbers between two ends; on a log axis the ends are powers of ten."""
     if not high > low:
-        return [low]
+        return [10.0**low if log else low]
+    if log:
+        first, last = math.ceil(low), math.floor(high)
+        if last > first:
+            every = max(1, (last - first) // 3)
+            return [10.0**power for power in range(first, last + 1, every)]
+        return _ticks(10.0**low, 10.0**high)
     step = 10 ** math.floor(math.log10((high - low) / 4))
     step *= next(factor for factor in (1, 2, 2.5, 5, 10) if (high - low) / (step * factor) <= 5.001)
     return [step * k for k in range(math.ceil(low / step), math.floor(high / step) + 1)]

@@ -1,0 +1,235 @@
+"""The dashboard in a real JupyterLab, in a cell that is busy with a real fit."""
+
+import json
+
+MODEL = """
+import json
+import numpy as np, pymc as pm
+import vitoolkit as vt
+rng = np.random.default_rng(1)
+x = rng.normal(size=(200, 3))
+with pm.Model() as model:
+    intercept = pm.Normal("intercept", 0, 10)
+    w = pm.Normal("w", 0, 1, shape=3)
+    pm.Normal("y", intercept + x @ w, 0.5, observed=x @ [1.0, -2.0, 0.5] + 0.3)
+order = []
+"""
+FIT = """
+beta = vt.Beta({beta})
+rate = vt.LearningRate(1e-2)
+dashboard = vt.Dashboard(beta, rate)
+with model:
+    inference = vt.ADVI(beta=beta, random_seed=1)
+    approx = pm.fit(
+        {n}, method=inference, obj_optimizer=pm.adam(learning_rate=rate.shared),
+        callbacks=[dashboard], compile_kwargs={{"mode": "FAST_COMPILE"}},
+    )
+order.append("fit")
+"""
+PYMC_FIT = """
+rate = vt.LearningRate(1e-2)
+dashboard = vt.Dashboard(rate)
+with model:
+    approx = pm.fit(
+        1_000_000, method=pm.ADVI(random_seed=1), callbacks=[dashboard], progressbar=False,
+        obj_optimizer=pm.adam(learning_rate=rate.shared), compile_kwargs={"mode": "FAST_COMPILE"},
+    )
+"""
+REPORT = """
+path = dashboard.trace.to_csv("run.csv")
+again = vt.Trace.open(path)
+print(json.dumps({
+    "status": dashboard.trace.attrs["status"],
+    "steps": len(again),
+    "contiguous": bool((again.step == np.arange(len(again))).all()),
+    "events": [e._asdict() for e in again.events],
+    "control": {name: values.tolist()[::1] for name, values in again.control.items()},
+    "order": order,
+    "way": dashboard._events.way,
+    "cost": dashboard._panel.cost,
+}))
+"""
+
+
+def fit(n=1_000_000, beta="1.0"):
+    return FIT.format(n=n, beta=beta)
+
+
+def report(notebook, cell):
+    notebook.run(cell)
+    return json.loads(notebook.text(cell))
+
+
+def no_errors(notebook):
+    wrong = [text for kind, text in notebook.console if kind in ("error", "pageerror")]
+    assert not wrong, wrong
+
+
+def test_a_dragged_slider_reaches_the_running_fit(notebook):
+    page = notebook(MODEL, fit(), REPORT)
+    page.run(0)
+    page.start(1)
+    page.wait_for_panel()
+    before, loss_before = page.step(), page.loss_points()
+    page.drag_slider("beta", 60)
+    page.page.wait_for_timeout(1500)
+    after, loss_after = page.step(), page.loss_points()
+    assert page.running(1)
+    assert after > before > 0
+    assert loss_after[1] > loss_before[1] > 0
+    page.type_number("learning_rate", 0.005)
+    page.page.wait_for_timeout(500)
+    page.press("Stop")
+    page.done(1)
+    told = report(page, 2)
+    assert told["way"] == "pump"
+    moved = [e for e in told["events"] if e["control"] == "beta"]
+    assert moved and {(e["kind"], e["source"]) for e in moved} == {("set", "user")}
+    assert before - 500 < moved[0]["step"] <= after
+    values = told["control"]["beta"]
+    assert values[0] == 1.0 and values[-1] == moved[-1]["new"] > 1.5
+    for event in moved:  # a row holds the value that its step used
+        assert values[event["step"]] == event["new"]
+    assert [e["new"] for e in told["events"] if e["control"] == "learning_rate"] == [0.005]
+    assert told["cost"][1] < 64_000
+    no_errors(page)
+
+
+def test_nothing_happens_that_nobody_did(notebook):
+    page = notebook(MODEL, fit(4000, "schedule=vt.schedules.linear(0.0, 1.0, steps=3000)"), REPORT)
+    page.run(0)
+    page.run(1)
+    told = report(page, 2)
+    assert told["events"] == []
+    assert told["status"] == "finished" and told["steps"] == 4000
+
+
+def test_stop_keeps_everything_and_queued_cells_run_in_order(notebook):
+    page = notebook(MODEL, fit(), "order.append('second')", "order.append('third')", REPORT)
+    page.run(0)
+    for cell in (1, 2, 3):
+        page.start(cell)
+    page.wait_for_panel()
+    page.drag_slider("beta", 40)
+    page.press("Stop")
+    for cell in (1, 2, 3):
+        page.done(cell)
+    told = report(page, 4)
+    assert told["order"] == ["fit", "second", "third"]
+    assert told["status"] == "stopped" and told["contiguous"]
+    assert (told["events"][-1]["kind"], told["events"][-1]["source"]) == ("stop", "user")
+    no_errors(page)
+
+
+def test_pause_holds_the_fit_and_resume_goes_on(notebook):
+    page = notebook(MODEL, fit(), REPORT)
+    page.run(0)
+    page.start(1)
+    page.wait_for_panel()
+    page.press("Pause")
+    page.wait_for_panel("paused")
+    page.type_number("beta", 2.5)
+    page.page.wait_for_timeout(500)
+    held = page.step()
+    page.page.wait_for_timeout(500)
+    assert page.step() == held
+    page.press("Resume")
+    page.wait_for_panel()
+    page.page.wait_for_timeout(500)
+    assert page.step() > held
+    page.press("Stop")
+    page.done(1)
+    told = report(page, 2)
+    assert [e["kind"] for e in told["events"]] == ["pause", "resume", "set", "stop"]
+    assert told["control"]["beta"][held - 1 : held + 1] == [1.0, 2.5]
+
+
+def test_interrupt_keeps_the_fit(notebook):
+    page = notebook(MODEL, fit(), REPORT)
+    page.run(0)
+    page.start(1)
+    page.wait_for_panel()
+    page.drag_slider("beta", 40)
+    page.interrupt()
+    page.done(1)
+    told = report(page, 2)
+    assert told["status"] == "interrupted" and told["contiguous"]
+    assert any(event["source"] == "user" for event in told["events"])
+
+
+def test_a_finished_run_needs_no_kernel(notebook):
+    page = notebook(MODEL, fit(1500))
+    page.run(0)
+    page.run(1)
+    page.page.wait_for_selector(".jp-OutputArea img[src^='data:image/svg']")
+    saved = page.save()
+    html = [o["data"] for o in saved.cells[1].outputs if o.output_type == "display_data"]
+    assert len(html) == 1
+    assert "application/vnd.jupyter.widget-view+json" not in html[0]
+    assert "KL of w, nats" in html[0]["text/html"]
+    assert "finished after 1,500 steps" in html[0]["text/html"]
+    no_errors(page)
+
+
+def test_a_page_that_reloads_in_mid_fit_finds_the_panel(notebook):
+    page = notebook(MODEL, fit(), REPORT)
+    page.run(0)
+    page.start(1)
+    page.wait_for_panel()
+    page.page.wait_for_timeout(1000)
+    page.save()
+    page.load()
+    page.wait_for_panel()
+    points, last = page.loss_points()
+    assert points > 20 and last > 100
+    page.type_number("beta", 3.0)
+    page.page.wait_for_timeout(1000)
+    assert page.loss_points()[1] > last
+    page.press("Stop")
+    page.page.wait_for_selector(".vitoolkit-status[data-phase='stopped']")
+    page.run(2)
+    told = json.loads(page.text(2))
+    assert [e["new"] for e in told["events"] if e["control"] == "beta"] == [3.0]
+
+
+def test_a_fit_of_pymcs_own(notebook):
+    page = notebook(MODEL, PYMC_FIT, REPORT)
+    page.run(0)
+    page.start(1)
+    page.wait_for_panel()
+    assert "of 1,000,000" in page.status()
+    page.type_number("learning_rate", 0.004)
+    page.page.wait_for_timeout(500)
+    page.press("Pause")
+    page.wait_for_panel("paused")
+    page.press("Resume")
+    page.wait_for_panel()
+    page.press("Stop")
+    page.done(1)
+    told = report(page, 2)
+    assert told["status"] == "stopped" and told["control"]["learning_rate"][-1] == 0.004
+    assert [e["kind"] for e in told["events"]] == ["set", "pause", "resume", "stop"]
+
+
+def test_an_interrupted_fit_of_pymcs_own(notebook):
+    page = notebook(MODEL, PYMC_FIT, REPORT)
+    page.run(0)
+    page.start(1)
+    page.wait_for_panel()
+    page.interrupt()
+    page.done(1)
+    told = report(page, 2)
+    assert told["status"] == "interrupted" and told["contiguous"]
+
+
+def test_nothing_is_loaded_from_the_network(notebook):
+    page = notebook(MODEL, fit(800))
+    page.run(0)
+    page.run(1)
+    away = [
+        url
+        for url in page.requests
+        if not url.startswith((page.server.url, page.server.url.replace("http", "ws")))
+        and url.startswith(("http", "ws"))
+    ]
+    assert away == []
