@@ -21,6 +21,7 @@ import nbformat
 
 ROOT = Path(__file__).parents[2]
 WIDGET = "window.jupyterapp.shell.currentWidget"
+COMMANDS = "window.jupyterapp.commands"
 
 
 def chromium_path():
@@ -187,7 +188,7 @@ class Notebook:
         self.page.goto(f"{self.server.url}/lab/tree/{self.name}" + ("?reset" if reset else ""))
         self.wait("window.jupyterapp?.shell?.currentWidget?.sessionContext", what="JupyterLab")
         self.page.evaluate(
-            f"async () => {{ const w = {WIDGET}; await w.context.ready; await w.sessionContext.ready; }}"
+            f"async () => {{ await {WIDGET}.context.ready; await {WIDGET}.sessionContext.ready; }}"
         )
 
     def wait(self, condition, *, timeout=90, what=None):
@@ -202,9 +203,13 @@ class Notebook:
     def start(self, cell):
         """Run a cell without waiting for it; several queue up as in the notebook."""
         self.page.evaluate(
-            f"""(i) => {{ const w = {WIDGET}; w.content.activeCellIndex = i; w.content.deselectAll();
-            (window.__done ??= {{}})[i] = false;
-            window.jupyterapp.commands.execute('notebook:run-cell').then(() => {{ window.__done[i] = true; }}); }}""",
+            f"""(i) => {{
+              const content = {WIDGET}.content, done = (window.__done ??= {{}});
+              content.activeCellIndex = i;
+              content.deselectAll();
+              done[i] = false;
+              {COMMANDS}.execute('notebook:run-cell').then(() => {{ done[i] = true; }});
+            }}""",
             cell,
         )
 
@@ -223,15 +228,11 @@ class Notebook:
 
     def interrupt(self):
         """Press the notebook's stop button."""
-        self.page.evaluate(
-            "() => { window.jupyterapp.commands.execute('notebook:interrupt-kernel'); }"
-        )
+        self.page.evaluate(f"() => {{ {COMMANDS}.execute('notebook:interrupt-kernel'); }}")
 
     def save(self):
         """Save the notebook and return it as it is on disk."""
-        self.page.evaluate(
-            "async () => { await window.jupyterapp.commands.execute('docmanager:save'); }"
-        )
+        self.page.evaluate(f"async () => {{ await {COMMANDS}.execute('docmanager:save'); }}")
         return nbformat.read(self.server.folder / self.name, as_version=4)
 
     def outputs(self, cell):
@@ -248,7 +249,7 @@ class Notebook:
     def theme(self, dark):
         """Switch JupyterLab's theme."""
         self.page.evaluate(
-            "async (theme) => { await window.jupyterapp.commands.execute('apputils:change-theme', {theme}); }",
+            f"async (theme) => {{ await {COMMANDS}.execute('apputils:change-theme', {{theme}}); }}",
             f"JupyterLab {'Dark' if dark else 'Light'}",
         )
         self.page.wait_for_timeout(1500)

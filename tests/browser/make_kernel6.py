@@ -1,4 +1,4 @@
-"""Make an environment with ipykernel 6 in front of the packages of this one, and print its interpreter.
+"""Make an environment with ipykernel 6 in front of the packages of this one; print its Python.
 
 export VITOOLKIT_IPYKERNEL6_PYTHON=$(python tests/browser/make_kernel6.py .venv-kernel6)
 """

@@ -22,7 +22,7 @@ PACE = 0.25
 def slider_range(
     bounds: tuple[float, float], value: float, scale: str = "linear"
 ) -> tuple[float, float]:
-    """Ends of a slider: the bounds where they are finite, else a range around the value.
+    """Return the ends of a slider: the bounds where finite, else a range around the value.
 
     Examples
     --------
@@ -48,8 +48,9 @@ def slider_range(
 class ControlRow:
     """Slider, number box and auto/manual switch of one control.
 
-    What a person moves becomes a request on the control. What the control does by itself is shown by
-    :meth:`follow`, which never turns into a request and never moves what a person has in hand.
+    What a person moves becomes a request on the control. What the control does by itself is
+    shown by :meth:`follow`, which never turns into a request and never moves what a person has
+    in hand.
 
     Parameters
     ----------
@@ -91,7 +92,7 @@ class ControlRow:
         self.label = ipywidgets.Label(
             control.name,
             layout=dict(flex="1 1 124px", min_width="60px", max_width="220px"),
-            tooltip=f"{control.name}, accepted from {_number(control.bounds[0])} to {_number(control.bounds[1])}",
+            tooltip=f"{control.name}, from {' to '.join(map(_number, control.bounds))}",
         )
         self.label.add_class("vitoolkit-name")
         self.ends = [ipywidgets.Label(layout=dict(width="34px")) for _ in range(2)]
@@ -186,7 +187,7 @@ class ControlRow:
             self._writer = None
 
     def _mine(self) -> bool:
-        """Whether a change comes from this row itself; a person's may come at the same time elsewhere."""
+        """Whether a change comes from this row; a person's may come in another thread meanwhile."""
         return self._writer == threading.get_ident()
 
     def _shows(self, value: float) -> bool:

@@ -1,21 +1,22 @@
 """Widget messages while a cell runs: the one place that knows how a Jupyter kernel queues them.
 
-A kernel handles one request after the other, so what a slider sends waits until the running cell ends.
-Which way out works depends on the kernel, and is chosen by looking at it:
+A kernel handles one request after the other, so what a slider sends waits until the running cell
+ends. Which way out works depends on the kernel, and is chosen by looking at it:
 
 ``"pump"``
-    The fitting thread reads the kernel's queue itself, every 20 ms: ipykernel 6, and ipykernel >= 7.4, which
-    routes a widget's messages to the shell that showed it (the very cell that is running).
+    The fitting thread reads the kernel's queue itself, every 20 ms: ipykernel 6, and
+    ipykernel >= 7.4, which routes a widget's messages to the shell that showed it (the very cell
+    that is running).
 ``"subshell"``
-    ipykernel 7.0 to 7.3 hands widget messages to a thread of its own. The queue is still read, less often: a
-    page that reloads asks there, and so do front ends without subshells.
+    ipykernel 7.0 to 7.3 hands widget messages to a thread of its own. The queue is still read,
+    less often: a page that reloads asks there, and so do front ends without subshells.
 ``"thread"``
     The fit runs beside the cell. Nothing waits, nothing is read.
 ``"none"``
     No Jupyter kernel, or one whose queue cannot be read; the second is said in a warning, once.
 
-Only widget messages and the two questions of a page that loads are answered early. All else, above all queued
-cells, goes back to the kernel in the order it came.
+Only widget messages and the two questions of a page that loads are answered early. All else,
+above all queued cells, goes back to the kernel in the order it came.
 """
 
 from __future__ import annotations
@@ -181,7 +182,7 @@ class KernelEvents:
 
 
 class _SocketQueue:
-    """The main shell's queue in ipykernel 7: an inproc socket, filled by the shell channel's thread."""
+    """The main shell's queue in ipykernel 7: a socket that the shell channel's thread fills."""
 
     def __init__(self, kernel: Any) -> None:
         manager = _need(kernel, "shell_channel_thread.manager")
@@ -197,14 +198,15 @@ class _SocketQueue:
     def take(self) -> list[Any] | None:
         """Take the next message to answer; hand all before it back to the kernel's loop, in order.
 
-        The loop is busy with the running cell, so what it is handed runs right after it, before anything that
-        is still in the socket, without any work of ours at the end.
+        The loop is busy with the running cell, so what it is handed runs right after it, before
+        anything that is still in the socket, without any work of ours at the end.
         """
         import zmq
 
         if not self._rearmed:
-            # A ZMQ socket signals a message once. The stream must look again, as we may have eaten the signal,
-            # but only after all that is handed back meanwhile: hence a second turn of the loop.
+            # A ZMQ socket signals a message once. The stream must look again, as we may have eaten
+            # the signal, but only after all that is handed back meanwhile: hence a second turn of
+            # the loop.
             self._rearmed = True
             self.loop.add_callback(self.loop.add_callback, self._rearm)
         while True:
@@ -254,7 +256,7 @@ class _StreamQueue:
 
 
 def current_kernel() -> Any:
-    """The Jupyter kernel this process runs in, or None (plain Python, a terminal's IPython)."""
+    """Return the Jupyter kernel of this process, None in plain Python or a terminal's IPython."""
     if "IPython" not in sys.modules:
         return None
     shell = sys.modules["IPython"].get_ipython()
@@ -318,7 +320,7 @@ def _finish(result: Any) -> None:
 
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[Any]:
-    """Hold SIGINT back while a message is in hand, and deliver it afterwards; yields how to lift that."""
+    """Hold SIGINT back while a message is in hand, deliver it afterwards; yields a way around."""
     caught: list[tuple[Any, Any]] = []
 
     def note(number: int, frame: Any) -> None:

@@ -1,8 +1,8 @@
-"""The moving part of the panel: three charts and a status line in the page, fed by small binary messages.
+"""The moving part of the panel: three charts and a status line, fed by small binary messages.
 
-One anywidget holds the whole Bokeh document. BokehJS travels once a page, out of the installed bokeh package,
-so nothing is loaded from the network. A page that loads in mid-fit reads the last frame from a trait that is
-computed only when it is asked for.
+One anywidget holds the whole Bokeh document. BokehJS travels once a page, out of the installed
+bokeh package, so nothing is loaded from the network. A page that loads in mid-fit reads the last
+frame from a trait that is computed only when it is asked for.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ from numpy.typing import NDArray
 
 __all__ = ["Frame", "LiveFigure", "StatusLine", "Style", "control_styles", "variable_styles"]
 
-#: Okabe and Ito (2008), without yellow and black: seven colors that stay apart for color-blind readers and
-#: on light and dark ground. A color means a variable and nothing else, for the life of a fit.
+#: Okabe and Ito (2008), without yellow and black: seven colors that stay apart for color-blind
+#: readers and on light and dark ground. A color means a variable and nothing else, for the life of
+#: a fit.
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2", "#999999")
 DASHES: tuple[tuple[int, ...], ...] = ((), (7, 3), (2, 2), (8, 3, 2, 3), (12, 3, 2, 3, 2, 3))
 #: The page replaces this by the theme's color of text.
@@ -103,10 +104,10 @@ def variable_styles(variables: Sequence[str]) -> dict[str, Style]:
 def control_styles(
     controls: Sequence[str], of_variable: Mapping[str, str], variables: Mapping[str, Style]
 ) -> dict[str, Style]:
-    """Give each control a line: its variable's if it belongs to just one, the color of text if not."""
+    """Give each control a line: its variable's, if it belongs to one, else in the color of text."""
     styles, plain = {}, 0
     for name in controls:
-        variable = of_variable.get(name)
+        variable = of_variable.get(name, "")
         if variable in variables:
             styles[name] = variables[variable]
         else:
@@ -136,14 +137,14 @@ class BokehJS(anywidget.AnyWidget):
 
     @classmethod
     def shared(cls) -> BokehJS:
-        """Return the one of this kernel, made when first asked for or after all widgets were closed."""
+        """Return the one of this kernel, made at first and after all widgets were closed."""
         if cls._shared is None or cls._shared.comm is None:
             cls._shared = cls(_source=bokehjs())
         return cls._shared
 
 
 class StatusLine(anywidget.AnyWidget):
-    """One line that says where the fit stands; the page counts the seconds of compiling by itself."""
+    """One line that says where the fit stands; the page itself counts the seconds of compiling."""
 
     _esm = _HERE / "live_figure.js"
     _css = _HERE / "live_figure.css"
@@ -188,7 +189,8 @@ class LiveFigure(anywidget.AnyWidget):
         hidden: int = 0,
     ) -> None:
         self._last: tuple[dict[str, Any] | None, bytes] = (None, b"")
-        #: Number of frames sent, and of those the page has drawn, with its milliseconds for the last one.
+        #: Number of frames sent, and of those the page has drawn, with its milliseconds for the
+        #: last one.
         self.sent = 0
         self.drawn = 0
         self.drawing_ms = 0.0
@@ -222,7 +224,7 @@ class LiveFigure(anywidget.AnyWidget):
 
     @property
     def held(self) -> bool:
-        """Whether a person holds a slider or edits a number; a page that was closed holds nothing."""
+        """Whether a person holds a slider or edits a number; a closed page does not for long."""
         return time.monotonic() - self._held_since < 60
 
     def _on_page(self, widget: Any, content: Any, buffers: Any) -> None:

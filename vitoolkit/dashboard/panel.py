@@ -43,9 +43,9 @@ MOST_VARIABLES = 100
 class Dashboard(Callback):
     """Show and steer a fit in the notebook while it runs.
 
-    A callback like :class:`~vitoolkit.Recorder`. The panel appears when the fit starts: a slider, a number
-    box and an auto/manual switch for each control, where the fit stands, the loss, the KL of each variable,
-    the value of each control, Pause and Stop. Outside a notebook it only records.
+    A callback like :class:`~vitoolkit.Recorder`. The panel appears when the fit starts: a slider,
+    a number box and an auto/manual switch for each control, where the fit stands, the loss, the KL
+    of each variable, the value of each control, Pause and Stop. Outside a notebook it only records.
 
     Parameters
     ----------
@@ -109,12 +109,13 @@ class Dashboard(Callback):
         self.shows_progress = False
         self._events: KernelEvents | None = None
         self._panel: _Panel | None = None
-        self._own: _PyMCFit | None = None
+        self._fit: Any = None
         self._next = math.inf
         self._off = False
 
     @property
     def trace(self) -> Trace:
+        """The record of the current fit, or of the last one."""
         return self.recorder.trace
 
     # --- a vitoolkit inference --------------------------------------------------------------
@@ -153,16 +154,18 @@ class Dashboard(Callback):
         inference = counter_of(approx).inference
         if inference is not None:
             # Wrapped in a plain function, so that the loop does not know it for its own.
-            if self._panel is None or self._panel.fit is not inference.run:
-                self.on_fit_start(inference.run)
-                self.on_compiled(inference.run)
-            self.on_block(inference.run, inference.last_block)
+            run = inference.run
+            if self._fit is not run:
+                self.on_fit_start(run)
+                self.on_compiled(run)
+                _after_the_cell(lambda result: self.on_fit_end(run))
+            self.on_block(run, inference.last_block)
             return
         self.recorder(approx, losses, i)
         step = counter_of(approx).step
-        fit = self._own
-        if fit is None or fit.ended or i < fit.i:
-            fit = self._own = _PyMCFit(self.recorder, step, self._finish)
+        fit = self._fit
+        if not isinstance(fit, _PyMCFit) or fit.ended or i < fit.i:
+            fit = _PyMCFit(self.recorder, step, self._finish)
             self._begin(fit, self.trace.variables, {})
             self._next = 0.0
         fit.step, fit.i = step + 1, i
@@ -178,7 +181,7 @@ class Dashboard(Callback):
     # --- the display -------------------------------------------------------------------------
 
     def _begin(self, fit: Any, variables: Any, of_variable: dict[str, str]) -> None:
-        self._off = False
+        self._fit, self._off = fit, False
         self._next = math.inf
         self._events = KernelEvents()
         self._events.start()
@@ -411,10 +414,7 @@ class _PyMCFit:
         self.status, self.error, self.ended = "running", None, False
         self.stopping = False
         self._paused = False
-        kernel = current_kernel()
-        self._shell = None if kernel is None else kernel.shell
-        if self._shell is not None:
-            self._shell.events.register("post_run_cell", self._cell_ended)
+        _after_the_cell(self._cell_ended)
 
     def stop(self, *, source: str) -> None:
         """End the fit at its next callback."""
@@ -449,12 +449,12 @@ class _PyMCFit:
         if status == "stopped":
             self._note("stop")
         self.recorder.trace.attrs["status"] = status
-        if self._shell is not None:
-            self._shell.events.unregister("post_run_cell", self._cell_ended)
         self._finish()
 
     def _cell_ended(self, result: Any) -> None:
         """Note an end that PyMC tells no callback of: an exception, or an interrupt."""
+        if self.ended:
+            return
         error = result.error_in_exec
         self.error = error
         self.end("failed" if isinstance(error, Exception) else "interrupted")
@@ -465,8 +465,22 @@ class _PyMCFit:
         trace.add_event(Event(self.step, now, kind, None, None, None, "user"))
 
 
+def _after_the_cell(act: AnyCallable[[Any], None]) -> None:
+    """Call `act` once with the result of the running cell when it has ended."""
+    kernel = current_kernel()
+    if kernel is None:
+        return
+    events = kernel.shell.events
+
+    def ended(result: Any) -> None:
+        events.unregister("post_run_cell", ended)
+        act(result)
+
+    events.register("post_run_cell", ended)
+
+
 def _belongs(betas: Any) -> dict[str, str]:
-    """The variable of each control that weighs just one."""
+    """Find the variable of each control that weighs just one."""
     found: dict[str, list[str]] = {}
     for variable, control in betas.items():
         found.setdefault(control.name, []).append(variable)

@@ -1,4 +1,4 @@
-"""What stays in a notebook when a fit has ended: a picture and a table that need no kernel and no widgets."""
+"""What stays in a notebook when a fit has ended: a picture and a table that need no kernel."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def summary_html(
     str
     """
     if not len(trace):
-        return f"<p>{escape(repr(trace))}</p>"
+        error = trace.attrs.get("error")
+        return f"<p>The fit took no steps{'.' if error is None else ': ' + escape(str(error))}</p>"
     svg = picture_svg(trace, variables, scales)
     source = base64.b64encode(svg.encode()).decode()
     text = f"Loss, KL by variable and controls of {len(trace):,} recorded steps"
@@ -75,26 +76,24 @@ def picture_svg(
     str
     """
     variables = trace.variables if variables is None else tuple(variables)
-    frame = frame_of(trace.view(400), variables, end=float(trace.step[-1]))
+    points = max(60, min(400, 16_000 // (4 + len(variables))))
+    frame = frame_of(trace.view(points), variables, end=float(trace.step[-1]))
     styles = variable_styles(variables)
     parts: list[str] = []
     top = _chart(parts, 0, 200, "Loss", frame, [], _band_range(frame), [])
     if variables:
         low, high = _range(frame.kl, frame.step)
-        top = _chart(
-            parts, top, 200, "KL by variable, nats", frame, list(zip(frame.kl, styles.values(), strict=True)),
-            (min(0.0, low), high), list(styles.items()),
-        )  # fmt: skip
+        lines = list(zip(frame.kl, styles.values(), strict=True))
+        ends, legend = (min(0.0, low), high), list(styles.items())
+        top = _chart(parts, top, 200, "KL by variable, nats", frame, lines, ends, legend)
     ranges = {name: (control.min(), control.max()) for name, control in trace.control.items()}
     moved = [name for name, (low, high) in ranges.items() if high > low]
     for name in moved[:_MOST_STRIPS]:  # a control that never moved is in the table
         low, high = (float(end) for end in ranges[name])
         values = frame.control[trace.controls.index(name)]
         log = (scales or {}).get(name) == "log" and low > 0
-        top = _chart(
-            parts, top, 70, f"{name}{' (log scale)' if log else ''}", frame, [(values, Style(INK, ()))],
-            (low, high), [], log=log,
-        )  # fmt: skip
+        title, lines = name + " (log scale)" * log, [(values, Style(INK, ()))]
+        top = _chart(parts, top, 70, title, frame, lines, (low, high), [], log=log)
     ticks = _ticks(_first(frame), float(frame.end))
     for tick in ticks:
         parts.append(_text(_x(frame, tick), top + 8, f"{tick:,.0f}", anchor="middle"))
@@ -139,14 +138,14 @@ def _chart(
         parts.append(f'<path d="M{_LEFT} {at:.1f}H{right}" stroke="{_LINE}" stroke-width="0.7"/>')
         parts.append(_text(_LEFT - 6, at + 4, _number(tick), anchor="end"))
     name = f"clip{len(parts)}"
+    box = f'<rect x="{_LEFT}" y="{top:.1f}" width="{right - _LEFT}" height="{height}"'
     parts.append(
-        f'<clipPath id="{name}"><rect x="{_LEFT}" y="{top:.1f}" width="{right - _LEFT}" height="{height}"/>'
-        f'</clipPath><g clip-path="url(#{name})" fill="none">'
+        f'<clipPath id="{name}">{box}/></clipPath><g clip-path="url(#{name})" fill="none">'
     )
     for mark in frame.marks:
         parts.append(
-            f'<path d="M{_x(frame, mark):.1f} {top:.1f}V{bottom:.1f}" stroke="{_SOFT}" stroke-dasharray="3 3" '
-            'stroke-width="0.8"/>'
+            f'<path d="M{_x(frame, mark):.1f} {top:.1f}V{bottom:.1f}" stroke="{_SOFT}" '
+            'stroke-dasharray="3 3" stroke-width="0.8"/>'
         )
     if not lines:
         up = np.column_stack([frame.low, frame.high])
@@ -156,9 +155,7 @@ def _chart(
         lines = [(frame.mean, Style(INK, ()))]
     for values, style in lines:
         parts.append(_path(_x(frame, frame.step), y(values), style, 1.8))
-    parts.append(
-        f'</g><rect x="{_LEFT}" y="{top:.1f}" width="{right - _LEFT}" height="{height}" fill="none" stroke="{_LINE}"/>'
-    )
+    parts.append(f'</g>{box} fill="none" stroke="{_LINE}"/>')
     return bottom + 10
 
 
@@ -248,7 +245,7 @@ def _number(value: float) -> str:
 
 
 def _table(trace: Trace) -> str:
-    """The run in numbers, means over its last 5 %."""
+    """Tell the run in numbers, means over its last 5 %."""
     late = trace[-max(1, len(trace) // 20) :]
     rows: list[tuple[str, str]] = []
     status = trace.attrs.get("status", "running")

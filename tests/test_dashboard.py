@@ -1,0 +1,577 @@
+"""The dashboard without a browser: rows, frames, pictures, hooks; the display is stood in for."""
+
+import base64
+import math
+import subprocess
+import sys
+import warnings
+import xml.etree.ElementTree as ElementTree
+from types import SimpleNamespace
+
+import numpy as np
+import pymc as pm
+import pytest
+
+import vitoolkit as vt
+from vitoolkit.dashboard import panel as panel_module
+from vitoolkit.dashboard.control_row import ControlRow, slider_range
+from vitoolkit.dashboard.live_figure import (
+    INK,
+    LiveFigure,
+    control_styles,
+    frame_of,
+    marks_of,
+    points_for,
+    variable_styles,
+)
+from vitoolkit.dashboard.static_picture import picture_svg, summary_html
+
+FAST = {"mode": "FAST_COMPILE"}
+
+
+@pytest.fixture
+def model():
+    rng = np.random.default_rng(1)
+    with pm.Model() as model:
+        z = pm.Normal("z", 0, 1, shape=2)
+        pm.Normal("y", z.sum(), 1, observed=rng.normal(size=20))
+    return model
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """Pretend to be in a notebook; what arrives at the kernel is a list of callables."""
+    arriving = []
+
+    class Events:
+        way, kernel, handled = "pump", SimpleNamespace(shell=None), 0
+        started = stopped = 0
+
+        def start(self):
+            Events.started += 1
+
+        def stop(self):
+            Events.stopped += 1
+
+        def poll(self):
+            while arriving:
+                arriving.pop(0)()
+
+    monkeypatch.setattr(panel_module, "KernelEvents", Events)
+    shown = []
+    monkeypatch.setattr(
+        "IPython.display.display", lambda widget, display_id: shown.append(widget) or Handle(shown)
+    )
+    return SimpleNamespace(arriving=arriving, shown=shown, events=Events)
+
+
+class Handle:
+    def __init__(self, shown):
+        self.shown = shown
+
+    def update(self, content):
+        self.shown.append(content)
+
+
+def train(model, dashboard, n=60, callbacks=(), **kwargs):
+    with model:
+        inference = vt.ADVI(random_seed=1, **kwargs)
+        return pm.fit(
+            n,
+            method=inference,
+            callbacks=[dashboard, *callbacks],
+            progressbar=False,
+            compile_kwargs=FAST,
+        )
+
+
+def at(step, act):
+    """A callback that does something once, after the given number of steps."""
+    return lambda approx, losses, i: act() if i == step else None
+
+
+def a_trace(variables=("z", "w"), controls=("beta",), rows=1000):
+    rng = np.random.default_rng(0)
+    trace = vt.Trace(variables, controls)
+    step = np.arange(rows)
+    trace.extend(
+        step,
+        step * 1e-3,
+        100 * np.exp(-step / 200) + rng.normal(size=rows),
+        rng.normal(5, 1, size=(rows, 1 + len(variables))),
+        np.linspace(0.1, 1, rows)[:, None] * np.ones(len(controls)),
+    )
+    return trace
+
+
+# --- one control --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def row():
+    said = []
+    control = vt.Beta(bounds=(0.0, 10.0), schedule=lambda step: min(10.0, step / 100), name="beta")
+    row = ControlRow(control, said.append)
+    row.said = said
+    yield row
+    row.close()
+
+
+def test_a_moved_slider_is_a_request_of_a_person(row):
+    row.slider.value = 4.0
+    row.control.advance(7)
+    (event,) = row.control.log
+    assert (event.kind, event.new, event.source) == ("set", 4.0, "user")
+    assert (row.box.value, row.auto.description, row.auto.value) == (4.0, "manual", False)
+
+
+def test_a_number_is_a_request_and_need_not_lie_on_the_grid_of_the_slider(row):
+    row.box.value = 3.1415926
+    row.control.advance(1)
+    assert row.control.value == pytest.approx(3.1415926, rel=1e-6)
+    assert row.slider.value == pytest.approx(3.14, abs=0.011)
+    assert len(row.control.log) == 1
+
+
+def test_a_number_out_of_bounds_is_refused_in_words_and_put_back(row):
+    row.box.value = 11.0
+    assert row.said[-1] == "beta must be in [0, 10], received 11.0"
+    assert row.box.value == row.control.value == 0.0
+    assert row.control.log == [] and row.control.pending is None
+    row.box.value = 5.0
+    assert row.said[-1] == ""
+
+
+def test_the_switch_gives_the_wheel_away_and_takes_it(row):
+    assert row.auto.value
+    row.slider.value = 4.0
+    row.control.advance(100)
+    row.auto.value = True
+    assert row.auto.description == "auto"
+    row.control.advance(200)
+    assert row.control.value == 2.0 and not row.control.manual
+    row.auto.value = False
+    row.control.advance(300)
+    assert row.control.value == 2.0 and row.control.manual
+    assert [event.kind for event in row.control.log] == ["set", "release", "set"]
+
+
+def test_following_the_schedule_moves_the_widgets_and_asks_for_nothing(row):
+    row.control.advance(500)
+    assert row.follow()
+    assert row.slider.value == pytest.approx(5.0) and row.box.value == 5.0
+    assert row.control.pending is None and not row.control.manual
+    assert not row.follow()
+
+
+def test_what_the_page_sends_back_is_not_a_person(row):
+    row.control.advance(123)
+    row.follow()
+    shown = row.slider.value
+    row.slider.value = shown + 1e-9  # the page's own rounding
+    row.slider.value = 0.0  # an older echo
+    assert row.control.pending is None and not row.control.manual
+
+
+def test_what_a_person_has_in_hand_is_left_alone(row, monkeypatch):
+    clock = SimpleNamespace(monotonic=lambda: clock.now, now=100.0)
+    monkeypatch.setattr("vitoolkit.dashboard.control_row.time", clock)
+    row.control.advance(300)
+    assert not row.follow(held=True)
+    row.slider.value = 7.0
+    row.control.advance(301)
+    row.control.release()
+    row.control.advance(400)
+    clock.now += 0.5
+    assert not row.follow()
+    assert row.slider.value == 7.0
+    clock.now += 1.0
+    assert row.follow()
+    assert row.box.value == 4.0
+
+
+def test_a_logarithmic_control_has_a_logarithmic_slider():
+    control = vt.LearningRate(1e-2)
+    row = ControlRow(control, print)
+    assert (row.slider.base, row.slider.min, row.slider.max) == (10.0, -6.0, 0.0)
+    assert row.slider.value == pytest.approx(1e-2, rel=0.03)
+    assert control.log == [] and not control.manual
+    row.slider.value = 10**-6.0 * (1 - 1e-15)  # a hair below the bound
+    control.advance(1)
+    assert control.value == pytest.approx(1e-6)
+    assert row.auto.disabled and row.auto.description == "manual"
+
+
+def test_a_slider_without_bounds_makes_room():
+    row = ControlRow(vt.Control(1.0, name="free"), print)
+    assert (row.slider.min, row.slider.max) == (-10.0, 10.0)
+    row.box.value = 250.0
+    row.control.advance(1)
+    assert row.control.value == 250.0
+    assert row.slider.max >= 250.0 and row.slider.value == pytest.approx(250.0)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "value", "scale", "expected"),
+    [
+        ((0.0, 1.0), 0.5, "linear", (0.0, 1.0)),
+        ((-math.inf, math.inf), 0.0, "linear", (-1.0, 1.0)),
+        ((-math.inf, 5.0), 2.0, "linear", (-20.0, 5.0)),
+        ((1e-6, 1.0), 1e-3, "log", (1e-6, 1.0)),
+        ((1e-300, math.inf), 1.0, "log", (1e-6, 1e3)),
+    ],
+)
+def test_slider_range(bounds, value, scale, expected):
+    assert slider_range(bounds, value, scale) == pytest.approx(expected)
+
+
+# --- frames and figure ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("variables", "controls"), [(3, 2), (30, 31), (100, 40)])
+def test_a_frame_stays_small_however_long_the_fit(variables, controls):
+    names = [f"v{i}" for i in range(variables)], [f"c{i}" for i in range(controls)]
+    view = a_trace(*names, rows=30_000).view(points_for(variables + controls))
+    header, arrays = frame_of(view, names[0], end=30_000).packed()
+    assert len(arrays) + len(str(header)) < 64_000
+    assert len(arrays) == 4 * sum(math.prod(shape) for _, shape in header["arrays"])
+
+
+def test_a_frame_holds_what_the_trace_holds():
+    trace = a_trace()
+    trace.add_event(vt.Event(500, 0.5, "set", "beta", 0.5, 2.0, "user"))
+    frame = frame_of(trace.view(100), trace.variables, end=1000)
+    assert frame.step[-1] == 999
+    assert frame.low.min() == trace.loss.min() and frame.high.max() == trace.loss.max()
+    assert frame.control[0][-1] == trace.control["beta"][-1]
+    assert frame.kl.shape == (2, len(frame.step))
+    assert np.all(np.abs(frame.kl - 5) < 1)
+    assert frame.marks.tolist() == [500.0]
+
+
+def test_an_empty_trace_makes_an_empty_frame():
+    header, arrays = frame_of(vt.Trace(("z",), ("beta",)).view(50), ("z",), end=10).packed()
+    assert arrays == b"" and ["kl", [1, 0]] in header["arrays"]
+
+
+def test_values_beyond_float32_do_not_stop_the_figure():
+    trace = vt.Trace()
+    trace.extend([0, 1], [0.0, 0.1], [1e300, math.nan], np.full((2, 1), np.nan), np.empty((2, 0)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        frame_of(trace.view(10), (), end=2).packed()
+
+
+def test_a_drag_is_one_mark():
+    def event(step, time, kind="set", control="beta", source="user"):
+        return vt.Event(step, time, kind, control, 1.0, 2.0, source)
+
+    drag = [event(1000 + 40 * i, 1 + 0.1 * i) for i in range(30)]
+    later = [event(5000, 9.0), event(6000, 9.2, control="rate"), event(7000, 12, "stop", None)]
+    by_schedule = [event(3000, 7.0, source="schedule")]
+    marks = marks_of([*drag, *by_schedule, *later], reach=10_000)
+    assert marks.tolist() == [1000, 5000, 6000, 7000]
+
+
+def test_every_variable_has_a_line_of_its_own():
+    styles = variable_styles([f"v{i}" for i in range(35)])
+    assert len(set(styles.values())) == 35
+    assert variable_styles(["v0", "v1"]) == {name: styles[name] for name in ("v0", "v1")}
+
+
+def test_a_control_of_one_variable_has_its_color():
+    variables = variable_styles(["z", "w"])
+    styles = control_styles(["beta[w]", "rate", "other"], {"beta[w]": "w"}, variables)
+    assert styles["beta[w]"] == variables["w"]
+    assert {styles["rate"].color, styles["other"].color} == {INK}
+    assert styles["rate"] != styles["other"]
+
+
+def test_a_page_that_loads_reads_the_last_frame():
+    figure = LiveFigure(variable_styles(["z", "w"]), {}, {})
+    assert figure.get_state()["_header"] is None
+    trace = a_trace()
+    figure.show(frame_of(trace.view(50), trace.variables, end=1000))
+    state = figure.get_state()
+    assert state["_header"]["number"] == 1
+    assert len(state["_arrays"]) == 4 * sum(math.prod(s) for _, s in state["_header"]["arrays"])
+    assert figure.waiting == 1
+    figure._on_page(figure, {"kind": "drawn", "number": 1, "ms": 12.5}, [])
+    assert (figure.waiting, figure.drawing_ms) == (0, 12.5)
+    figure._on_page(figure, {"kind": "held", "value": True}, [])
+    assert figure.held
+    figure._on_page(figure, {"kind": "held", "value": False}, [])
+    assert not figure.held
+    figure.close()
+
+
+# --- what stays in the notebook -------------------------------------------------------------------
+
+
+def test_the_picture_is_one_svg_with_every_line():
+    trace = a_trace(("z", "w & <v>"))
+    root = ElementTree.fromstring(picture_svg(trace))
+    texts = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"Loss", "KL by variable, nats", "z", "w & <v>", "beta", "step"} <= texts
+
+
+def test_the_summary_needs_nothing_else():
+    trace = a_trace()
+    trace.attrs["status"] = "finished"
+    trace.add_event(vt.Event(10, 0.5, "set", "beta", 0.5, 2.0, "user"))
+    html = summary_html(trace)
+    assert "http" not in html.replace("http://www.w3.org/2000/svg", "")
+    image = html.partition("base64,")[2].partition('"')[0]
+    ElementTree.fromstring(base64.b64decode(image))
+    assert "finished after 1,000 steps" in html
+    assert "0.5 → 2" in html
+    assert len(html) < 200_000
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_a_short_run_has_a_picture(rows):
+    ElementTree.fromstring(picture_svg(a_trace(rows=rows)))
+
+
+def test_a_run_that_diverged_has_a_picture():
+    trace = vt.Trace(("z",), ("beta",))
+    trace.extend(range(5), range(5), [math.nan] * 5, np.full((5, 2), np.nan), np.ones((5, 1)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        html = summary_html(trace)
+    assert "not finite" in html
+    assert "no steps" in summary_html(vt.Trace())
+
+
+# --- the callback ---------------------------------------------------------------------------------
+
+
+def test_outside_a_notebook_it_records_and_shows_nothing(model, capsys):
+    dashboard = vt.Dashboard()
+    train(model, dashboard)
+    assert len(dashboard.trace) == 60
+    assert [control.name for control in dashboard.controls] == ["beta"]
+    assert not dashboard.shows_progress
+    assert capsys.readouterr().out == ""
+    assert "<img" in dashboard._repr_mimebundle_()["text/html"]
+
+
+def test_it_shows_itself_before_compiling_and_leaves_a_picture(model, notebook):
+    dashboard = vt.Dashboard()
+    seen = []
+
+    class Watch(vt.recorder.Callback):
+        def on_compiled(self, run):
+            seen.append((len(notebook.shown), dashboard._panel.status.status["phase"]))
+
+        def __call__(self, approx, losses, i):
+            """Nothing a step."""
+
+    train(model, dashboard, callbacks=[Watch()])
+    assert seen == [(1, "compiling")]
+    assert dashboard.shows_progress
+    widget, left = notebook.shown
+    assert "finished after 60 steps" in left.data
+    status = dashboard._panel.status.status
+    assert (status["phase"], status["done"], status["n"]) == ("finished", 60, 60)
+    assert math.isfinite(status["elbo"])
+    assert (notebook.events.started, notebook.events.stopped) == (1, 1)
+
+
+def test_a_moved_slider_is_in_force_and_in_the_trace(model, notebook):
+    dashboard = vt.Dashboard()
+
+    def move():
+        notebook.arriving.append(lambda: setattr(dashboard._panel.rows[0].slider, "value", 4.0))
+        dashboard._next = 0.0
+
+    train(model, dashboard, callbacks=[at(20, move)])
+    (event,) = dashboard.trace.events
+    assert (event.kind, event.new, event.source) == ("set", 4.0, "user")
+    assert dashboard.trace.control["beta"][event.step] == 4.0
+    assert dashboard.trace.control["beta"][event.step - 1] == 1.0
+
+
+def test_stop_ends_a_fit_and_keeps_it(model, notebook):
+    dashboard = vt.Dashboard()
+
+    def stop():
+        notebook.arriving.append(dashboard._panel.stop.click)
+        dashboard._next = 0.0
+
+    train(model, dashboard, n=10_000, callbacks=[at(20, stop)])
+    assert len(dashboard.trace) < 100
+    assert dashboard.trace.attrs["status"] == "stopped"
+    assert dashboard.trace.events[-1].source == "user"
+
+
+def test_redraws_keep_to_their_pace(model, notebook, monkeypatch):
+    monkeypatch.setattr(panel_module, "FASTEST", 3600.0)
+    monkeypatch.setattr(panel_module, "SLOWEST", 3600.0)
+    dashboard = vt.Dashboard()
+    train(model, dashboard, n=300)
+    assert dashboard._panel.figure.sent == 2  # the first and the last
+
+
+def test_a_page_that_lags_is_drawn_less(notebook):
+    trace = a_trace()
+    fit = SimpleNamespace(first=0, n=1000, step=1000, status="running", error=None)
+    panel = panel_module._Panel(fit, trace, [], ("z", "w"), {})
+    panel.refresh()
+    panel.figure.drawing_ms = 400.0
+    panel.figure.drawn = panel.figure.sent
+    panel._due = 0.0
+    panel.refresh()
+    import time
+
+    assert panel._due - time.perf_counter() > 0.9
+    for _ in range(10):  # a page that went away
+        panel.figure.sent += 1
+    panel._due = time.perf_counter() - 0.5
+    sent = panel.figure.sent
+    panel.refresh()
+    assert panel.figure.sent == sent
+    panel._due = time.perf_counter() - 1.5
+    panel.refresh()
+    assert panel.figure.sent == sent + 1
+    panel.close()
+
+
+@pytest.mark.parametrize("method", ["refresh", "finish", "display"])
+def test_a_display_that_fails_warns_once_and_the_fit_goes_on(model, notebook, monkeypatch, method):
+    def fail(self):
+        raise OSError("no such comm")
+
+    monkeypatch.setattr(panel_module._Panel, method, fail)
+    monkeypatch.setattr(panel_module, "FASTEST", 0.0)
+    dashboard = vt.Dashboard()
+    with pytest.warns(RuntimeWarning, match="the fit goes on: OSError: no such comm") as caught:
+        train(model, dashboard)
+    assert len([w for w in caught if issubclass(w.category, RuntimeWarning)]) == 1
+    assert len(dashboard.trace) == 60
+    assert notebook.events.stopped == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt, "interrupted"), (StopIteration, "stopped")]
+)
+def test_interrupt_and_stop_pass_through_the_display(model, notebook, error, status):
+    dashboard = vt.Dashboard()
+
+    def raising():
+        raise error
+
+    train(model, dashboard, n=10_000, callbacks=[at(20, lambda: notebook.arriving.append(raising))])
+    assert dashboard.trace.attrs["status"] == status
+    assert 20 <= len(dashboard.trace) < 10_000
+
+
+def test_a_fit_that_fails_says_why(model, notebook):
+    dashboard = vt.Dashboard()
+
+    def fail(approx, losses, i):
+        if i == 30:
+            raise ZeroDivisionError("a callback of the user's")
+
+    with pytest.raises(ZeroDivisionError):
+        train(model, dashboard, callbacks=[fail])
+    assert dashboard._panel.status.status["phase"] == "failed"
+    assert "ZeroDivisionError: a callback" in dashboard._panel.status.status["message"]
+    assert "failed after 30 steps" in notebook.shown[-1].data
+
+
+def test_a_fit_of_pymcs_own_is_steered_too(model, notebook):
+    rate = vt.LearningRate(1e-2)
+    dashboard = vt.Dashboard(rate)
+
+    def act():
+        notebook.arriving.append(lambda: setattr(dashboard._panel.rows[0].box, "value", 0.5))
+        notebook.arriving.append(dashboard._panel.pause.click)
+        notebook.arriving.append(dashboard._panel.pause.click)
+        notebook.arriving.append(dashboard._panel.stop.click)
+        dashboard._next = 0.0
+
+    with model:
+        pm.fit(
+            5000, method="advi", random_seed=1, progressbar=False, compile_kwargs=FAST,
+            obj_optimizer=pm.adam(learning_rate=rate.shared), callbacks=[at(20, act), dashboard],
+        )  # fmt: skip
+    trace = dashboard.trace
+    assert trace.attrs["status"] == "stopped" and len(trace) < 200
+    assert trace.control["learning_rate"][-1] in (0.01, 0.5)
+    assert trace.events[-1].kind == "stop"
+    assert dashboard._panel.status.status["n"] == 5000
+    assert notebook.events.stopped == notebook.events.started == 1
+
+
+def test_refine_of_pymcs_own_shows_a_new_panel(model, notebook):
+    dashboard = vt.Dashboard()
+    with model:
+        inference = pm.ADVI(random_seed=1)
+        for n in (30, 20):
+            inference.fit(n, callbacks=[dashboard], progressbar=False, compile_kwargs=FAST)
+            assert dashboard.trace.attrs["status"] == "finished"
+    assert len(notebook.shown) == 4
+    assert notebook.events.stopped == notebook.events.started == 2
+
+
+def test_refine_goes_on_with_the_same_trace(model, notebook):
+    dashboard = vt.Dashboard()
+    with model:
+        inference = vt.ADVI(random_seed=1)
+        inference.fit(40, callbacks=[dashboard], progressbar=False, compile_kwargs=FAST)
+        first = dashboard._panel
+        inference.refine(30, progressbar=False)
+    assert len(dashboard.trace) == 70
+    assert not first.open and dashboard._panel.open
+    assert dashboard._panel.status.status["n"] == 30
+    assert dashboard._panel.status.status["done"] == 30
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_wrapped_in_a_function_it_works_as_well(model, request, shown):
+    if shown:
+        request.getfixturevalue("notebook")
+    dashboard = vt.Dashboard()
+    with model:
+        pm.fit(
+            40, method=vt.ADVI(random_seed=1), progressbar=False, compile_kwargs=FAST,
+            callbacks=[lambda approx, losses, i: dashboard(approx, losses, i)],
+        )  # fmt: skip
+    assert len(dashboard.trace) == 40
+
+
+def test_a_recorder_that_is_given_is_used():
+    rate, beta = vt.LearningRate(), vt.Beta()
+    recorder = vt.Recorder(rate)
+    dashboard = vt.Dashboard(beta, recorder=recorder)
+    assert dashboard.recorder is recorder and dashboard.trace is recorder.trace
+    assert dashboard.controls == (rate, beta)
+    with pytest.raises(ValueError, match=r"every belongs to the recorder"):
+        vt.Dashboard(recorder=recorder, every=5)
+    with pytest.raises(TypeError, match="recorder must be a vitoolkit Recorder, received 3"):
+        vt.Dashboard(recorder=3)
+    with pytest.raises(TypeError, match="expected a vitoolkit Control"):
+        vt.Dashboard("beta")
+
+
+def test_every_thins_the_record(model):
+    dashboard = vt.Dashboard(every=10)
+    train(model, dashboard)
+    assert dashboard.trace.step.tolist() == [0, 10, 20, 30, 40, 50]
+
+
+def test_the_dashboard_changes_no_number(model, notebook):
+    with_panel, without = vt.Dashboard(), vt.Recorder()
+    train(model, with_panel)
+    train(model, without)
+    np.testing.assert_array_equal(with_panel.trace.loss, without.trace.loss)
+
+
+def test_the_package_does_not_import_the_display():
+    code = (
+        "import sys, vitoolkit; "
+        "print([m for m in ('bokeh', 'ipywidgets', 'anywidget', 'IPython') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
