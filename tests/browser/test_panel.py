@@ -233,3 +233,68 @@ def test_nothing_is_loaded_from_the_network(notebook):
         and url.startswith(("http", "ws"))
     ]
     assert away == []
+
+
+def test_compiling_is_counted_while_python_is_busy(notebook):
+    slow = (
+        "import time\nclass Slow(vt.loop.Callback):\n"
+        "    def on_fit_start(self, run): time.sleep(5)\n"
+        "    def __call__(self, approx, losses, i): pass\n"
+    )
+    page = notebook(MODEL + slow, fit(300).replace("[dashboard]", "[dashboard, Slow()]"))
+    page.run(0)
+    page.start(1)
+    page.wait_for_panel("compiling")
+    for second in (1, 3):
+        page.wait(
+            f"document.querySelector('.vitoolkit-status').innerText.includes('({second} s)')",
+            timeout=10,
+        )
+    page.done(1)
+
+
+def test_a_number_being_typed_and_a_zoom_are_left_alone(notebook):
+    schedule = "schedule=vt.schedules.linear(0.0, 10.0, steps=20_000)"
+    page = notebook(MODEL, fit(beta=schedule), REPORT)
+    page.run(0)
+    page.start(1)
+    page.wait_for_panel()
+    assert page.row("beta").locator("button").inner_text() == "auto"
+    box = page.row("beta").locator("input[type=number]")
+    shown = box.input_value()
+    page.page.wait_for_timeout(1500)
+    assert float(box.input_value()) > float(shown)  # follows the schedule
+    box.click()
+    page.page.wait_for_timeout(300)
+    box.press("Control+a")
+    box.press_sequentially("7", delay=50)
+    page.page.wait_for_timeout(1500)
+    assert box.input_value() == "7"
+    box.press("Enter")
+    page.page.wait_for_timeout(700)
+    assert page.row("beta").locator("button").inner_text() == "manual"
+
+    chart = page.page.locator(".vitoolkit-chart").first.bounding_box()
+    x, y = chart["x"] + 200, chart["y"] + 60
+    page.page.mouse.move(x, y)
+    page.page.mouse.down()
+    page.page.mouse.move(x + 120, y + 50, steps=5)
+    page.page.mouse.up()
+    page.page.wait_for_selector(".vitoolkit-zoomed")
+    ends = "document.querySelector('.vitoolkit-figure').__vitoolkit.ranges.steps.end"
+    zoomed, last = page.page.evaluate(ends), page.loss_points()[1]
+    page.page.wait_for_timeout(1500)
+    assert page.page.evaluate(ends) == zoomed
+    assert page.loss_points()[1] > last
+    page.page.locator(".vitoolkit-follow").click()
+    page.page.wait_for_timeout(500)
+    assert page.page.evaluate(ends) > zoomed
+
+    page.row("beta").locator("button").click()
+    page.page.wait_for_timeout(700)
+    page.press("Stop")
+    page.done(1)
+    told = report(page, 2)
+    assert [(e["kind"], e["new"]) for e in told["events"]][0] == ("set", 7.0)
+    assert [e["kind"] for e in told["events"]] == ["set", "release", "stop"]
+    no_errors(page)
