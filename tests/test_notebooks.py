@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -169,3 +170,19 @@ def test_exports_are_left_and_agree(executed, trace):
     assert vt.Trace.open(runs / "quickstart.csv").equals(trace)
     report = (runs / "quickstart.html").read_text(encoding="utf-8")
     assert "Doctor visits: steered ADVI" in report
+
+
+@pytest.mark.compiled
+def test_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    readme = (NOTEBOOKS.parent / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", readme, flags=re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 2
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in blocks:
+        exec(block, names)
+    assert len(names["trace"]) == 20_000
+    assert names["beta"].value == 1.0
+    assert names["same"].equals(names["trace"])
+    links = re.findall(r"\]\(([^)#:]+)\)", readme)
+    assert [link for link in links if not (NOTEBOOKS.parent / link).exists()] == []
