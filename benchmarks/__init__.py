@@ -1,0 +1,1 @@
+"""Benchmarks: ratios to plain PyMC in the same run."""

@@ -2,11 +2,12 @@
 
     python -m benchmarks.bench_fit [--models small large] [--rounds 7] [--cold]
 
-Instrumented: one β a variable (one of them on a schedule), a learning rate on a schedule, a Recorder of every
-step. Plain: ``pm.ADVI`` with the same optimizer and ``progressbar=False``. The two take turns, so that a machine
-whose speed drifts slows both; the ratio is the median over the rounds of the ratio within a round.
-Compile times are those of ``fit(1)``, of fresh models by turns with whatever the compile cache holds; ``--cold``
-measures them in new processes with an empty cache.
+Instrumented: one β a variable (one of them on a schedule), a learning rate on a schedule, a
+Recorder of every step. Plain: ``pm.ADVI`` with the same optimizer and ``progressbar=False``. The
+two take turns, so that a machine whose speed drifts slows both; the ratio is the median over the
+rounds of the ratio within a round. Compile times are those of ``fit(1)``, of fresh models by turns
+with whatever the compile cache holds; ``--cold`` measures them in new processes with an empty
+cache.
 """
 
 from __future__ import annotations
@@ -50,9 +51,7 @@ def instrumented(build):
         inference = vt.ADVI(beta=beta, random_seed=1)
         optimizer = pm.adam(learning_rate=rate.shared)
         clock = time.perf_counter()
-        inference.fit(
-            1, obj_optimizer=optimizer, callbacks=[vt.Recorder(rate)], progressbar=False
-        )
+        inference.fit(1, obj_optimizer=optimizer, callbacks=[vt.Recorder(rate)], progressbar=False)
     return inference, time.perf_counter() - clock
 
 
@@ -104,19 +103,21 @@ def measure(model: str, rounds: int, cold: bool) -> None:
     micro = {kind: 1e6 / statistics.median(rates[kind]) for kind in KINDS}
     warm = {kind: statistics.median(compiled[kind][1:]) for kind in KINDS}
     print(
-        f"{model:6}  step: plain {micro['plain']:7.1f} us, instrumented {micro['instrumented']:7.1f} us, "
-        f"ratio {statistics.median(ratios):.3f} (from {min(ratios):.3f} to {max(ratios):.3f}, "
+        f"{model:6}  step: plain {micro['plain']:.1f} us, "
+        f"instrumented {micro['instrumented']:.1f} us, ratio {statistics.median(ratios):.3f} (from {min(ratios):.3f} to {max(ratios):.3f}, "
         f"{rounds} rounds of {steps} steps)"
     )
     print(
         f"{model:6}  compile, warm cache: plain {warm['plain']:.2f} s, "
-        f"instrumented {warm['instrumented']:.2f} s, ratio {warm['instrumented'] / warm['plain']:.2f}"
+        f"instrumented {warm['instrumented']:.2f} s, "
+        f"ratio {warm['instrumented'] / warm['plain']:.2f}"
     )
     if cold:
         seconds = {kind: cold_compile(model, kind) for kind in KINDS}
         print(
             f"{model:6}  compile, empty cache: plain {seconds['plain']:.1f} s, instrumented "
-            f"{seconds['instrumented']:.1f} s, ratio {seconds['instrumented'] / seconds['plain']:.2f}"
+            f"{seconds['instrumented']:.1f} s, "
+            f"ratio {seconds['instrumented'] / seconds['plain']:.2f}"
         )
 
 
@@ -124,12 +125,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--cold", action="store_true", help="measure compilation in an empty cache too")
+    parser.add_argument(
+        "--cold", action="store_true", help="measure compilation in an empty cache too"
+    )
     arguments = parser.parse_args()
     quiet()
     print(
         f"PyMC {pm.__version__}, PyTensor {pytensor.__version__} "
-        f"({pytensor.config.mode}, linker {pytensor.config.linker}), Python {sys.version.split()[0]}"
+        f"({pytensor.config.mode}, linker {pytensor.config.linker}), "
+        f"Python {sys.version.split()[0]}"
     )
     for model in arguments.models:
         measure(model, arguments.rounds, arguments.cold)

@@ -16,7 +16,8 @@ class Checkpoint:
     Parameters
     ----------
     variables : sequence of SharedVariable
-        Arrays and random generators: parameters, the optimizer's state, the generators of a step function.
+        Arrays and random generators: parameters, the optimizer's state, the generators of a step
+        function.
 
     Examples
     --------

@@ -1,8 +1,9 @@
 """Controls: named, bounded scalars that a person, a schedule or code can change while a fit runs.
 
-A control lives in a PyTensor shared variable, so that changing it needs no new compilation. Only the
-fitting thread writes that variable, and only between two steps: :meth:`Control.set` puts a request on
-the control, and the fit applies it before its next step and logs an :class:`~vitoolkit.events.Event`.
+A control lives in a PyTensor shared variable, so that changing it needs no new compilation. Only
+the fitting thread writes that variable, and only between two steps: :meth:`Control.set` puts a
+request on the control, and the fit applies it before its next step and logs an
+:class:`~vitoolkit.events.Event`.
 """
 
 from __future__ import annotations
@@ -37,20 +38,21 @@ class _Request(NamedTuple):
 class Control:
     """A named, bounded scalar in a PyTensor shared variable, also a callback for ``pm.fit``.
 
-    Use ``control.shared`` wherever PyMC takes a number that should stay live (an optimizer's learning
-    rate, a tempering weight in the model) and list the control, or a Recorder or Dashboard that holds
-    it, among the callbacks of ``pm.fit``. Which of them comes first does not matter; listing it twice is
-    harmless.
+    Use ``control.shared`` wherever PyMC takes a number that should stay live (an optimizer's
+    learning rate, a tempering weight in the model) and list the control, or a Recorder or Dashboard
+    that holds it, among the callbacks of ``pm.fit``. Which of them comes first does not matter;
+    listing it twice is harmless.
 
     Parameters
     ----------
     value : float, optional
-        Value in force at the start. With a `schedule` the start is ``schedule(0)`` and `value` is not used.
+        Value in force at the start. With a `schedule` the start is ``schedule(0)`` and `value` is
+        not used.
     bounds : tuple of float
         Smallest and largest value accepted, both included. Infinite bounds are allowed.
     schedule : callable or float, optional
-        A function ``step -> value``, such as those of :mod:`vitoolkit.schedules`; the step counts from 0
-        over the whole life of an inference.
+        A function ``step -> value``, such as those of :mod:`vitoolkit.schedules`; the step counts
+        from 0 over the whole life of an inference.
     name : str
         Name of the control: of its column in a trace, of its slider.
     scale : {"linear", "log"}
@@ -118,7 +120,9 @@ class Control:
         self._manual = False
         self._run: Any = None  # the vitoolkit fit that holds this control
         self._thread: int | None = None  # the thread of PyMC's own loop that last called it
-        self._last: tuple[Any, int] | None = None  # (counter, step) of the last call by PyMC's own loop
+        self._last: tuple[Any, int] | None = (
+            None  # (counter, step) of the last call by PyMC's own loop
+        )
         self._write(start)
         self.used = self._value
 
@@ -126,7 +130,7 @@ class Control:
 
     @property
     def value(self) -> float:
-        """Value in force: what the next step of the fit will use, unless something changes it before."""
+        """Value in force: what the next step will use, unless something changes it before."""
         return self._value
 
     @property
@@ -147,7 +151,9 @@ class Control:
         return (self,)
 
     def set(self, value: float, *, source: str = "code") -> None:
-        """Ask for a value, from any thread; it is in force from the next step on and holds until :meth:`release`.
+        """Ask for a value, from any thread.
+
+        It is in force from the next step on and holds until :meth:`release`.
 
         Parameters
         ----------
@@ -183,9 +189,10 @@ class Control:
             start = self._rounded(self._scheduled(0))
             if self._value != start:
                 warnings.warn(
-                    f"step 0 of this fit used {self.name} = {self._value:g}, left over from an earlier fit; "
-                    f"its schedule says {start:g}. PyMC's own inferences do not tell a callback that a fit "
-                    f"starts: call {self.name}.reset() before pm.fit, or use an inference of vitoolkit.",
+                    f"step 0 of this fit used {self.name} = {self._value:g}, left over from an earlier "
+                    f"fit; its schedule says {start:g}. PyMC's own inferences do not tell a callback "
+                    f"that a fit starts: call {self.name}.reset() before pm.fit, or use an "
+                    "inference of vitoolkit.",
                     RuntimeWarning,
                     stacklevel=2,
                 )
@@ -198,7 +205,9 @@ class Control:
     def reset(self) -> None:
         """Back to the start between two fits: ``schedule(0)``, not manual, nothing asked for."""
         if self._running():
-            raise RuntimeError(f"control {self.name!r} is in a running fit: reset it when the fit has ended")
+            raise RuntimeError(
+                f"control {self.name!r} is in a running fit: reset it when the fit has ended"
+            )
         with self._lock:
             self._request, self._manual, self._last = None, False, None
             if self.schedule is not None:
@@ -239,7 +248,7 @@ class Control:
         return self._value
 
     def plan(self, first: int, out: np.ndarray) -> None:
-        """Write the values of the steps from `first` on into `out`, shape (steps,); as :meth:`advance`."""
+        """Write the values of the steps from `first` on into `out`, shape (steps,)."""
         out[:] = self.advance(first)
         if self.schedule is not None and not self._manual:
             values = self.schedule.values(first, len(out))
@@ -255,8 +264,9 @@ class Control:
         with self._lock:
             if self._run is not None and self._run is not run:
                 raise RuntimeError(
-                    f"control {self.name!r} is steered by a running fit of {self._run.inference!r} and "
-                    f"cannot be steered by {run.inference!r} as well: give each fit a control of its own"
+                    f"control {self.name!r} is steered by a running fit of {self._run.inference!r} "
+                    f"and cannot be steered by {run.inference!r} as well: give each fit a control "
+                    "of its own"
                 )
             self._run = run
 
@@ -299,7 +309,15 @@ class Control:
         elif self.schedule is not None:
             self._write(self._scheduled(step))
         self.log.append(
-            Event(step, time.perf_counter(), request.kind, self.name, request.old, self._value, request.source)
+            Event(
+                step,
+                time.perf_counter(),
+                request.kind,
+                self.name,
+                request.old,
+                self._value,
+                request.source,
+            )
         )
 
     def _write(self, value: float) -> None:
@@ -332,7 +350,9 @@ class Control:
         try:
             return self._checked(self.schedule(step))
         except Exception as error:
-            error.add_note(f"raised by the schedule {self.schedule!r} of control {self.name!r} at step {step}")
+            error.add_note(
+                f"raised by the schedule {self.schedule!r} of control {self.name!r} at step {step}"
+            )
             raise
 
 
@@ -346,7 +366,8 @@ class Beta(Control):
     bounds : tuple of float
         Smallest and largest β accepted; not negative.
     schedule : callable or float, optional
-        ``step -> β``; a warm-up from 0 to 1 is ``vitoolkit.schedules.linear(0.0, 1.0, steps=5_000)``.
+        ``step -> β``; a warm-up from 0 to 1 is ``vitoolkit.schedules.linear(0.0, 1.0,
+        steps=5_000)``.
     name : str
         Name of the control.
     shared : TensorSharedVariable, optional
@@ -359,8 +380,9 @@ class Beta(Control):
 
     Notes
     -----
-    β < 1 tempers the prior, β > 1 is the β-VAE of Higgins et al. (2017, ICLR, eq. 4). At β = 0 the optimum is
-    a maximum-likelihood point and q's scale collapses: pass through 0 on the way, do not stay there.
+    β < 1 tempers the prior, β > 1 is the β-VAE of Higgins et al. (2017, ICLR, eq. 4). At β = 0 the
+    optimum is a maximum-likelihood point and q's scale collapses: pass through 0 on the way, do not
+    stay there.
 
     Examples
     --------
@@ -453,8 +475,8 @@ def distinct_controls(controls: Iterable[Control]) -> tuple[Control, ...]:
         for other in found:
             if other.shared is control.shared:
                 raise ValueError(
-                    f"two writers on one shared variable: controls {other.name!r} and {control.name!r} both "
-                    f"write {control.shared}. Use one control in both places."
+                    f"two writers on one shared variable: controls {other.name!r} and "
+                    f"{control.name!r} both write {control.shared}. Use one control in both places."
                 )
             if other.name == control.name:
                 raise ValueError(
@@ -481,7 +503,9 @@ def _checked_bounds(name: str, bounds: Any, scale: str) -> tuple[float, float]:
     try:
         lo, hi = bounds
     except (TypeError, ValueError):
-        raise TypeError(f"bounds of {name!r} must be a pair (low, high), received {bounds!r}") from None
+        raise TypeError(
+            f"bounds of {name!r} must be a pair (low, high), received {bounds!r}"
+        ) from None
     lo, hi = _real(f"low bound of {name!r}", lo), _real(f"high bound of {name!r}", hi)
     if not lo < hi:
         raise ValueError(f"bounds of {name!r} must increase, received {bounds!r}")

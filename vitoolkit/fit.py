@@ -16,7 +16,7 @@ from vitoolkit.trace import Trace
 
 __all__ = ["Fit", "fit"]
 
-_METHODS: dict[str, type[KLqp]] = {"advi": ADVI, "fullrank_advi": FullRankADVI}
+_METHODS: dict[str, Callable[..., KLqp]] = {"advi": ADVI, "fullrank_advi": FullRankADVI}
 
 
 class Fit:
@@ -44,10 +44,12 @@ class Fit:
 
     @property
     def approx(self) -> Approximation:
+        """The trained approximation."""
         return self.inference.approx
 
     @property
     def trace(self) -> Trace:
+        """The record of the fit."""
         return self.recorder.trace
 
     def refine(self, n: int, *, progressbar: bool = True) -> Fit:
@@ -115,7 +117,8 @@ def fit(
     learning_rate : float, Control or schedule
         Learning rate of the optimizer, live as well.
     optimizer : callable
-        A PyMC optimizer that takes ``learning_rate=``, such as ``pm.adam``; not the result of calling it.
+        A PyMC optimizer that takes ``learning_rate=``, such as ``pm.adam`` or
+        ``pm.adam(beta1=0.8)``.
     method : {"advi", "fullrank_advi"} or KLqp
         How to approximate; an inference of vitoolkit brings its own β.
     model : pymc.Model, optional
@@ -146,8 +149,8 @@ def fit(
     Raises
     ------
     KeyError, TypeError, ValueError
-        For a β or a learning rate that is out of bounds, of an unknown variable or of a wrong type, an
-        unknown method, or an optimizer that was already called.
+        For a β or a learning rate that is out of bounds, of an unknown variable or of a wrong type,
+        an unknown method, or an optimizer without learning rate.
     NotImplementedError
         For `record` and `background`.
 
@@ -170,12 +173,13 @@ def fit(
     """
     if record is not None:
         raise NotImplementedError(
-            "record= (a journal on disk) is not available yet; fit.trace.to_netcdf(path) and its siblings "
-            "write the record when the fit has ended, and also after an error or an interrupt"
+            "record= (a journal on disk) is not available yet; fit.trace.to_netcdf(path) and its "
+            "siblings write the record of a fit that has ended, also by an error or an interrupt"
         )
     if background:
         raise NotImplementedError(
-            "background=True is not available yet; run the fit in the cell, where the dashboard's sliders work"
+            "background=True is not available yet; run the fit in the cell, where the dashboard's "
+            "sliders work"
         )
     inference = _inference(method, beta, model=model, random_seed=random_seed, start=start)
     rate = _learning_rate(learning_rate)
@@ -195,7 +199,9 @@ def fit(
 
 def _inference(method, beta, *, model, random_seed, start) -> KLqp:
     if isinstance(method, str) and method.lower() in _METHODS:
-        return _METHODS[method.lower()](beta=beta, model=model, random_seed=random_seed, start=start)
+        return _METHODS[method.lower()](
+            beta=beta, model=model, random_seed=random_seed, start=start
+        )
     if isinstance(method, KLqp):
         if beta != 1.0 or start is not None or random_seed is not None:
             raise TypeError(
@@ -225,8 +231,8 @@ def _live_optimizer(optimizer, rate: Control):
         return optimizer(learning_rate=rate.shared)
     except TypeError as error:
         raise TypeError(
-            f"optimizer must be a PyMC optimizer that takes learning_rate=, such as pm.adam (not "
-            f"pm.adam(...), whose learning rate is baked in); received {optimizer!r}"
+            f"optimizer must be a PyMC optimizer that takes learning_rate=, such as pm.adam or "
+            f"pm.adam(beta1=0.8); received {optimizer!r}"
         ) from error
 
 

@@ -1,7 +1,7 @@
 """PyMC inferences that train the β-ELBO with one live β a variable.
 
-They are what ``pm.fit(method=...)`` takes, and with β = 1 and the same seed they give the losses of PyMC's
-own to the last digits.
+They are what ``pm.fit(method=...)`` takes, and with β = 1 and the same seed they give the losses of
+PyMC's own to the last digits.
 """
 
 from __future__ import annotations
@@ -34,24 +34,25 @@ class KLqp(Inference):
     approx : Approximation
         The approximation to train.
     beta : float, Control, schedule or mapping of str to one of these
-        β of every variable, or of the variables named; those not named keep β = 1. A number becomes a
-        :class:`~vitoolkit.controls.Beta`, so that it can be changed during the fit as well.
+        β of every variable, or of the variables named; those not named keep β = 1. A number becomes
+        a :class:`~vitoolkit.controls.Beta`, so that it can be changed during the fit as well.
     random_seed : int, optional
         Seed of an approximation of several groups, which PyMC gives none.
     steps_per_execution : int or "auto"
-        Steps taken in one compiled call. "auto" is 1 where a call is cheap (the C backend) and with callbacks
-        that are not vitoolkit's, which PyMC promises the approximation of that very step; with Numba it is
-        what fits into 3 ms. Schedules are exact at every step and every step has its row either way; what a
-        person asks for is in force from the next call on. With a number above 1, other callbacks are called once
-        a call.
+        Steps taken in one compiled call. "auto" is 1 where a call is cheap (the C backend) and with
+        callbacks that are not vitoolkit's, which PyMC promises the approximation of that very step;
+        with Numba it is what fits into 3 ms. Schedules are exact at every step and every step has
+        its row either way; what a person asks for is in force from the next call on. With a number
+        above 1, other callbacks are called once a call.
 
     Raises
     ------
     KeyError
-        When `beta` names something that is not a free variable of the model; the message lists them.
+        When `beta` names something that is not a free variable of the model; the message lists
+        them.
     TypeError, ValueError
-        When a β is not a number, a control or a schedule, is negative or not finite; when two controls
-        write one shared variable or carry one name.
+        When a β is not a number, a control or a schedule, is negative or not finite; when two
+        controls write one shared variable or carry one name.
 
     See Also
     --------
@@ -64,8 +65,8 @@ class KLqp(Inference):
         \mathcal L = \frac1c\Big(-\mathbb E_q[\log p(D\mid\theta)]
             + \sum_v \beta_v\, \mathbb E_q[\log q(v\mid\cdot) - \log p(v\mid\mathrm{pa})]\Big)
 
-    with :math:`c = N/b` under minibatches. With one β for all it is eq. 4 of Higgins et al. (2017), "beta-VAE",
-    ICLR.
+    with :math:`c = N/b` under minibatches. With one β for all it is eq. 4 of Higgins et al. (2017),
+    "beta-VAE", ICLR.
 
     Examples
     --------
@@ -99,7 +100,9 @@ class KLqp(Inference):
         self.controls = distinct_controls(self.beta.values())
         super().__init__(BetaKL, approx, None, beta=self.beta)
         self.run: Run | None = None
+        self.step_function: StepFunction | None = None
         self.last_block: Block | None = None
+        self.hist: np.ndarray
         counter_of(approx).inference = self
 
     @property
@@ -114,7 +117,7 @@ class KLqp(Inference):
 
     @property
     def terms(self) -> dict[str, Any]:
-        """Terms of the last step in nats: ``{"data": data term, "kl": {variable: KL contribution}}``; NaN before."""
+        """Terms of the last step in nats, ``{"data": ..., "kl": {variable: ...}}``; NaN before."""
         if self.last_block is None:
             data, *kl = [np.nan] * (1 + len(self.variables))
         else:
@@ -140,10 +143,11 @@ class KLqp(Inference):
         n : int
             Number of steps.
         score : bool, optional
-            Whether losses are kept in ``hist`` and handed to callbacks; default True. A Recorder has them
-            either way.
+            Whether losses are kept in ``hist`` and handed to callbacks; default True. A Recorder
+            has them either way.
         callbacks : list of callable, optional
-            Called with ``(approx, losses, i)`` after every step, ``i`` from 1 over the life of the inference.
+            Called with ``(approx, losses, i)`` after every step, ``i`` from 1 over the life of the
+            inference.
         progressbar : bool
             Whether to show a progress bar; a Dashboard that is shown replaces it.
         progressbar_theme : rich.theme.Theme, optional
@@ -153,8 +157,9 @@ class KLqp(Inference):
         include_transformed : bool
             PyMC 6 only: as in ``pm.fit``.
         **kwargs
-            ``obj_n_mc``, ``obj_optimizer``, ``more_obj_params``, ``more_updates``, ``more_replacements``,
-            ``total_grad_norm_constraint`` and ``compile_kwargs``, as in ``pm.fit``.
+            ``obj_n_mc``, ``obj_optimizer``, ``more_obj_params``, ``more_updates``,
+            ``more_replacements``, ``total_grad_norm_constraint`` and ``compile_kwargs``, as in
+            ``pm.fit``.
 
         Returns
         -------
@@ -174,8 +179,8 @@ class KLqp(Inference):
             for control in run.controls:
                 if updated is control.shared:
                     raise ValueError(
-                        f"two writers on one shared variable: more_updates and control {control.name!r} "
-                        f"both write {updated}"
+                        f"two writers on one shared variable: more_updates and control "
+                        f"{control.name!r} both write {updated}"
                     )
         kwargs = self._prepare(backend, include_transformed, kwargs)
         return self._run(
@@ -196,7 +201,7 @@ class KLqp(Inference):
         *,
         callbacks: list[Callable] | None = None,
     ) -> Approximation:
-        """Train for `n` more steps with the step function and the optimizer's state of the last ``fit``.
+        """Train on with the step function and the optimizer's state of the last ``fit``.
 
         Parameters
         ----------
@@ -229,19 +234,21 @@ class KLqp(Inference):
         """Take over what a run has reached so far; the loop calls it however the run ended."""
         if score:
             losses = run.scores[: run.done]
-            if len(losses) and np.isnan(losses[-1]):  # the step that raised; PyMC leaves it out as well
+            if len(losses) and np.isnan(
+                losses[-1]
+            ):  # the step that raised; PyMC leaves it out as well
                 losses = losses[:-1]
             self.hist = np.concatenate([self.hist, losses])
         self.approx.hist = self.hist
-        if self._step is not None:
-            self.state = State(self.steps_taken, self._step, list(run.callbacks), score)
+        if self.step_function is not None:
+            self.state = State(self.steps_taken, self.step_function, list(run.callbacks), score)
 
     def _run(self, run, compile_step, score, progressbar, progressbar_theme) -> Approximation:
-        self.run, self._step = run, None
+        self.run, self.step_function = run, None
 
         def compiled() -> StepFunction:
-            self._step = compile_step()
-            return self._step
+            self.step_function = compile_step()
+            return self.step_function
 
         execute(
             run,
@@ -260,7 +267,8 @@ class KLqp(Inference):
             kwargs["compile_kwargs"] = resolve(backend, kwargs.get("compile_kwargs"))
         elif backend is not None:
             raise TypeError(
-                f"backend={backend!r} needs PyMC 6; with this PyMC use compile_kwargs={{'mode': ...}}"
+                f"backend={backend!r} needs PyMC 6; with this PyMC use "
+                "compile_kwargs={'mode': ...}"
             )
         for group in self.approx.groups:
             group.include_transformed = include_transformed
@@ -268,7 +276,8 @@ class KLqp(Inference):
 
     def __repr__(self) -> str:
         terms = [
-            f"{self.beta[v].name} * KL({v})" if v in self.beta else f"KL({v})" for v in self.variables
+            f"{self.beta[v].name} * KL({v})" if v in self.beta else f"KL({v})"
+            for v in self.variables
         ]
         shown = terms if len(terms) <= 8 else [*terms[:6], f"... {len(terms) - 7} more", terms[-1]]
         return (
@@ -328,7 +337,9 @@ class ADVI(KLqp):
         start_sigma: Mapping[str, Any] | None = None,
         steps_per_execution: int | str = "auto",
     ) -> None:
-        approx = MeanField(model=model, random_seed=random_seed, start=start, start_sigma=start_sigma)
+        approx = MeanField(
+            model=model, random_seed=random_seed, start=start, start_sigma=start_sigma
+        )
         super().__init__(approx, beta=beta, steps_per_execution=steps_per_execution)
 
 
@@ -355,8 +366,8 @@ class FullRankADVI(KLqp):
 
     Notes
     -----
-    The KL contribution of a variable is conditional on the coordinates before it, in the order of the model
-    (chain rule); the contributions add up to the whole KL.
+    The KL contribution of a variable is conditional on the coordinates before it, in the order of
+    the model (chain rule); the contributions add up to the whole KL.
 
     References
     ----------
@@ -414,7 +425,7 @@ def _beta_control(beta: Any, name: str) -> Control:
     elif isinstance(beta, int | float | np.integer | np.floating) and not isinstance(beta, bool):
         if not 0 <= beta < np.inf:
             raise ValueError(f"{name} must be a number from 0 up, received {beta!r}")
-        control = Beta(beta, bounds=(0.0, max(10.0, 2.0 * beta)))
+        control = Beta(float(beta), bounds=(0.0, max(10.0, 2.0 * float(beta))))
     else:
         raise TypeError(
             f"{name} must be a number, a Control, a schedule step -> β, or for several variables a "
@@ -445,7 +456,8 @@ def _unknown_variable(approx: Approximation, name: Any, variables: tuple[str, ..
         why = "that is the name of a transformed value; use the variable's own"
     else:
         why = "the model has no such variable"
-    return f"β was given for {name!r}: {why}. The free variables are {', '.join(map(repr, variables))}."
+    names = ", ".join(map(repr, variables))
+    return f"β was given for {name!r}: {why}. The free variables are {names}."
 
 
 def _step_count(n: Any) -> int:
@@ -470,5 +482,7 @@ def _callback_list(callbacks: Any) -> list[Callable]:
     callbacks = [] if callbacks is None else list(callbacks)
     for callback in callbacks:
         if not callable(callback):
-            raise TypeError(f"a callback must be callable as (approx, losses, i), received {callback!r}")
+            raise TypeError(
+                f"a callback must be callable as (approx, losses, i), received {callback!r}"
+            )
     return callbacks

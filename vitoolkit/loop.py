@@ -1,8 +1,9 @@
 """The loop a vitoolkit inference runs: steps, callbacks, progress, NaN, interrupt.
 
-It keeps PyMC's contract with a callback, ``callback(approx, losses, i)`` after every step with ``i`` from 1,
-and mends its faults: a callback that raises loses no loss and no state, ``StopIteration`` and Ctrl-C keep
-the last step, and ``refine`` goes on counting where ``fit`` ended.
+It keeps PyMC's contract with a callback, ``callback(approx, losses, i)`` after every step with
+``i`` from 1, and mends its faults: a callback that raises loses no loss and no state,
+``StopIteration`` and Ctrl-C keep the last step, and ``refine`` goes on counting where ``fit``
+ended.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from rich.progress import Progress, TextColumn
 from vitoolkit.checkpoint import Checkpoint
 from vitoolkit.controls import Beta, Control, distinct_controls
 from vitoolkit.events import Event
+from vitoolkit.schedules import Schedule
 from vitoolkit.step_function import StepFunction
 from vitoolkit.steps import counter_of
 
@@ -75,8 +77,8 @@ class Block:
 class Callback:
     """Base class of vitoolkit's own callbacks: hooks a fit of a vitoolkit inference calls.
 
-    The hooks run in the fitting thread, in the order of the callback list and before callbacks that are
-    plain functions. A fit of PyMC's own inference only calls the object itself.
+    The hooks run in the fitting thread, in the order of the callback list and before callbacks that
+    are plain functions. A fit of PyMC's own inference only calls the object itself.
     """
 
     #: True while the callback shows progress, so that the loop draws no bar of its own.
@@ -91,7 +93,7 @@ class Callback:
         """Before the first step."""
 
     def on_block(self, run: Run, block: Block) -> None:
-        """After every few milliseconds of steps, and before any plain callback; copy what you keep of `block`."""
+        """After every few milliseconds of steps; copy what you keep of `block`."""
 
     def on_idle(self, run: Run) -> None:
         """Again and again while the fit is paused."""
@@ -295,7 +297,7 @@ def _train(
                 rows.hand_out()
             rewind.taken(used[:count], run.step)
             if failed:
-                raise FloatingPointError(_nan_message(run, rewind.to_last_finite()))
+                raise FloatingPointError(_nan_message(run, rows.last, rewind.to_last_finite()))
             rewind.save_when_due(now)
             if now - redrawn > _REDRAW_SECONDS:
                 redraw()
@@ -312,11 +314,12 @@ def _train(
 
 
 class _Rows:
-    """Rows of finished steps on their way to the hooks: one hand-out every few milliseconds, not every step."""
+    """Rows of finished steps on their way to the hooks, handed out every few milliseconds."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.filled = 0
+        self.last: Block
         self.time = self.handed_out = time.perf_counter()
         self._hooks = [callback.on_block for callback in run.own]
         self._allocate(_ROWS)
@@ -340,7 +343,7 @@ class _Rows:
         filled, self.filled = self.filled, 0
         if filled:
             run, self.handed_out = self.run, self.time
-            run.inference.last_block = block = Block(
+            run.inference.last_block = self.last = Block(
                 run.step - filled,
                 self._loss[:filled],
                 self._terms[:filled],
@@ -348,11 +351,11 @@ class _Rows:
                 self._time[:filled],
             )
             for hook in self._hooks:
-                hook(run, block)
+                hook(run, self.last)
 
 
 class _Rewind:
-    """The way back to the last finite step: a checkpoint every few milliseconds, and the steps since."""
+    """The way back to the last finite step: a recent checkpoint, and the steps since."""
 
     def __init__(self, step: StepFunction) -> None:
         self._step = step
@@ -371,7 +374,7 @@ class _Rewind:
         self._next_step = next_step
 
     def save_when_due(self, now: float) -> None:
-        """Start afresh from here, unless something is not finite already or it was done just now."""
+        """Start afresh from here, unless that was just done or something is NaN already."""
         if now > self._due and not self._not_finite():
             self._save(now)
 
@@ -423,8 +426,8 @@ def _wait(run: Run, interrupt: _Interrupt) -> None:
 class _Interrupt:
     """Ctrl-C waits for the step boundary, so that a step that was taken is a step that is recorded.
 
-    A second Ctrl-C before the boundary, or one inside a callback of the user's, is raised at once. Handlers
-    other than Python's own, and threads other than the main one, are left alone.
+    A second Ctrl-C before the boundary, or one inside a callback of the user's, is raised at once.
+    Handlers other than Python's own, and threads other than the main one, are left alone.
     """
 
     def __init__(self) -> None:
@@ -500,8 +503,7 @@ def _say_how_it_ended(run: Run) -> None:
         _logger.info(f"{run.status.capitalize()} at {run.done:,d} [{share}]: {loss}")
 
 
-def _nan_message(run: Run, culprit: int) -> str:
-    block = run.inference.last_block
+def _nan_message(run: Run, block: Block, culprit: int) -> str:
     terms = dict(zip(["the data term", *run.variables], block.terms[-1], strict=True))
     not_finite = [
         name if name == "the data term" else f"the KL of {name!r}"
@@ -526,47 +528,49 @@ def _distinct(callbacks: list) -> list:
     return list({id(callback): callback for callback in callbacks}.values())
 
 
-def _schedule_end(control: Control) -> str | None:
-    """How a control's schedule would have ended, or None when that is not known."""
+def _ending(control: Control) -> tuple[Schedule, int, float] | None:
+    """A schedule that is in force with its length and end, or None where there is no such thing."""
     schedule = control.schedule
-    if schedule is None or not schedule.steps or schedule.end is None:
+    if schedule is None or control.manual or not schedule.steps or schedule.end is None:
         return None
-    return f"its schedule ends at {schedule.end:g} after {schedule.steps:,} steps"
+    return schedule, schedule.steps, schedule.end
 
 
 def _warn_of_long_schedules(run: Run) -> list[Control]:
-    short = []
+    warned = []
     total = run.first + run.n
     for control in run.controls:
-        end = _schedule_end(control)
-        if end is None or control.manual or run.n == 0 or control.schedule.steps <= total:
+        ending = _ending(control)
+        if ending is None or run.n == 0 or ending[1] <= total:
             continue
-        last = control.schedule(total - 1)
-        if last != control.schedule.end:
-            short.append(control)
+        schedule, steps, end = ending
+        last = schedule(total - 1)
+        if last != end:
+            warned.append(control)
             warnings.warn(
-                f"{control.name} will end at {last:g}: {end}, and the fit has {total:,}.",
+                f"{control.name} will end at {last:g}: its schedule ends at {end:g} after "
+                f"{steps:,} steps, and the fit has {total:,}.",
                 UserWarning,
                 stacklevel=5,
             )
-    return short
+    return warned
 
 
 def _warn_at_the_end(run: Run, warned: list[Control]) -> None:
     for control in run.controls:
-        end = _schedule_end(control)
-        if (
-            end is not None
-            and run.status != "finished"
-            and not control.manual
-            and not any(control is other for other in warned)
-            and control.value != control.schedule.end
-        ):
-            warnings.warn(f"{control.name} ended at {control.value:g}, {end}.", UserWarning, stacklevel=5)
+        ending = _ending(control)
+        cut_short = run.status != "finished" and not any(control is other for other in warned)
+        if ending is not None and cut_short and control.value != ending[2]:
+            warnings.warn(
+                f"{control.name} ended at {control.value:g}, its schedule ends at {ending[2]:g} "
+                f"after {ending[1]:,} steps.",
+                UserWarning,
+                stacklevel=5,
+            )
         if isinstance(control, Beta) and control.value == 0 and run.done:
             warnings.warn(
-                f"{control.name} ended at 0: the KL it weighs had no part in the loss, so that q is a "
-                "maximum-likelihood point there and not a posterior. Raise it and refine.",
+                f"{control.name} ended at 0: the KL it weighs had no part in the loss, so that q is "
+                "a maximum-likelihood point there and not a posterior. Raise it and refine.",
                 UserWarning,
                 stacklevel=5,
             )

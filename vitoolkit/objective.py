@@ -1,8 +1,8 @@
 """The β-ELBO with one β a variable, and its terms.
 
-The loss is ``(-data term + Σ β_v KL_v) / c``. The terms are computed on the very draws the gradient uses and
-come out of the step function beside the loss, so that they cost neither a second pass nor a second
-compilation, and a β that moves needs no new one either.
+The loss is ``(-data term + Σ β_v KL_v) / c``. The terms are computed on the very draws the gradient
+uses and come out of the step function beside the loss, so that they cost neither a second pass nor
+a second compilation, and a β that moves needs no new one either.
 """
 
 from __future__ import annotations
@@ -29,16 +29,18 @@ __all__ = ["BetaKL", "minibatch_constant", "variable_names"]
 
 
 def variable_names(approx: Approximation) -> tuple[str, ...]:
-    """Names of the model's free variables, in the order of the model: the variables that have a KL."""
+    """Names of the model's free variables, those that have a KL, in the order of the model."""
     return tuple(variable.name for variable in approx.model.free_RVs)
 
 
 def minibatch_constant(approx: Approximation) -> pt.TensorVariable:
-    """c = N/b: rows of the data set over rows of the minibatch, the largest over the observed variables.
+    """c = N/b: rows of the data set over rows of the minibatch.
 
-    1 without minibatches, and 1 while ``approx.scale_cost_to_minibatch`` is False. PyMC's own constant
-    multiplies ``N / d`` over *all* dimensions of an observation and is wrong from two dimensions on; this
-    one uses the dimensions that ``total_size`` names.
+    With several observed variables it is the largest of their constants, as in PyMC.
+
+    1 without minibatches, and 1 while ``approx.scale_cost_to_minibatch`` is False. PyMC's own
+    constant multiplies ``N / d`` over *all* dimensions of an observation and is wrong from two
+    dimensions on; this one uses the dimensions that ``total_size`` names.
 
     Returns
     -------
@@ -61,8 +63,9 @@ def minibatch_constant(approx: Approximation) -> pt.TensorVariable:
 def _log_q_by_coordinate(group: Group) -> pt.TensorVariable:
     """log q of each coordinate on the unconstrained scale, shape (draws, coordinates), nats.
 
-    For full rank the k-th column is ``log q(z_k | z_1 ... z_{k-1})``: the scale L is lower triangular, so
-    that given the coordinates before it z_k is Gaussian with standard deviation ``L[k, k]``.
+    For full rank the k-th column is ``log q(z_k | z_1 ... z_{k-1})``: the scale L is lower
+    triangular, so that given the coordinates before it z_k is Gaussian with standard deviation
+    ``L[k, k]``.
     """
     if isinstance(group, MeanFieldGroup):
         scale = group.std
@@ -139,7 +142,9 @@ class BetaKLObjective(ObjectiveFunction):
         steps = kwargs.pop("steps", "auto")
         updates = self.updates(**kwargs)
         seed = self.approx.rng.randint(2**30, dtype=np.int64)
-        return StepFunction(updates.loss, self.terms, updates, controls, seed, compile_kwargs, steps)
+        return StepFunction(
+            updates.loss, self.terms, updates, controls, seed, compile_kwargs, steps
+        )
 
 
 class BetaKL(Operator):
@@ -180,8 +185,8 @@ class BetaKL(Operator):
         Returns
         -------
         list of TensorVariable
-            Scalars: loss in nats divided by c; data term and KL of each variable in nats of the full data set,
-            not multiplied by β and not divided by c.
+            Scalars: loss in nats divided by c; data term and KL of each variable in nats of the
+            full data set, not multiplied by β and not divided by c.
         """
         approx, model = self.approx, self.approx.model
         log_priors = [factor.sum() for factor in model.logp(vars=model.free_RVs, sum=False)]
@@ -209,8 +214,8 @@ class BetaKL(Operator):
     def _log_q(self) -> tuple[dict[str, pt.TensorVariable], pt.TensorVariable]:
         """log q of each variable, and their sum weighted by β.
 
-        The sum is taken over weighted coordinates, not over the variables' own sums: its gradient is then one
-        elementwise pass, however many variables there are.
+        The sum is taken over weighted coordinates, not over the variables' own sums: its gradient
+        is then one elementwise pass, however many variables there are.
         """
         weights = pt.stack(self._weights())
         log_q, total = {}, []

@@ -21,16 +21,16 @@ class Recorder(Callback):
     Parameters
     ----------
     *controls : Control
-        Controls to record and, under an inference of PyMC's own, to advance. The β controls of a vitoolkit
-        inference are found without being named; a learning rate has to be named.
+        Controls to record and, under an inference of PyMC's own, to advance. The β controls of a
+        vitoolkit inference are found without being named; a learning rate has to be named.
     every : int
         Record the steps that are a multiple of `every`.
 
     Attributes
     ----------
     trace : Trace
-        The record of the current fit, or of the last one. ``refine`` goes on with it, a fit of another
-        approximation starts a new one.
+        The record of the current fit, or of the last one. ``refine`` goes on with it, a fit of
+        another approximation starts a new one.
     traces : list of Trace
         All records, in order; the last one is `trace`.
 
@@ -43,9 +43,9 @@ class Recorder(Callback):
 
     Notes
     -----
-    A row holds the control values *its* step used, whatever the order of the callback list. Under a vitoolkit
-    inference a row holds the terms as well, from the very draws of the step; an inference of PyMC's own does
-    not hand them out, and its rows hold the loss and the controls.
+    A row holds the control values *its* step used, whatever the order of the callback list. Under a
+    vitoolkit inference a row holds the terms as well, from the very draws of the step; an inference
+    of PyMC's own does not hand them out, and its rows hold the loss and the controls.
 
     Examples
     --------
@@ -80,7 +80,7 @@ class Recorder(Callback):
     # --- a vitoolkit inference ------------------------------------------------------------------
 
     def on_fit_start(self, run: Run) -> None:
-        """Open a new trace, or go on with the present one when its approximation is trained further."""
+        """Open a new trace, or go on with the one of the same approximation."""
         self._open(run.approx, run.variables, run.controls, {"inference": repr(run.inference)})
         self._watch(run)
 

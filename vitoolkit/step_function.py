@@ -1,8 +1,9 @@
-"""Optimization steps as a compiled function: control values in, losses and terms out, one step a call or many.
+"""Optimization steps as a compiled function: control values in, losses and terms out.
 
-Most of the time of a small step is not arithmetic but the call itself: what crosses into compiled code, the
-random generators above all, costs microseconds apiece. A fused function takes many steps in one call, with
-parameters, optimizer state and random generators as the recurrent state of a scan.
+Most of the time of a small step is not arithmetic but the call itself: what crosses into compiled
+code, the random generators above all, costs microseconds apiece. A fused function takes many steps
+in one call, with parameters, optimizer state and random generators as the recurrent state of a
+scan.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
+from pymc.model import Model
 from pymc.pytensorf import collect_default_updates, compile, reseed_rngs
 from pytensor.compile.mode import Mode, get_mode
 from pytensor.graph.replace import graph_replace
@@ -23,7 +25,8 @@ from vitoolkit.controls import Control
 
 __all__ = ["StepFunction"]
 
-#: A call of a fused function should take about this long, so that a person's request is soon in force.
+# : A call of a fused function should take about this long, so that a person's request is soon in
+# force.
 CALL_SECONDS = 0.003
 MOST_STEPS = 1_000
 
@@ -31,8 +34,8 @@ MOST_STEPS = 1_000
 class StepFunction:
     """Compiled optimization steps.
 
-    The values of all controls are handed in as one array that stands, in the graph, in the place of their
-    shared variables, and losses and terms come out as another.
+    The values of all controls are handed in as one array that stands, in the graph, in the place of
+    their shared variables, and losses and terms come out as another.
 
     Parameters
     ----------
@@ -50,7 +53,8 @@ class StepFunction:
     compile_kwargs : mapping
         Passed to ``pymc.pytensorf.compile``.
     steps : int or "auto"
-        Steps in one call. "auto" fuses with Numba, and then chooses by the clock; elsewhere it is 1.
+        Steps in one call. "auto" fuses with Numba, and then chooses by the clock; elsewhere it is
+        1.
 
     Attributes
     ----------
@@ -131,7 +135,9 @@ class StepFunction:
         """Learn from the time a call took how many steps the next should take."""
         if self.auto and self.fused and seconds > 0:
             wanted = CALL_SECONDS * steps / seconds
-            self.capacity = int(min(max(wanted, 1, self.capacity // 2), 2 * self.capacity, MOST_STEPS))
+            self.capacity = int(
+                min(max(wanted, 1, self.capacity // 2), 2 * self.capacity, MOST_STEPS)
+            )
 
     def __repr__(self) -> str:
         many = f"up to {self.capacity} steps a call" if self.fused else "one step a call"
@@ -151,26 +157,36 @@ class StepFunction:
                 nodes[i] = variable.type.filter_variable(nodes[i].astype(variable.dtype))
             return nodes
 
-        inner = Mode(
-            linker=mode.linker,
-            optimizer=mode.provided_optimizer.including(
-                "random_make_inplace", "local_check_parameter_to_ninf_switch"
-            ),
-        )
         results = pytensor.scan(
             one_step,
             sequences=[values],
             outputs_info=[*state, *rngs, None],
-            mode=inner,
+            **_inner_mode(mode),
             return_updates=False,
         )
         last = [result[-1] for result in results[:n_state]]
         last += results[n_state : n_state + len(rngs)]
-        return compile([], results[-1], updates=dict(zip([*state, *rngs], last)), mode=mode, **kwargs)
+        return compile(
+            [], results[-1], updates=dict(zip([*state, *rngs], last)), mode=mode, **kwargs
+        )
 
     def _with_controls(self, nodes, row):
         stand_ins = {c.shared: row[i].astype(c.shared.dtype) for i, c in enumerate(self.controls)}
         return graph_replace(nodes, stand_ins, strict=False)
+
+
+def _inner_mode(mode: Mode) -> dict[str, Mode]:
+    """Make a scan treat a parameter out of its support as PyMC does: -inf, not an exception.
+
+    PyTensor 3 hands the rewrites of the whole function down to the scan by itself.
+    """
+    if int(pytensor.__version__.split(".")[0]) >= 3:
+        return {}
+    model = Model.get_context(error_if_none=False)
+    check = model is None or model.check_bounds
+    rewrite = "local_check_parameter_to_ninf_switch" if check else "local_remove_check_parameter"
+    optimizer = mode.provided_optimizer.including("random_make_inplace", rewrite)
+    return {"mode": Mode(linker=mode.linker, optimizer=optimizer)}
 
 
 def _linker_name(mode: Mode) -> str:

@@ -1,8 +1,9 @@
 """Which step is this? One counter for each approximation, over all its fits.
 
-PyMC numbers the steps of every ``fit`` and ``refine`` call on its own, and ``refine`` repeats the last
-number of the call before it. A :class:`StepCounter` turns what PyMC tells a callback into one step index
-that counts from 0 over the whole life of an approximation, the same for every callback that asks.
+PyMC numbers the steps of every ``fit`` and ``refine`` call on its own, and ``refine`` repeats the
+last number of the call before it. A :class:`StepCounter` turns what PyMC tells a callback into one
+step index that counts from 0 over the whole life of an approximation, the same for every callback
+that asks.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class StepCounter:
 
     @property
     def inference(self):
+        """The vitoolkit inference that trains the approximation, weakly held, or None."""
         return None if self._inference is None else self._inference()
 
     @inference.setter
@@ -50,7 +52,7 @@ class StepCounter:
         self._inference = weakref.ref(inference)
 
     def tick(self, losses: np.ndarray | None, i: int) -> int:
-        """Index of the step a PyMC callback was just told about; asking again in that step changes nothing.
+        """Index of the step a PyMC callback was just told about; asking again changes nothing.
 
         Parameters
         ----------
@@ -84,7 +86,7 @@ _COUNTERS: weakref.WeakKeyDictionary[Any, StepCounter] = weakref.WeakKeyDictiona
 
 
 def counter_of(approx) -> StepCounter:
-    """The step counter of an approximation, made at the first call and held as long as the approximation."""
+    """The step counter of an approximation, which lives as long as the approximation."""
     counter = _COUNTERS.get(approx)
     if counter is None:
         counter = _COUNTERS[approx] = StepCounter()
@@ -94,8 +96,8 @@ def counter_of(approx) -> StepCounter:
 def pymc_loop(thread: int) -> FrameType | None:
     """The frame of PyMC's own training loop that a thread is running, or None.
 
-    PyMC tells a callback neither how many steps were asked for nor that a fit has ended. Both can be
-    read from the loop's frame: its local ``n``, and that there is a frame at all.
+    PyMC tells a callback neither how many steps were asked for nor that a fit has ended. Both can
+    be read from the loop's frame: its local ``n``, and that there is a frame at all.
 
     Parameters
     ----------

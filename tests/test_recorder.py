@@ -1,0 +1,87 @@
+import numpy as np
+import pymc as pm
+import pytest
+
+import vitoolkit as vt
+
+
+def test_one_row_a_step_with_terms_and_controls(gaussians, fast):
+    recorder = vt.Recorder()
+    inference = vt.ADVI(beta={"z": 2.0}, random_seed=1)
+    inference.fit(20, callbacks=[recorder], **fast)
+    trace = recorder.trace
+    assert (trace.variables, trace.controls) == (("z", "w"), ("beta[z]",))
+    np.testing.assert_array_equal(trace.step, np.arange(20))
+    np.testing.assert_array_equal(trace.loss, inference.hist)
+    assert (np.diff(trace.time) >= 0).all() and trace.time[0] >= 0
+    assert trace.attrs["status"] == "finished"
+
+
+def test_every_keeps_the_multiples(gaussians, fast):
+    dense, sparse = vt.Recorder(), vt.Recorder(every=3)
+    vt.ADVI(random_seed=1).fit(10, callbacks=[dense, sparse], **fast)
+    np.testing.assert_array_equal(sparse.trace.step, [0, 3, 6, 9])
+    np.testing.assert_array_equal(sparse.trace.loss, dense.trace.loss[::3])
+
+
+@pytest.mark.parametrize(("every", "error"), [(0, ValueError), (1.5, TypeError), (True, TypeError)])
+def test_bad_every(every, error):
+    with pytest.raises(error, match="every must be"):
+        vt.Recorder(every=every)
+
+
+def test_listed_twice_records_once(gaussians, fast):
+    recorder = vt.Recorder()
+    vt.ADVI().fit(5, callbacks=[recorder, recorder], **fast)
+    assert len(recorder.trace) == 5
+
+
+def test_wrapped_in_a_plain_function_it_records_the_same(gaussians, fast):
+    plain, wrapped = vt.Recorder(), vt.Recorder()
+    inference = vt.ADVI(random_seed=1)
+    inference.fit(5, callbacks=[plain, lambda *a: wrapped(*a)], **fast)
+    np.testing.assert_array_equal(wrapped.trace.values(), plain.trace.values())
+
+
+def test_refine_goes_on_and_a_fit_of_another_approximation_starts_anew(gaussians, fast):
+    recorder = vt.Recorder()
+    first = vt.ADVI(random_seed=1)
+    first.fit(5, callbacks=[recorder], **fast)
+    first.refine(3, progressbar=False)
+    assert len(recorder.trace) == 8
+    vt.ADVI(random_seed=1).fit(4, callbacks=[recorder], **fast)
+    assert [len(trace) for trace in recorder.traces] == [8, 4]
+    assert recorder.trace is recorder.traces[-1]
+
+
+@pytest.mark.parametrize("method", ["advi", "fullrank_advi", "svgd"])
+def test_under_an_inference_of_pymc_it_keeps_losses_and_controls(gaussians, fast, method):
+    rate = vt.LearningRate(schedule=vt.schedules.linear(1e-2, 1e-3, steps=5))
+    recorder = vt.Recorder(rate)
+    approx = pm.fit(
+        5,
+        method=method,
+        callbacks=[recorder],
+        obj_optimizer=pm.adam(learning_rate=rate.shared),
+        random_seed=1,
+        **fast,
+    )
+    trace = recorder.trace
+    np.testing.assert_array_equal(trace.step, np.arange(5))
+    np.testing.assert_allclose(
+        trace.control["learning_rate"], [1e-2, 8.2e-3, 6.4e-3, 4.6e-3, 2.8e-3], rtol=1e-12
+    )
+    if method == "svgd":
+        assert np.isnan(trace.loss).all()
+    else:
+        np.testing.assert_array_equal(trace.loss, approx.hist)
+
+
+def test_two_controls_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="two controls are named 'beta'"):
+        vt.Recorder(vt.Beta(), vt.Beta())
+
+
+def test_something_else_than_a_control_is_refused():
+    with pytest.raises(TypeError, match="expected a vitoolkit Control, received 0.5"):
+        vt.Recorder(0.5)
