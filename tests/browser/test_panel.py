@@ -158,7 +158,7 @@ def test_interrupt_keeps_the_fit(notebook):
 
 
 def test_a_finished_run_needs_no_kernel(notebook):
-    page = notebook(MODEL, fit(1500))
+    page = notebook(MODEL, fit(1500), "dashboard")
     page.run(0)
     page.run(1)
     page.page.wait_for_selector(".jp-OutputArea img[src^='data:image/svg']")
@@ -168,6 +168,10 @@ def test_a_finished_run_needs_no_kernel(notebook):
     assert "application/vnd.jupyter.widget-view+json" not in html[0]
     assert "KL of w, nats" in html[0]["text/html"]
     assert "finished after 1,500 steps" in html[0]["text/html"]
+    page.run(2)  # the live charts again
+    page.wait_for_panel("finished")
+    page.page.wait_for_selector(".vitoolkit-figure[data-empty='false']")
+    assert page.loss_points()[1] == 1499
     no_errors(page)
 
 

@@ -232,7 +232,7 @@ class ControlRow:
 
 
 def _rounded(value: float) -> float:
-    return float(f"{value:.5g}")
+    return float(f"{value:.4g}")
 
 
 def _number(value: float) -> str:

@@ -166,7 +166,7 @@ function legend(head, lines, toggled) {
 }
 
 // ---- ranges: follow the data without jitter ------------------------------------------------------
-// A range grows as soon as the data leave it and shrinks only when they fill less than half of it.
+// A range grows as soon as the data leave it and shrinks only when they fill too little of it.
 function span(columns, step, from, to) {
   let low = Infinity, high = -Infinity;
   for (const column of columns) {
@@ -187,7 +187,7 @@ function settle(range, found, log) {
   let [start, end] = log ? [range.start, range.end].map((v) => Math.log10(Math.max(v, 1e-300))) : [range.start, range.end];
   const size = Math.max(high - low, log ? 0.5 : Math.abs(high) * 0.02, 1e-9);
   const inside = low >= start && high <= end, used = size / (end - start);
-  if (inside && used > 0.5) return;
+  if (inside && used > 0.6) return;
   const pad = 0.12 * size, middle = (low + high) / 2;
   start = Math.min(low, middle - size / 2) - pad;
   end = Math.max(high, middle + size / 2) + pad;
@@ -377,19 +377,30 @@ export default () => {
     });
   }
 
-  // Tells Python not to move a slider that a person holds, nor a number being edited.
+  // Tells Python which control a person has in hand: a slider held down, a number being edited.
   function watchHands(model, el) {
-    const panel = el.closest(".vitoolkit-panel");
-    if (!panel) return () => {};
-    const controls = panel.querySelector(".vitoolkit-controls");
-    let held = false;
-    const tell = (value) => { if (value !== held) { held = value; model.send({ kind: "held", value }); } };
-    const down = (event) => controls?.contains(event.target) && event.target.closest(".widget-slider, .jupyter-widget-slider, input") && tell(true);
-    const editing = () => controls?.contains(document.activeElement) && document.activeElement.matches("input");
-    const up = () => setTimeout(() => tell(Boolean(editing())), 0);
-    const events = [["pointerdown", down], ["pointerup", up], ["pointercancel", up], ["focusin", up], ["focusout", up]];
-    for (const [name, f] of events) document.addEventListener(name, f, true);
-    return () => events.forEach(([name, f]) => document.removeEventListener(name, f, true));
+    const controls = el.closest(".vitoolkit-panel")?.querySelector(".vitoolkit-controls");
+    if (!controls) return () => {};
+    let held = "";
+    const tell = (name) => { if (name !== held) { held = name; model.send({ kind: "held", name }); } };
+    const nameOf = (target) => {
+      for (const row of controls.children) {
+        if (row.contains(target)) return row.querySelector(".vitoolkit-name")?.textContent ?? "";
+      }
+      return "";
+    };
+    const number = (target) => target.matches?.("input[type=number]");
+    const hands = {
+      pointerdown: ({ target }) => { if (target.closest?.(".noUi-target")) tell(nameOf(target)); },
+      pointerup: ({ target }) => { if (!number(target)) tell(""); },
+      pointercancel: () => tell(""),
+      focusin: ({ target }) => { if (number(target)) tell(nameOf(target)); },
+      input: ({ target }) => { if (number(target)) tell(nameOf(target)); },
+      change: ({ target }) => { if (number(target)) tell(""); },
+      focusout: ({ target }) => { if (number(target)) tell(""); },
+    };
+    for (const [name, f] of Object.entries(hands)) document.addEventListener(name, f, true);
+    return () => { for (const [name, f] of Object.entries(hands)) document.removeEventListener(name, f, true); };
   }
 
   return {

@@ -194,7 +194,7 @@ class LiveFigure(anywidget.AnyWidget):
         self.sent = 0
         self.drawn = 0
         self.drawing_ms = 0.0
-        self._held_since = -math.inf
+        self._held = ("", -math.inf)
         super().__init__(
             _document=_document(scales),
             _legend={
@@ -223,16 +223,17 @@ class LiveFigure(anywidget.AnyWidget):
         return self.sent - self.drawn
 
     @property
-    def held(self) -> bool:
-        """Whether a person holds a slider or edits a number; a closed page does not for long."""
-        return time.monotonic() - self._held_since < 60
+    def held(self) -> str:
+        """Name of the control that a person has in hand, or ""; a page that is gone lets go."""
+        name, since = self._held
+        return name if time.monotonic() - since < 60 else ""
 
     def _on_page(self, widget: Any, content: Any, buffers: Any) -> None:
         if content.get("kind") == "drawn":
             self.drawn = max(self.drawn, int(content["number"]))
             self.drawing_ms = float(content["ms"])
         elif content.get("kind") == "held":
-            self._held_since = time.monotonic() if content["value"] else -math.inf
+            self._held = (str(content["name"]), time.monotonic())
 
 
 def _document(scales: Mapping[str, str]) -> str:
@@ -310,7 +311,7 @@ def _source(name: str, *columns: str) -> ColumnDataSource:
     return ColumnDataSource({column: [] for column in columns}, name=f"{name}_data")
 
 
-def frame_of(view: Any, variables: Sequence[str], *, end: float, smooth: int = 12) -> Frame:
+def frame_of(view: Any, variables: Sequence[str], *, end: float) -> Frame:
     """Draw a frame from a trace's decimated view.
 
     Parameters
@@ -321,8 +322,6 @@ def frame_of(view: Any, variables: Sequence[str], *, end: float, smooth: int = 1
         The variables to show.
     end : float
         Right end of the step axis.
-    smooth : int
-        Points that the running means span.
 
     Returns
     -------
@@ -330,7 +329,7 @@ def frame_of(view: Any, variables: Sequence[str], *, end: float, smooth: int = 1
     """
     view.update()
     trace, n = view.trace, len(view.step)
-    running = view.running(smooth) if n else view.mean
+    running = smoothed(view)
     empty = np.empty((0, n))
     return Frame(
         step=view.step,
@@ -342,6 +341,11 @@ def frame_of(view: Any, variables: Sequence[str], *, end: float, smooth: int = 1
         marks=marks_of(trace.events, reach=max(float(end), 1.0)),
         end=end,
     )
+
+
+def smoothed(view: Any) -> Mapping[str, NDArray[np.float64]]:
+    """Compute running means over 8 points of the view, and 20 rows at least."""
+    return view.running(max(20, 8 * view.width))
 
 
 def marks_of(events: Sequence[Any], *, reach: float, most: int = 100) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ from vitoolkit.dashboard.live_figure import (
     control_styles,
     frame_of,
     points_for,
+    smoothed,
     variable_styles,
 )
 from vitoolkit.dashboard.static_picture import summary_html
@@ -74,7 +75,9 @@ class Dashboard(Callback):
 
     Notes
     -----
-    A display that fails warns once and switches itself off; the fit goes on.
+    A display that fails warns once and switches itself off; the fit goes on. At the end of a fit a
+    picture and a table take the panel's place, so that the saved notebook shows the run without a
+    kernel. ``dashboard`` in a cell of its own brings the live charts back, to zoom and to read.
 
     Examples
     --------
@@ -202,8 +205,9 @@ class Dashboard(Callback):
         self._next = math.inf if self._panel is None else now + 0.02
         if self._panel is None or self._events is None:
             return
-        self._events.poll()
-        if not self._off:
+        if not self._safely(self._events.poll):
+            self._next = math.inf
+        elif not self._off:
             self._safely(self._panel.refresh)
 
     def _finish(self) -> None:
@@ -214,9 +218,10 @@ class Dashboard(Callback):
             if self._events is not None:
                 self._events.stop()
 
-    def _safely(self, act: AnyCallable[[], None]) -> None:
+    def _safely(self, act: AnyCallable[[], Any]) -> bool:
         try:
             act()
+            return True
         except StopIteration:
             raise
         except Exception as error:
@@ -228,6 +233,7 @@ class Dashboard(Callback):
                 RuntimeWarning,
                 stacklevel=4,
             )
+            return False
 
     def __repr__(self) -> str:
         return f"<Dashboard of {self.trace!r}>"
@@ -314,7 +320,7 @@ class _Panel:
         for _ in self.rows:
             row = self.rows[self._turn % len(self.rows)]
             self._turn += 1
-            moved += row.follow(held=self.figure.held)
+            moved += row.follow(held=self.figure.held == row.control.name)
             if moved == ROWS_A_REFRESH:
                 break
         took = time.perf_counter() - now
@@ -367,7 +373,7 @@ class _Panel:
             if fit.error is not None and not isinstance(fit.error, KeyboardInterrupt):
                 status["message"] = f"{type(fit.error).__name__}: {fit.error}".partition("\n")[0]
         if len(self.view):
-            recent = self.view.running(12)
+            recent = smoothed(self.view)
             status["loss"] = _finite(recent["loss"][-1])
             if self.trace.has_terms:
                 status["elbo"] = _finite(recent["elbo"][-1])
