@@ -1,4 +1,4 @@
-"""Add up the tests in a JUnit file of pytest and the outcomes of other checks."""
+"""Add up the outcomes of checks and the tests in the JUnit files of pytest."""
 
 import os
 import sys
@@ -6,34 +6,40 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 
-def main(report: str, *outcomes: str) -> int:
+def main(folder: str, *outcomes: str) -> int:
     """Print "N passed, N failed" and return the exit status.
 
     Parameters
     ----------
-    report : str
-        JUnit file of pytest. One that is not there counts as a failure.
+    folder : str
+        Where pytest left ``junit-doctests.xml`` and ``junit-tests.xml``. One that is not there,
+        or has no test in it, counts as a failure.
     *outcomes : str
-        "passed" or "failed" of every check, the last of which is pytest as a whole.
+        "passed" or "failed" of every check; those of the doctests and of the tests come last.
     """
-    *checks, pytest = outcomes
+    *checks, doctests, tests = outcomes
     passed, failed = checks.count("passed"), checks.count("failed")
-    cases = ElementTree.parse(report).findall(".//testcase") if Path(report).exists() else []
-    skips_fail = os.environ.get("VITOOLKIT_REQUIRE_BROWSER") == "1"
-    tests_failed = 0
-    for case in cases:
-        if case.find("failure") is not None or case.find("error") is not None:
-            tests_failed += 1
-        elif case.find("skipped") is None:
-            passed += 1
-        elif skips_fail:
-            print(f"skipped, which is a failure here: {case.get('classname')}.{case.get('name')}")
-            tests_failed += 1
-    if not tests_failed and (pytest == "failed" or not cases):
-        tests_failed = 1  # it broke before or beside its tests
-    failed += tests_failed
+    for name, outcome in (("doctests", doctests), ("tests", tests)):
+        good, bad = _count(Path(folder, f"junit-{name}.xml"))
+        if not bad and (outcome == "failed" or not good):
+            bad = 1  # it broke beside its tests
+        passed, failed = passed + good, failed + bad
     print(f"\n{passed} passed, {failed} failed")
     return int(failed > 0)
+
+
+def _count(report: Path) -> tuple[int, int]:
+    """Tests in a report that passed and failed; a skip fails where the browser is required."""
+    good = bad = 0
+    for case in ElementTree.parse(report).iter("testcase") if report.exists() else ():
+        if case.find("failure") is not None or case.find("error") is not None:
+            bad += 1
+        elif case.find("skipped") is None:
+            good += 1
+        elif os.environ.get("VITOOLKIT_REQUIRE_BROWSER") == "1":
+            print(f"skipped, a failure here: {case.get('classname')}.{case.get('name')}")
+            bad += 1
+    return good, bad
 
 
 if __name__ == "__main__":

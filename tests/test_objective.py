@@ -2,7 +2,7 @@ import numpy as np
 import pymc as pm
 import pytensor
 import pytest
-from conftest import BATCH, ROWS, regression, two_gaussians
+from models import BATCH, ROWS, regression, two_gaussians
 from scipy import stats
 
 import vitoolkit as vt
