@@ -55,7 +55,8 @@ class Block:
     loss : numpy.ndarray
         Loss of each step, shape (K,), nats divided by c.
     terms : numpy.ndarray
-        Data term and KL contribution of each variable, shape (K, 1 + variables), nats.
+        Data term, KL contribution of each variable and the parts of these contributions, shape
+        (K, 1 + variables + parts), nats.
     control : numpy.ndarray
         The value of each control that the step used, shape (K, controls).
     time : numpy.ndarray
@@ -159,6 +160,11 @@ class Run:
 
     approx = property(lambda self: self.inference.approx)
     variables = property(lambda self: self.inference.variables)
+
+    @property
+    def term_count(self) -> int:
+        """Columns of a block's terms: data term, KL contributions, their parts."""
+        return 1 + len(self.variables) + sum(part.size for part in self.inference.parts)
 
     @property
     def done(self) -> int:
@@ -326,7 +332,7 @@ class _Rows:
 
     def _allocate(self, capacity: int) -> None:
         self._loss, self._time = np.empty(capacity), np.empty(capacity)
-        self._terms = np.empty((capacity, 1 + len(self.run.variables)))
+        self._terms = np.empty((capacity, self.run.term_count))
         self._control = np.empty((capacity, len(self.run.controls)))
 
     def next(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -504,7 +510,8 @@ def _say_how_it_ended(run: Run) -> None:
 
 
 def _nan_message(run: Run, block: Block, culprit: int) -> str:
-    terms = dict(zip(["the data term", *run.variables], block.terms[-1], strict=True))
+    names = ["the data term", *run.variables]
+    terms = dict(zip(names, block.terms[-1, : len(names)], strict=True))
     not_finite = [
         name if name == "the data term" else f"the KL of {name!r}"
         for name, term in terms.items()
