@@ -4,7 +4,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 from vitoolkit import schedules
-from vitoolkit.controls import Beta, Control, LearningRate
+from vitoolkit.controls import Beta, Control, LearningRate, Switch
 from vitoolkit.events import Event
 from vitoolkit.fit import Fit, fit
 from vitoolkit.inference import ADVI, FullRankADVI, KLqp
@@ -21,6 +21,7 @@ __all__ = [
     "Control",
     "Beta",
     "LearningRate",
+    "Switch",
     "schedules",
     # inference
     "KLqp",

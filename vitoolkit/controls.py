@@ -22,7 +22,7 @@ from vitoolkit.events import Event
 from vitoolkit.schedules import Schedule, as_schedule
 from vitoolkit.steps import counter_of, pymc_loop
 
-__all__ = ["Beta", "Control", "LearningRate", "distinct_controls"]
+__all__ = ["Beta", "Control", "LearningRate", "Switch", "distinct_controls"]
 
 
 class _Request(NamedTuple):
@@ -78,6 +78,8 @@ class Control:
     <Control 'temperature' = 2, manual, bounds [0.1, 10]>
     """
 
+    _dtype_kinds, _dtype_names = "f", "floats"
+
     def __init__(
         self,
         value: float | None = None,
@@ -106,9 +108,9 @@ class Control:
             raise TypeError(f"control {name!r} needs a value, a schedule or a shared variable")
         if shared is None:
             shared = pytensor.shared(np.asarray(start, dtype=pytensor.config.floatX), name=name)
-        elif shared.ndim != 0 or not shared.dtype.startswith("float"):
+        elif shared.ndim != 0 or np.dtype(shared.dtype).kind not in self._dtype_kinds:
             raise TypeError(
-                f"control {name!r} needs a scalar float shared variable, "
+                f"control {name!r} needs a scalar shared variable of {self._dtype_names}, "
                 f"received {shared!r} with {shared.ndim} dimensions and dtype {shared.dtype}"
             )
         self.shared = shared
@@ -138,6 +140,12 @@ class Control:
         """A value that was asked for and waits for the next step boundary, or None."""
         request = self._request
         return None if request is None or request.written else request.value
+
+    @property
+    def requested(self) -> float:
+        """The value asked for last, in force or not."""
+        pending = self.pending
+        return self._value if pending is None else pending
 
     @property
     def manual(self) -> bool:
@@ -189,9 +197,9 @@ class Control:
             start = self._rounded(self._scheduled(0))
             if self._value != start:
                 warnings.warn(
-                    f"step 0 of this fit used {self.name} = {self._value:g}, left over from an earlier "
-                    f"fit; its schedule says {start:g}. PyMC's own inferences do not tell a callback "
-                    f"that a fit starts: call {self.name}.reset() before pm.fit, or use an "
+                    f"step 0 of this fit used {self.name} = {self._value:g}, left over from an "
+                    f"earlier fit; its schedule says {start:g}. PyMC's own inferences do not tell "
+                    f"a callback that a fit starts: call {self.name}.reset() before pm.fit, or use an "
                     "inference of vitoolkit.",
                     RuntimeWarning,
                     stacklevel=2,
@@ -454,6 +462,65 @@ class LearningRate(Control):
         super().__init__(
             value, bounds=bounds, schedule=schedule, name=name, scale="log", shared=shared
         )
+
+
+class Switch(Control):
+    """Something that is on or off, in a shared variable of integers.
+
+    Parameters
+    ----------
+    shared : TensorSharedVariable
+        A scalar integer shared variable that is 0 or 1.
+    name : str
+        Name of the control.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When the shared variable is not of integers, or a value is neither on nor off.
+
+    Notes
+    -----
+    A write past the control is taken over as if it had been asked for, because the attribute of
+    PyMC that a switch stands for (``approx.scale_cost_to_minibatch``) is public there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pytensor
+    >>> from vitoolkit import Switch
+    >>> switch = Switch(pytensor.shared(np.int8(1)), name="scale_cost_to_minibatch")
+    >>> switch.set(False)
+    >>> switch
+    <Switch 'scale_cost_to_minibatch' is off>
+    """
+
+    _dtype_kinds, _dtype_names = "biu", "integers"
+
+    def __init__(self, shared: Any, *, name: str) -> None:
+        super().__init__(bounds=(0.0, 1.0), name=name, shared=shared)
+
+    def __repr__(self) -> str:
+        waits = "" if self.pending is None else f", {_on_off(self.pending)} from the next step"
+        return f"<Switch {self.name!r} is {_on_off(self.value)}{waits}>"
+
+    def _checked(self, value: Any) -> float:
+        if isinstance(value, bool | np.bool_):
+            return float(value)
+        number = super()._checked(value)
+        if number not in (0.0, 1.0):
+            raise ValueError(f"{self.name} must be True or False, received {value!r}")
+        return number
+
+    def _check_foreign_write(self) -> None:
+        found = float(self._storage[0])
+        self._written = self._storage[0]
+        if found != self._value and self._request is None:
+            self._request = _Request("set", found, "code", self._value, written=False)
+
+
+def _on_off(value: float) -> str:
+    return "on" if value else "off"
 
 
 def distinct_controls(controls: Iterable[Control]) -> tuple[Control, ...]:

@@ -6,18 +6,28 @@ PyMC's own to the last digits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import pymc.pytensorf
 from pymc.variational.approximations import FullRank, MeanField
 from pymc.variational.inference import Inference, State
+from pymc.variational.minibatch_rv import MinibatchRandomVariable
 from pymc.variational.opvi import Approximation
+from pymc.variational.updates import adagrad_window
+from pytensor.tensor import TensorVariable
 
-from vitoolkit.controls import Beta, Control, distinct_controls
+from vitoolkit.controls import Beta, Control, Switch, distinct_controls
 from vitoolkit.loop import Block, Run, execute
-from vitoolkit.objective import BetaKL, variable_names
+from vitoolkit.objective import (
+    BetaKL,
+    constant_value,
+    latents_of,
+    observed_minibatches,
+    rows_factor,
+)
 from vitoolkit.parts import Part
 from vitoolkit.step_function import StepFunction
 from vitoolkit.steps import counter_of
@@ -37,6 +47,17 @@ class KLqp(Inference):
     beta : float, Control, schedule or mapping of str to one of these
         β of every variable, or of the variables named; those not named keep β = 1. A number becomes
         a :class:`~vitoolkit.controls.Beta`, so that it can be changed during the fit as well.
+    total_size : mapping of str to int or TensorVariable
+        Rows of the data set for each *local* latent, one row of which belongs to a row of the
+        minibatch. Its KL is multiplied by N / rows, so that the loss is the AEVB objective of
+        Kingma & Welling (2014, eq. 8), which PyMC cannot state. May be symbolic or shared.
+    kl_by : mapping of str to str
+        Variables whose KL is recorded in parts as well: "coordinate" for each coordinate, or one of
+        the variable's dims, over all others of which is summed.
+    closed_form : collection of str
+        Variables whose KL is computed in closed form instead of from the draws: the same optimum,
+        less noise. Their prior is Normal (its parameters may depend on other variables) and their
+        group is mean-field.
     random_seed : int, optional
         Seed of an approximation of several groups, which PyMC gives none.
     steps_per_execution : int or "auto"
@@ -82,13 +103,14 @@ class KLqp(Inference):
     <KLqp MeanField{MeanFieldGroup[2]}: loss = -data term + beta[z] * KL(z) + KL(w), 0 steps taken>
     """
 
-    parts: tuple[Part, ...] = ()
-
     def __init__(
         self,
         approx: Approximation,
         *,
         beta: BetaLike | Mapping[str, BetaLike] = 1.0,
+        total_size: Mapping[str, Any] | None = None,
+        kl_by: Mapping[str, str] | None = None,
+        closed_form: Sequence[str] = (),
         random_seed: int | None = None,
         steps_per_execution: int | str = "auto",
     ) -> None:
@@ -99,10 +121,30 @@ class KLqp(Inference):
         if getattr(approx, "rng", None) is None:
             approx.rng = np.random.RandomState(random_seed)
         self.steps_per_execution = _steps_per_execution(steps_per_execution)
-        self.beta = _controls_by_variable(approx, beta)
-        self.controls = distinct_controls(self.beta.values())
-        super().__init__(BetaKL, approx, None, beta=self.beta)
+        variables = tuple(latent.name for latent in latents_of(approx))
+        self.beta = _controls_by_variable(approx, beta, variables)
+        self.total_size = _total_sizes(approx, total_size or {}, variables)
+        for option, names in (("kl_by", kl_by or {}), ("closed_form", closed_form)):
+            _known(approx, option, names, variables)
+        #: The switch of ``scale_cost_to_minibatch``, None without minibatches.
+        self.scale_cost = (
+            Switch(approx._scale_cost_to_minibatch, name="scale_cost_to_minibatch")
+            if observed_minibatches(approx)
+            else None
+        )
+        switches = () if self.scale_cost is None else (self.scale_cost,)
+        self.controls = distinct_controls([*self.beta.values(), *switches])
+        super().__init__(
+            BetaKL,
+            approx,
+            None,
+            beta=self.beta,
+            total_size=self.total_size,
+            kl_by=kl_by,
+            closed_form=closed_form,
+        )
         self.run: Run | None = None
+        self._optimizer: str | None = None
         self.step_function: StepFunction | None = None
         self.last_block: Block | None = None
         self.hist: np.ndarray
@@ -112,6 +154,26 @@ class KLqp(Inference):
     def variables(self) -> tuple[str, ...]:
         """Names of the free variables, in the order of the KL terms."""
         return self.objective.op.variables
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The KL contributions that are recorded in parts, as asked for by ``kl_by``."""
+        return self.objective.op.parts
+
+    @property
+    def scaling(self) -> dict[str, Any]:
+        """What multiplies which term: c, and N / rows of each local latent; None when symbolic."""
+        factors = {
+            latent.name: constant_value(rows_factor(latent, self.total_size[latent.name]))
+            for latent in self.objective.op.latents
+            if latent.name in self.total_size
+        }
+        c = [constant_value(node) for node in observed_minibatches(self.approx).values()]
+        numbers = [number for number in c if number is not None]
+        return {
+            "c": max([1.0, *numbers]) if len(numbers) == len(c) else None,
+            "total_size": factors,
+        }
 
     @property
     def steps_taken(self) -> int:
@@ -126,6 +188,61 @@ class KLqp(Inference):
         else:
             data, *kl = self.last_block.terms[-1, : 1 + len(self.variables)].tolist()
         return {"data": data, "kl": dict(zip(self.variables, kl, strict=True))}
+
+    def set_scale_cost(
+        self, on: bool, *, learning_rate: Control | None = None, source: str = "code"
+    ) -> None:
+        """Flip ``scale_cost_to_minibatch``, and let a learning rate make up for it.
+
+        Switching it off multiplies loss and gradient by c = N/b. An optimizer whose steps are
+        proportional to the gradient then needs a learning rate c times smaller.
+
+        Parameters
+        ----------
+        on : bool
+            Whether loss and gradient are divided by c, from the next step on.
+        learning_rate : Control, optional
+            The learning rate to multiply or divide by c, so that steps keep their length.
+        source : str
+            Who asks; it is written into the event.
+
+        Raises
+        ------
+        ValueError
+            Without minibatches; with a learning rate of an optimizer that is scale-free or unknown,
+            or when c is known only symbolically; when the new rate is out of its bounds.
+
+        Notes
+        -----
+        Adam and its kin divide the gradient by its own size: c cancels, and a compensation would
+        change the steps instead of keeping them (Kingma & Ba 2015, ICLR, section 2.1).
+        """
+        if self.scale_cost is None:
+            raise ValueError(
+                "scale_cost_to_minibatch has nothing to scale: no observed variable has a "
+                "total_size, so that c is 1"
+            )
+        if learning_rate is None:
+            self.scale_cost.set(on, source=source)
+            return
+        c = self.scaling["c"]
+        if self._optimizer not in _PROPORTIONAL:
+            raise ValueError(
+                f"the learning rate of {self._optimizer or 'an unknown optimizer'} is not "
+                f"compensated: only the steps of {', '.join(_PROPORTIONAL)} are proportional to "
+                "the gradient; Adam and its kin divide by the gradient's size, and c cancels"
+            )
+        if c is None:
+            raise ValueError("c is symbolic here: set the learning rate yourself")
+        flips = bool(self.scale_cost.requested) != bool(on)
+        rate = learning_rate.requested * (1.0 if not flips else c if on else 1 / c)
+        steps = [
+            lambda: learning_rate.set(rate, source=source),
+            lambda: self.scale_cost.set(on, source=source),
+        ]
+        # A step that falls between the two, when another thread asks, is then short and not long.
+        for step in reversed(steps) if on else steps:
+            step()
 
     def fit(
         self,
@@ -186,6 +303,8 @@ class KLqp(Inference):
                         f"{control.name!r} both write {updated}"
                     )
         kwargs = self._prepare(backend, include_transformed, kwargs)
+        optimizer = kwargs.get("obj_optimizer", adagrad_window)
+        self._optimizer = getattr(getattr(optimizer, "func", optimizer), "__name__", None)
         return self._run(
             run,
             lambda: self.objective.step_function(
@@ -278,15 +397,27 @@ class KLqp(Inference):
         return kwargs
 
     def __repr__(self) -> str:
-        terms = [
-            f"{self.beta[v].name} * KL({v})" if v in self.beta else f"KL({v})"
-            for v in self.variables
-        ]
+        op, scaling = self.objective.op, self.scaling
+        terms = []
+        for label in self.variables:
+            name = next(v for v in op.labels if op.labels[v] == label)
+            factors = []
+            if name in self.beta:
+                factors.append(self.beta[name].name)
+            if name in self.total_size:
+                factor = scaling["total_size"][name]
+                factors.append("N / rows" if factor is None else f"{factor:g}")
+            terms.append(" * ".join([*factors, f"KL({label})"]))
         shown = terms if len(terms) <= 8 else [*terms[:6], f"... {len(terms) - 7} more", terms[-1]]
-        return (
-            f"<{type(self).__name__} {self.approx}: loss = -data term + {' + '.join(shown)}, "
-            f"{self.steps_taken:,} steps taken>"
-        )
+        loss = f"-data term + {' + '.join(shown)}"
+        if self.scale_cost is not None:
+            c = "N / b" if scaling["c"] is None else f"{scaling['c']:g}"
+            loss = f"({loss}) / {c if self.scale_cost.value else f'1, not {c}'}"
+        taken = f"{self.steps_taken:,} steps taken"
+        return f"<{type(self).__name__} {self.approx}: loss = {loss}, {taken}>"
+
+
+_PROPORTIONAL = ("sgd", "momentum", "nesterov_momentum")
 
 
 class ADVI(KLqp):
@@ -304,7 +435,7 @@ class ADVI(KLqp):
         Starting means, on the scale of the model's variables.
     start_sigma : mapping of str to array, optional
         Starting standard deviations, on the unconstrained scale.
-    steps_per_execution : int or "auto"
+    total_size, kl_by, closed_form, steps_per_execution
         As in :class:`KLqp`.
 
     Raises
@@ -338,12 +469,22 @@ class ADVI(KLqp):
         random_seed: int | None = None,
         start: Mapping[str, Any] | None = None,
         start_sigma: Mapping[str, Any] | None = None,
+        total_size: Mapping[str, Any] | None = None,
+        kl_by: Mapping[str, str] | None = None,
+        closed_form: Sequence[str] = (),
         steps_per_execution: int | str = "auto",
     ) -> None:
         approx = MeanField(
             model=model, random_seed=random_seed, start=start, start_sigma=start_sigma
         )
-        super().__init__(approx, beta=beta, steps_per_execution=steps_per_execution)
+        super().__init__(
+            approx,
+            beta=beta,
+            total_size=total_size,
+            kl_by=kl_by,
+            closed_form=closed_form,
+            steps_per_execution=steps_per_execution,
+        )
 
 
 class FullRankADVI(KLqp):
@@ -359,7 +500,7 @@ class FullRankADVI(KLqp):
         Seed of the draws.
     start : mapping of str to array, optional
         Starting means, on the scale of the model's variables.
-    steps_per_execution : int or "auto"
+    total_size, kl_by, closed_form, steps_per_execution
         As in :class:`KLqp`.
 
     Raises
@@ -395,25 +536,96 @@ class FullRankADVI(KLqp):
         model: Any = None,
         random_seed: int | None = None,
         start: Mapping[str, Any] | None = None,
+        total_size: Mapping[str, Any] | None = None,
+        kl_by: Mapping[str, str] | None = None,
+        closed_form: Sequence[str] = (),
         steps_per_execution: int | str = "auto",
     ) -> None:
         approx = FullRank(model=model, random_seed=random_seed, start=start)
-        super().__init__(approx, beta=beta, steps_per_execution=steps_per_execution)
+        super().__init__(
+            approx,
+            beta=beta,
+            total_size=total_size,
+            kl_by=kl_by,
+            closed_form=closed_form,
+            steps_per_execution=steps_per_execution,
+        )
 
 
 def _controls_by_variable(
-    approx: Approximation, beta: BetaLike | Mapping[str, BetaLike]
+    approx: Approximation, beta: BetaLike | Mapping[str, BetaLike], variables: tuple[str, ...]
 ) -> dict[str, Control]:
-    variables = variable_names(approx)
     if not isinstance(beta, Mapping):
         control = _beta_control(beta, "beta")
         return dict.fromkeys(variables, control)
-    unknown = [name for name in beta if name not in variables]
-    if unknown:
-        raise KeyError(_unknown_variable(approx, unknown[0], variables))
+    _known(approx, "β", beta, variables)
     controls = {name: _beta_control(value, f"beta[{name}]") for name, value in beta.items()}
     _name_apart(controls)
     return controls
+
+
+def _total_sizes(
+    approx: Approximation, total_size: Mapping[str, Any], variables: tuple[str, ...]
+) -> dict[str, Any]:
+    _known(approx, "total_size", total_size, variables)
+    model = approx.model
+    observed = {}
+    for rv in model.observed_RVs:
+        shape = model.rvs_to_values[rv].shape
+        rows = constant_value(shape[0]) if rv.ndim else None
+        minibatch = isinstance(rv.owner.op, MinibatchRandomVariable)
+        observed[rv.name] = (rows, constant_value(rv.owner.inputs[1]) if minibatch else rows)
+    sizes = {}
+    for latent in latents_of(approx):
+        if latent.name not in total_size:
+            continue
+        size = sizes[latent.name] = _total_size(latent.name, total_size[latent.name])
+        rows = latent.shape[0] if latent.shape else None
+        with_rows = {
+            name: full for name, (found, full) in observed.items() if found in (rows, None)
+        }
+        if rows is None or not with_rows:
+            shapes = ", ".join(f"{name!r} {found:g}" for name, (found, _) in observed.items())
+            raise ValueError(
+                f"total_size was given for {latent.name!r} of shape {latent.shape}, which is "
+                f"global: it belongs to a local variable, one row of which belongs to a row of an observed "
+                f"variable (rows: {shapes})"
+            )
+        number = constant_value(size)
+        if number is not None and number < rows:
+            raise ValueError(
+                f"total_size of {latent.name!r} must be at least its {rows} rows, received {size}"
+            )
+        for name, full in with_rows.items():
+            if number is not None and full is not None and number != full:
+                warnings.warn(
+                    f"total_size of {latent.name!r} is {number:g}, that of the observed {name!r} "
+                    f"{full:g}: the KL and the data term stand for data sets of different size",
+                    UserWarning,
+                    stacklevel=5,
+                )
+    return sizes
+
+
+def _total_size(name: str, size: Any) -> Any:
+    if isinstance(size, TensorVariable):
+        if size.ndim != 0:
+            raise TypeError(f"total_size of {name!r} must be a scalar, received {size!r}")
+        return size
+    if isinstance(size, bool) or not isinstance(size, int | np.integer):
+        raise TypeError(
+            f"total_size of {name!r} must be a whole number of rows or a scalar PyTensor variable, "
+            f"received {size!r}"
+        )
+    if size < 1:
+        raise ValueError(f"total_size of {name!r} must be positive, received {size}")
+    return int(size)
+
+
+def _known(approx: Approximation, option: str, names: Any, variables: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in variables:
+            raise KeyError(_unknown_variable(approx, option, name, variables))
 
 
 def _beta_control(beta: Any, name: str) -> Control:
@@ -449,7 +661,9 @@ def _name_apart(controls: Mapping[str, Control]) -> None:
             control.name = f"beta[{name}]"
 
 
-def _unknown_variable(approx: Approximation, name: Any, variables: tuple[str, ...]) -> str:
+def _unknown_variable(
+    approx: Approximation, option: str, name: Any, variables: tuple[str, ...]
+) -> str:
     model = approx.model
     if name in {v.name for v in model.observed_RVs}:
         why = "it is observed, and only a free variable has a KL"
@@ -460,7 +674,7 @@ def _unknown_variable(approx: Approximation, name: Any, variables: tuple[str, ..
     else:
         why = "the model has no such variable"
     names = ", ".join(map(repr, variables))
-    return f"β was given for {name!r}: {why}. The free variables are {names}."
+    return f"{option} was given for {name!r}: {why}. The free variables are {names}."
 
 
 def _step_count(n: Any) -> int:

@@ -576,8 +576,8 @@ def _warn_at_the_end(run: Run, warned: list[Control]) -> None:
             )
         if isinstance(control, Beta) and control.value == 0 and run.done:
             warnings.warn(
-                f"{control.name} ended at 0: the KL it weighs had no part in the loss, so that q is "
-                "a maximum-likelihood point there and not a posterior. Raise it and refine.",
+                f"{control.name} ended at 0: the KL it weighs had no part in the loss, so that q "
+                "is a maximum-likelihood point there and not a posterior. Raise it and refine.",
                 UserWarning,
                 stacklevel=5,
             )

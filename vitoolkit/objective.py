@@ -7,7 +7,8 @@ a second compilation, and a β that moves needs no new one either.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -19,26 +20,101 @@ from pymc.pytensorf import constant_fold, floatX
 from pymc.variational.approximations import FullRankGroup, MeanFieldGroup
 from pymc.variational.minibatch_rv import MinibatchRandomVariable, get_scaling
 from pymc.variational.opvi import Approximation, Group, ObjectiveFunction, Operator
+from pytensor.graph.basic import Constant
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
+from pytensor.tensor.random.basic import NormalRV
 
 from vitoolkit.controls import Control
+from vitoolkit.parts import Part
 from vitoolkit.step_function import StepFunction
 
-__all__ = ["BetaKL", "minibatch_constant", "variable_names"]
+__all__ = [
+    "BetaKL",
+    "Latent",
+    "latents_of",
+    "constant_value",
+    "minibatch_constant",
+    "observed_minibatches",
+    "rows_factor",
+]
 
 
-def variable_names(approx: Approximation) -> tuple[str, ...]:
-    """Names of the model's free variables, those that have a KL, in the order of the model."""
-    return tuple(variable.name for variable in approx.model.free_RVs)
+# --- the model and its approximation ----------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Latent:
+    """A free variable as its approximation sees it.
+
+    Attributes
+    ----------
+    name : str
+        Name of the variable.
+    variable : TensorVariable
+        The random variable.
+    group : Group
+        The group of the approximation that holds it.
+    where : slice
+        Its coordinates in the group.
+    shape : tuple of int
+        Shape on the unconstrained scale.
+    """
+
+    name: str
+    variable: pt.TensorVariable
+    group: Group
+    where: slice
+    shape: tuple[int, ...]
+
+    @property
+    def splits(self) -> bool:
+        """Whether the group's log q is known coordinate by coordinate."""
+        return isinstance(self.group, MeanFieldGroup | FullRankGroup)
+
+
+def latents_of(approx: Approximation) -> tuple[Latent, ...]:
+    """The free variables of an approximation, in the order of the model.
+
+    Raises
+    ------
+    TypeError
+        When a group has no log q, so that there is no KL.
+    """
+    latents = {}
+    for group in approx.groups:
+        stated = type(group).symbolic_logq_not_scaled is not Group.symbolic_logq_not_scaled
+        if not group.has_logq or not stated:
+            raise TypeError(
+                f"{type(group).__name__} states no log q, so that there is neither a KL nor an "
+                "ELBO to train. Train it with PyMC's own inference (pm.fit(method='svgd'), for "
+                "one): controls, learning rates and a Recorder work there, without terms."
+            )
+        for variable in group.group:
+            value = group.model.rvs_to_values[variable]
+            _, where, shape, _ = group.ordering[value.name]
+            latents[variable.name] = Latent(variable.name, variable, group, where, tuple(shape))
+    return tuple(latents[variable.name] for variable in approx.model.free_RVs)
+
+
+def observed_minibatches(approx: Approximation) -> dict[str, pt.TensorVariable]:
+    """N/b of every observed variable that has a ``total_size``, by name."""
+    model = approx.model
+    return {
+        observed.name: get_scaling(
+            observed.owner.inputs[1:],
+            constant_fold(tuple(model.rvs_to_values[observed].shape), raise_not_constant=False),
+        )
+        for observed in model.observed_RVs
+        if isinstance(observed.owner.op, MinibatchRandomVariable)
+    }
 
 
 def minibatch_constant(approx: Approximation) -> pt.TensorVariable:
     """c = N/b: rows of the data set over rows of the minibatch.
 
-    With several observed variables it is the largest of their constants, as in PyMC.
-
-    1 without minibatches, and 1 while ``approx.scale_cost_to_minibatch`` is False. PyMC's own
+    With several observed variables it is the largest of their constants, as in PyMC. It is 1
+    without minibatches, and 1 while ``approx.scale_cost_to_minibatch`` is False. PyMC's own
     constant multiplies ``N / d`` over *all* dimensions of an observation and is wrong from two
     dimensions on; this one uses the dimensions that ``total_size`` names.
 
@@ -47,36 +123,51 @@ def minibatch_constant(approx: Approximation) -> pt.TensorVariable:
     TensorVariable
         Scalar, floatX, without unit.
     """
-    model = approx.model
-    constants = [floatX(1.0)] + [
-        get_scaling(
-            observed.owner.inputs[1:],
-            constant_fold(tuple(model.rvs_to_values[observed].shape), raise_not_constant=False),
-        )
-        for observed in model.observed_RVs
-        if isinstance(observed.owner.op, MinibatchRandomVariable)
-    ]
-    constant = reduce(pt.maximum, constants)
+    constant = reduce(pt.maximum, observed_minibatches(approx).values(), floatX(1.0))
     return floatX(pt.switch(approx._scale_cost_to_minibatch, constant, floatX(1.0)))
 
 
-def _log_q_by_coordinate(group: Group) -> pt.TensorVariable:
+def rows_factor(latent: Latent, total_size: Any) -> Any:
+    """N over the rows of a local latent: what its KL is multiplied by."""
+    if isinstance(total_size, int | np.integer):
+        return total_size / latent.shape[0]
+    return floatX(total_size) / latent.shape[0]
+
+
+# --- log q and log p ----------------------------------------------------------------------------
+
+
+def _scale(group: Group) -> pt.TensorVariable:
+    """Standard deviation of each coordinate given those before it, shape (coordinates,).
+
+    For full rank it is the diagonal of the lower triangular L: given the coordinates before it, z_k
+    is Gaussian with standard deviation ``L[k, k]``.
+    """
+    return group.std if isinstance(group, MeanFieldGroup) else pt.diagonal(group.L)
+
+
+def _log_q_by_coordinate(group: Group, exact: np.ndarray) -> pt.TensorVariable:
     """log q of each coordinate on the unconstrained scale, shape (draws, coordinates), nats.
 
-    For full rank the k-th column is ``log q(z_k | z_1 ... z_{k-1})``: the scale L is lower
-    triangular, so that given the coordinates before it z_k is Gaussian with standard deviation
-    ``L[k, k]``.
+    For full rank the k-th column is ``log q(z_k | z_1 ... z_{k-1})``. Where `exact` is True it is
+    the expectation ``-log sd - 1/2``, without the constant that cancels in the KL.
     """
-    if isinstance(group, MeanFieldGroup):
-        scale = group.std
-    elif isinstance(group, FullRankGroup):
-        scale = pt.diagonal(group.L)
-    else:
-        raise TypeError(
-            f"log q of {type(group).__name__} does not split by variable; "
-            f"accepted are MeanFieldGroup and FullRankGroup"
-        )
-    return -0.5 * group.symbolic_initial**2 - floatX(0.5 * np.log(2 * np.pi)) - pt.log(scale)
+    log_scale = pt.log(_scale(group))
+    drawn = -0.5 * group.symbolic_initial**2 - floatX(0.5 * np.log(2 * np.pi))
+    if exact.any():
+        drawn = pt.switch(exact, floatX(-0.5), drawn)
+    return drawn - log_scale
+
+
+def _log_prior(latent: Latent, factor: pt.TensorVariable, exact: bool) -> pt.TensorVariable:
+    """log p of a variable given its parents, elementwise where it splits; nats."""
+    if not exact:
+        return factor
+    mean, sd = latent.variable.owner.op.dist_params(latent.variable.owner)
+    mean, sd = latent.group.model.replace_rvs_by_values([mean, sd])
+    q_mean = latent.group.mean[latent.where].reshape(latent.shape)
+    q_sd = latent.group.std[latent.where].reshape(latent.shape)
+    return -pt.log(sd) - (q_sd**2 + (q_mean - mean) ** 2) / (2 * sd**2)
 
 
 def _over_draws(approx: Approximation, nodes: list) -> list[pt.TensorVariable]:
@@ -102,21 +193,23 @@ def _over_draws(approx: Approximation, nodes: list) -> list[pt.TensorVariable]:
     return drawn if isinstance(drawn, list) else [drawn]
 
 
+# --- the objective ------------------------------------------------------------------------------
+
+
 class BetaKLObjective(ObjectiveFunction):
-    """The loss of :class:`BetaKL` and, in the updates of its step function, the terms."""
+    """The loss of :class:`BetaKL` and, beside it, the terms of the same draws."""
 
     op: BetaKL
 
     def __call__(self, nmc, **kwargs) -> pt.TensorVariable:
         """The loss, a scalar; the terms of the same draws are left in ``self.terms``."""
         draws = None if nmc is None else int(nmc)
-        loss, *terms = self.approx.set_size_and_deterministic(
+        loss, self.terms = self.approx.set_size_and_deterministic(
             self.op.loss_and_terms(single=draws in (None, 1)),
             draws,
             0,
             kwargs.get("more_replacements"),
         )
-        self.terms = terms
         return loss
 
     def step_function(self, **kwargs) -> StepFunction:
@@ -153,29 +246,59 @@ class BetaKL(Operator):
     Parameters
     ----------
     approx : Approximation
-        Mean-field and full-rank groups.
+        Groups that state a log q.
     beta : mapping of str to Control
         The β of each variable that has one; the others keep β = 1.
+    total_size : mapping of str to int or TensorVariable
+        Rows of the data set for each local latent, one row of which belongs to a row of the
+        minibatch.
+    kl_by : mapping of str to str
+        Variables whose KL is wanted in parts: "coordinate", or the dim that is kept.
+    closed_form : collection of str
+        Variables whose KL is computed in closed form instead of from draws.
 
     Attributes
     ----------
+    latents : tuple of Latent
+        The free variables.
     variables : tuple of str
-        The free variables, in the order of the KL terms.
+        Names of the KL terms: the free variables; a group whose log q does not split by variable
+        has one term for all of its variables, named ``"a+b"``.
+    parts : tuple of Part
+        The KL terms that are wanted in parts.
     """
 
     objective_class = BetaKLObjective
 
-    def __init__(self, approx: Approximation, beta: Mapping[str, Control]) -> None:
+    def __init__(
+        self,
+        approx: Approximation,
+        beta: Mapping[str, Control],
+        total_size: Mapping[str, Any] | None = None,
+        kl_by: Mapping[str, str] | None = None,
+        closed_form: Sequence[str] = (),
+    ) -> None:
         super().__init__(approx)
         self.beta = dict(beta)
-        self.variables = variable_names(approx)
+        self.total_size = dict(total_size or {})
+        self.kl_by = dict(kl_by or {})
+        self.closed_form = frozenset(closed_form)
+        self.latents = latents_of(approx)
+        self.labels = {latent.name: self._label(latent) for latent in self.latents}
+        self.variables = tuple(dict.fromkeys(self.labels.values()))
+        self._check()
+        self.parts = tuple(
+            _part(latent, self.kl_by[latent.name])
+            for latent in self.latents
+            if latent.name in self.kl_by
+        )
 
     def apply(self, f: Any) -> pt.TensorVariable:
         """The loss before draws are put in; PyMC's interface."""
         return self.loss_and_terms(single=True)[0]
 
     def loss_and_terms(self, *, single: bool) -> list[pt.TensorVariable]:
-        """The loss, the data term and the KL contributions, before draws are put in.
+        """The loss and the terms, before draws are put in.
 
         Parameters
         ----------
@@ -185,47 +308,186 @@ class BetaKL(Operator):
         Returns
         -------
         list of TensorVariable
-            Scalars: loss in nats divided by c; data term and KL of each variable in nats of the
-            full data set, not multiplied by β and not divided by c.
+            The loss, a scalar in nats divided by c, and a vector of terms in nats of the full data
+            set, not multiplied by β and not divided by c: data term, KL of each of `variables`,
+            parts.
         """
         approx, model = self.approx, self.approx.model
-        log_priors = [factor.sum() for factor in model.logp(vars=model.free_RVs, sum=False)]
-        nodes = [model.datalogp, *log_priors]
+        factors = model.logp(vars=[latent.variable for latent in self.latents], sum=False)
+        priors = [
+            _log_prior(latent, factor, latent.name in self.closed_form)
+            for latent, factor in zip(self.latents, factors, strict=True)
+        ]
+        nodes = [
+            model.datalogp,
+            *[p if latent.name in self.kl_by else p.sum() for latent, p in self._with(priors)],
+        ]
         if single:
-            data, *log_priors = approx.symbolic_single_sample(nodes)
+            data, *drawn = approx.symbolic_single_sample(nodes)
         else:
-            data, *log_priors = [node.mean(axis=0) for node in _over_draws(approx, nodes)]
+            data, *drawn = [node.mean(axis=0) for node in _over_draws(approx, nodes)]
+        log_p = {latent.name: p for latent, p in self._with(drawn)}
         log_q, weighted_log_q = self._log_q()
-        kls = [log_q[v] - log_p for v, log_p in zip(self.variables, log_priors, strict=True)]
-        weighted_log_p = [
-            weight * log_p for weight, log_p in zip(self._weights(), log_priors, strict=True)
-        ]
+        sizes, weights = self._sizes(), self._weights()
+        kl: dict[str, pt.TensorVariable] = {}
+        for label, q in log_q.items():
+            names = [name for name in self.labels if self.labels[name] == label]
+            p = pt.add(*[log_p[name].sum() for name in names])
+            kl[label] = sizes[names[0]] * (q.sum() - p)
+        parts = []
+        for part in self.parts:
+            latent = next(v for v in self.latents if v.name == part.variable)
+            whole = log_q[latent.name].reshape(latent.shape) - log_p[latent.name]
+            kept = _kept_axes(latent, self.kl_by[latent.name])
+            summed = tuple(axis for axis in range(len(latent.shape)) if axis not in kept)
+            parts.append((sizes[latent.name] * whole.sum(axis=summed)).ravel())
+        weighted_log_p = pt.add(*[weights[name] * log_p[name].sum() for name in self.labels])
         constant = minibatch_constant(approx)
-        loss = -data / constant + (weighted_log_q - pt.add(*weighted_log_p)) / constant
-        return [loss, data, *kls]
+        loss = -data / constant + (weighted_log_q - weighted_log_p) / constant
+        terms = pt.stack([floatX(x) for x in (data, *[kl[label] for label in self.variables])])
+        return [loss, pt.concatenate([terms, *[floatX(part) for part in parts]])]
 
-    def _weights(self) -> list:
-        """β of each variable, a constant 1 for those that have none."""
-        return [
-            floatX(self.beta[name].shared) if name in self.beta else floatX(1.0)
-            for name in self.variables
-        ]
+    # --- internals ------------------------------------------------------------------------------
+
+    def _with(self, values: list) -> list[tuple[Latent, Any]]:
+        return list(zip(self.latents, values, strict=True))
+
+    def _label(self, latent: Latent) -> str:
+        if latent.splits:
+            return latent.name
+        return "+".join(variable.name for variable in latent.group.group)
+
+    def _sizes(self) -> dict[str, Any]:
+        """What the KL of each variable is multiplied by: N / rows for a local latent, else 1."""
+        return {
+            latent.name: floatX(rows_factor(latent, self.total_size[latent.name]))
+            if latent.name in self.total_size
+            else floatX(1.0)
+            for latent in self.latents
+        }
+
+    def _weights(self) -> dict[str, Any]:
+        """The weight of each variable's KL in the loss: β times N / rows."""
+        weights = self._sizes()
+        for name, beta in self.beta.items():
+            size, shared = weights[name], floatX(beta.shared)
+            weights[name] = shared * size if name in self.total_size else shared
+        return weights
 
     def _log_q(self) -> tuple[dict[str, pt.TensorVariable], pt.TensorVariable]:
-        """log q of each variable, and their sum weighted by β.
+        """log q of each term, by coordinate where it splits, and the sum of all, weighted.
 
         The sum is taken over weighted coordinates, not over the variables' own sums: its gradient
         is then one elementwise pass, however many variables there are.
         """
-        weights = pt.stack(self._weights())
+        by_name = self._weights()
+        weights = pt.stack([floatX(by_name[name]) for name in self.labels])
+        index = {name: i for i, name in enumerate(self.labels)}
         log_q, total = {}, []
         for group in self.approx.groups:
-            by_coordinate = _log_q_by_coordinate(group)
-            names = {group.model.rvs_to_values[v].name: v.name for v in group.group}
-            variable = np.empty(group.ddim, dtype=int)
-            for value_name, where, *_ in group.ordering.values():
-                name = names[value_name]
-                log_q[name] = by_coordinate[:, where].sum(axis=1).mean(axis=0)
-                variable[where] = self.variables.index(name)
+            members = [latent for latent in self.latents if latent.group is group]
+            if not members[0].splits:
+                label = self.labels[members[0].name]
+                log_q[label] = group.symbolic_logq.mean(axis=0)
+                total.append(by_name[members[0].name] * log_q[label])
+                continue
+            exact, variable = np.zeros(group.ddim, bool), np.empty(group.ddim, int)
+            for latent in members:
+                exact[latent.where] = latent.name in self.closed_form
+                variable[latent.where] = index[latent.name]
+            by_coordinate = _log_q_by_coordinate(group, exact)
+            for latent in members:
+                log_q[latent.name] = by_coordinate[:, latent.where].mean(axis=0)
             total.append((by_coordinate * weights[variable]).sum(axis=1).mean(axis=0))
         return log_q, pt.add(*total)
+
+    def _check(self) -> None:
+        for latent in self.latents:
+            if not latent.splits:
+                self._check_one_weight(latent)
+            if latent.name in self.closed_form:
+                _check_closed_form(latent)
+
+    def _check_one_weight(self, latent: Latent) -> None:
+        names = [variable.name for variable in latent.group.group]
+        same_beta = len({id(self.beta.get(name)) for name in names}) == 1
+        same_size = len({id(self.total_size.get(name)) for name in names}) == 1
+        if not (same_beta and same_size):
+            raise ValueError(
+                f"log q of {type(latent.group).__name__} does not split by variable: give "
+                f"{', '.join(map(repr, names))} one β and one total_size together"
+            )
+        for option, asked in (("kl_by", self.kl_by), ("closed_form", self.closed_form)):
+            if latent.name in asked:
+                raise ValueError(
+                    f"{option} of {latent.name!r}: log q of {type(latent.group).__name__} does not "
+                    "split by variable"
+                )
+
+
+def _check_closed_form(latent: Latent) -> None:
+    def refuse(why: str) -> None:
+        raise ValueError(
+            f"the KL of {latent.name!r} has no closed form here: {why}. It needs a Normal prior on "
+            "the scale of the model and a mean-field group."
+        )
+
+    if not isinstance(latent.group, MeanFieldGroup):
+        refuse(f"its group is a {type(latent.group).__name__}")
+    if latent.group.model.rvs_to_transforms[latent.variable] is not None:
+        refuse("its prior is transformed")
+    if latent.variable.owner is None or not isinstance(latent.variable.owner.op, NormalRV):
+        refuse("its prior is not a Normal")
+
+
+def _dims(latent: Latent) -> tuple[str, ...]:
+    model = latent.group.model
+    named = model.named_vars_to_dims.get(latent.name)
+    value = model.rvs_to_values[latent.variable]
+    if named is None or value.name != latent.name:
+        named = [None] * len(latent.shape)
+    return tuple(dim or f"{latent.name}_dim_{axis}" for axis, dim in enumerate(named))
+
+
+def _kept_axes(latent: Latent, by: str) -> tuple[int, ...]:
+    dims = _dims(latent)
+    return tuple(range(len(dims))) if by == "coordinate" else (dims.index(by),)
+
+
+def _part(latent: Latent, by: str) -> Part:
+    """Dims, shape and coordinates of the parts of a variable's KL.
+
+    Raises
+    ------
+    ValueError
+        When the prior is multivariate, or the variable has no such dim; the message lists them.
+    """
+    model, dims = latent.group.model, _dims(latent)
+    (factor,) = model.logp(vars=[latent.variable], sum=False)
+    if factor.ndim != len(latent.shape):
+        raise ValueError(
+            f"kl_by of {latent.name!r}: its prior is multivariate, so that its KL does not split "
+            "by coordinate"
+        )
+    if by != "coordinate" and by not in dims:
+        names = ", ".join(map(repr, ("coordinate", *dims)))
+        raise ValueError(f"kl_by of {latent.name!r} must be one of {names}, received {by!r}")
+    kept = _kept_axes(latent, by)
+    labels = {}
+    for axis in kept:
+        coords = model.coords.get(dims[axis])
+        if coords is None or len(coords) != latent.shape[axis]:
+            coords = range(latent.shape[axis])
+        labels[dims[axis]] = [c.item() if isinstance(c, np.generic) else c for c in coords]
+    shape = tuple(latent.shape[axis] for axis in kept)
+    return Part(latent.name, tuple(dims[axis] for axis in kept), shape, labels)
+
+
+def constant_value(node: Any) -> float | None:
+    """The number a node stands for, None when it is known only when the fit runs."""
+    if isinstance(node, int | float | np.number):
+        return float(node)
+    (folded,) = constant_fold([node], raise_not_constant=False)
+    if isinstance(folded, Constant):
+        return float(folded.data)
+    return float(folded) if isinstance(folded, np.ndarray | np.number) else None

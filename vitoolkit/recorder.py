@@ -81,7 +81,9 @@ class Recorder(Callback):
 
     def on_fit_start(self, run: Run) -> None:
         """Open a new trace, or go on with the one of the same approximation."""
-        self._open(run.approx, run.variables, run.controls, {"inference": repr(run.inference)})
+        inference = run.inference
+        attrs = {"inference": repr(inference), "scaling": inference.scaling}
+        self._open(run.approx, run.variables, run.controls, attrs)
         self._watch(run)
 
     def on_block(self, run: Run, block: Block) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 from pymc.model import Model
-from pymc.pytensorf import collect_default_updates, compile, reseed_rngs
+from pymc.pytensorf import collect_default_updates, compile, floatX, reseed_rngs
 from pytensor.compile.mode import Mode, get_mode
 from pytensor.graph.replace import graph_replace
 from pytensor.link.numba import NumbaLinker
@@ -41,8 +41,8 @@ class StepFunction:
     ----------
     loss : TensorVariable
         The loss, a scalar.
-    terms : sequence of TensorVariable
-        Data term and KL contributions, scalars.
+    terms : TensorVariable
+        Data term, KL contributions and their parts, a vector.
     updates : mapping
         What a step changes: parameters, the optimizer's state.
     controls : sequence of Control
@@ -73,7 +73,7 @@ class StepFunction:
     def __init__(
         self,
         loss: pt.TensorVariable,
-        terms: Sequence[pt.TensorVariable],
+        terms: pt.TensorVariable,
         updates: Mapping[Any, pt.TensorVariable],
         controls: Sequence[Control],
         seed: int,
@@ -90,7 +90,7 @@ class StepFunction:
             shape=(None, len(self.controls)),
         )
         self._values = values.container.storage
-        outputs = pt.stack([pt.cast(x, pytensor.config.floatX) for x in (loss, *terms)])
+        outputs = pt.concatenate([floatX(loss)[None], floatX(terms)])
         generators = collect_default_updates(outputs=[loss])
         state, new = list(updates), list(updates.values())
         if steps != "auto":
@@ -126,7 +126,7 @@ class StepFunction:
         Returns
         -------
         numpy.ndarray
-            Loss, data term and KL contributions of each step, shape (steps, 2 + variables); nats.
+            Loss and terms of each step, shape (steps, 1 + terms); nats.
         """
         self._values[0] = np.ascontiguousarray(values, dtype=pytensor.config.floatX)
         return self.function()
