@@ -142,7 +142,7 @@ def test_messages_arrive_while_the_cell_runs_and_in_order(kernel):
         kernel.say(number)
     assert kernel.reply(cell)["status"] == "ok"
     assert kernel.value("during") == list(range(50))
-    assert kernel.value("events.way") == "pump"
+    assert kernel.value("events.way") in ("pump", "subshell")
     assert kernel.value("events.handled") == 50
 
 
