@@ -27,6 +27,8 @@ class View:
         What to look at. It may grow.
     points : int, default 500
         Upper bound of the number of buckets, at least 2. An odd number is taken as one less.
+    parts : bool, default False
+        Whether to look at the parts of the KL contributions as well, of which there may be many.
 
     Attributes
     ----------
@@ -36,8 +38,8 @@ class View:
         Time of the last row of each bucket, seconds since the trace began.
     low, high : Columns
         Smallest and largest finite value in each bucket, by the names in ``trace.columns``: loss,
-        data, elbo, ``kl[variable]`` of each variable, each control. NaN where none was finite,
-        which a plot shows as a gap.
+        data, elbo, ``kl[variable]`` of each variable, ``kl[variable, dim=label]`` of each part if
+        they were asked for, each control. NaN where none was finite, which a plot shows as a gap.
     mean : Columns
         Mean of the finite values in each bucket, NaN where there were none.
     last : Columns
@@ -89,7 +91,7 @@ class View:
     last: Columns
     nonfinite: Columns
 
-    def __init__(self, trace: Trace, *, points: int = 500):
+    def __init__(self, trace: Trace, *, points: int = 500, parts: bool = False):
         if not isinstance(points, (int, np.integer)):
             raise TypeError(f"points is an integer; received {points!r}")
         if points < 2:
@@ -98,8 +100,10 @@ class View:
         self.points = int(points) - int(points) % 2
         self.rows = 0
         self.width = 1
-        self._index = {name: i for i, name in enumerate(trace.columns)}
-        shape = (self.points, len(trace.columns))
+        self.parts = bool(parts)
+        columns = trace.columns if parts else trace._layout.columns
+        self._index = {name: i for i, name in enumerate(columns)}
+        shape = (self.points, len(columns))
         # A bucket starts as the identity of what is done to it, so every merge is the same.
         self._low = np.full(shape, np.inf)
         self._high = np.full(shape, -np.inf)
@@ -156,7 +160,7 @@ class View:
         begins = np.maximum(edges, 0)
         ends = np.minimum(edges + self.width, len(rows)) - 1
         buckets = slice(first, end)
-        values = rows.values()
+        values = rows.values(parts=self.parts)
         self._last[buckets] = values[ends]
         self._step[buckets] = rows.step[ends]
         self._time[buckets] = rows.time[ends]

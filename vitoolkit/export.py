@@ -10,10 +10,12 @@ import importlib
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vitoolkit.events import Event
-from vitoolkit.trace import NAMED, Trace
+from vitoolkit.parts import Part
+from vitoolkit.trace import ACTIVE, NAMED, RESERVED, TAIL, Trace
 
 if TYPE_CHECKING:
     import pandas
@@ -68,7 +71,7 @@ def describe(trace: Trace) -> dict[str, Any]:
     Returns
     -------
     dict
-        Format and version, names of variables and controls, attributes, events.
+        Format and version, names of variables and controls, parts, attributes, events.
 
     Raises
     ------
@@ -86,6 +89,7 @@ def describe(trace: Trace) -> dict[str, Any]:
         "version": VERSION,
         "variables": list(trace.variables),
         "controls": list(trace.controls),
+        "parts": [_plain(asdict(part), f"parts[{name!r}]") for name, part in trace.parts.items()],
         "attrs": _plain(trace.attrs, "attrs"),
         "events": [_plain(event._asdict(), f"events[{i}]") for i, event in enumerate(trace.events)],
     }
@@ -142,12 +146,16 @@ def _restore(
     terms: ArrayLike,
     control: ArrayLike,
 ) -> Trace:
-    trace = Trace(description["variables"], description["controls"])
+    trace = Trace(description["variables"], description["controls"], parts=_parts_of(description))
     trace.extend(step, time, loss, terms, control)
     trace.attrs = description["attrs"]
     for event in description["events"]:
         trace.add_event(Event(**event))
     return trace
+
+
+def _parts_of(description: dict[str, Any]) -> list[Part]:
+    return [Part(**fields) for fields in description.get("parts", ())]  # the first files have none
 
 
 def _stack(columns: Sequence[ArrayLike], rows: int) -> NDArray[np.float64]:
@@ -220,7 +228,8 @@ def to_dataframe(trace: Trace) -> "pandas.DataFrame":
     trace = trace[:]
     columns = {"time": trace.time, **dict(zip(trace.columns, trace.values().T, strict=True))}
     frame = pd.DataFrame(columns, index=pd.Index(trace.step, name="step"))
-    units = {**UNITS, **{f"kl[{name}]": "nats" for name in trace.variables}}
+    terms = [name for name in trace.columns if name not in trace.controls]
+    units = {**UNITS, **dict.fromkeys(terms, "nats")}
     frame.attrs = {**trace.attrs, "units": units, "events": describe(trace)["events"]}
     return frame
 
@@ -230,7 +239,8 @@ def _from_table(
 ) -> Trace:
     kl = [columns[f"kl[{name}]"] for name in description["variables"]]
     control = _stack([columns[name] for name in description["controls"]], len(step))
-    terms = _stack([columns["data"], *kl], len(step))
+    parts = [columns[name] for part in _parts_of(description) for name in part.columns]
+    terms = _stack([columns["data"], *kl, *parts], len(step))
     return _restore(description, step, columns["time"], columns["loss"], terms, control)
 
 
@@ -309,6 +319,14 @@ def to_xarray(trace: Trace) -> "xarray.Dataset":
         return "step", column.copy(), {"units": UNITS[name], "long_name": LONG_NAMES[name]}
 
     kl_attrs = {"units": "nats", "long_name": "KL contribution, not multiplied by β"}
+    parts, coords = {}, {}
+    for part, (name, dims) in zip(trace.parts.values(), _array_names(trace), strict=True):
+        what = f"parts of the KL contribution of {part.variable}, not multiplied by β"
+        attrs = {"units": "nats", "long_name": what, "variable": part.variable}
+        parts[name] = (("step", *dims), trace.kl_by[part.variable].copy(), attrs)
+        for dim, own in zip(dims, part.dims, strict=True):
+            if own in part.coords:
+                coords[dim] = _label_array(part.coords[own])
     return xr.Dataset(
         {
             "loss": along_step("loss", trace.loss),
@@ -320,8 +338,10 @@ def to_xarray(trace: Trace) -> "xarray.Dataset":
                 trace.control.array.T.copy(),
                 {"long_name": "value that the step used"},
             ),
+            **parts,
         },
         coords={
+            **coords,
             "step": ("step", trace.step.copy(), {"long_name": "optimization step"}),
             "time": along_step("time", trace.time),
             "variable": np.array(trace.variables, dtype=object),
@@ -329,6 +349,47 @@ def to_xarray(trace: Trace) -> "xarray.Dataset":
         },
         attrs={**_readable(trace.attrs), KEY: json.dumps(describe(trace))},
     )
+
+
+def _array_names(trace: Trace) -> list[tuple[str, tuple[str, ...]]]:
+    """Name of the array of each part in a data set, and of its dims; none means two things."""
+    names: dict[str, Any] = dict.fromkeys((*RESERVED, "kl", "variable", "controls", "control"))
+    parts = trace.parts.values()
+    arrays = [_free(f"kl_by_{part.variable}", names) for part in parts]
+    found = []
+    for array, part in zip(arrays, parts, strict=True):
+        dims: list[str] = []
+        for dim, length in zip(part.dims, part.shape, strict=True):
+            meaning = (dim, length, repr(part.coords.get(dim)))
+            name = _safe(dim)
+            if names.get(name, meaning) != meaning:
+                name = _free(f"{part.variable}_{dim}", names)
+            names[name] = meaning
+            dims.append(name)
+        found.append((array, tuple(dims)))
+    return found
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^\w-]", "_", name)  # "/" makes a group, ":" is not for every file system
+
+
+def _free(name: str, names: dict[str, Any]) -> str:
+    """Find a name that is not there yet, and take it."""
+    name = _safe(name)
+    while name in names:
+        name += "_"
+    names[name] = None
+    return name
+
+
+def _label_array(labels: Sequence[str | int | float]) -> NDArray[Any]:
+    """One type for all labels of a dim, one that every format has."""
+    if all(type(label) is int and abs(label) < 2**63 for label in labels):
+        return np.array(labels, dtype=np.int64)
+    if all(type(label) is float for label in labels):
+        return np.array(labels, dtype=float)
+    return np.array([str(label) for label in labels], dtype=object)
 
 
 def _readable(attrs: Mapping[str, Any]) -> dict[str, str | int | float]:
@@ -350,7 +411,10 @@ def _from_xarray(dataset: "xarray.Dataset", path: Path) -> Trace:
     if KEY not in dataset.attrs:
         raise _not_a_trace(path)
     description = _parse(dataset.attrs[KEY], path)
-    terms = np.concatenate([dataset["data"].values[:, None], dataset["kl"].values], axis=1)
+    data, kl = dataset["data"].values, dataset["kl"].values
+    named = Trace(description["variables"], parts=_parts_of(description))
+    parts = [dataset[name].values.reshape(len(data), -1) for name, _ in _array_names(named)]
+    terms = np.concatenate([data[:, None], kl, *parts], axis=1)
     step, time, loss, control = (dataset[k].values for k in ("step", "time", "loss", "controls"))
     return _restore(description, step, time, loss, terms, control)
 
@@ -405,7 +469,8 @@ def to_json(trace: Trace, path: str | Path) -> Path:
         columns[name] = _numbers(getattr(trace, name))
     columns["kl"] = {name: _numbers(column) for name, column in trace.kl.items()}
     columns["control"] = {name: _numbers(column) for name, column in trace.control.items()}
-    content |= {"units": {**UNITS, "kl": "nats"}, "columns": columns}
+    columns["kl_by"] = {name: _nested(array) for name, array in trace.kl_by.items()}
+    content |= {"units": {**UNITS, "kl": "nats", "kl_by": "nats"}, "columns": columns}
     with _replacing(path) as temporary:
         with temporary.open("w", encoding="utf-8") as file:
             json.dump(content, file, allow_nan=False)
@@ -420,6 +485,12 @@ def _numbers(column: NDArray[np.float64]) -> list[float | str]:
     return numbers
 
 
+def _nested(array: NDArray[np.float64]) -> list[Any]:
+    numbers = np.empty(array.size, dtype=object)
+    numbers[:] = _numbers(array.ravel())
+    return numbers.reshape(array.shape).tolist()
+
+
 def _open_json(path: Path) -> Trace:
     content = _parse(path.read_text(encoding="utf-8"), path)
 
@@ -432,7 +503,11 @@ def _open_json(path: Path) -> Trace:
     time, loss, data = (column(columns[name]) for name in ("time", "loss", "data"))
     steps = np.array(columns["step"], dtype=np.int64)
     rows = len(steps)
-    return _restore(content, steps, time, loss, _stack([data, *kl], rows), _stack(control, rows))
+    terms = [_stack([data, *kl], rows)]
+    for part in _parts_of(content):
+        numbers = np.array(columns["kl_by"][part.variable], dtype=object)
+        terms.append(column(numbers.ravel().tolist()).reshape(rows, part.size))
+    return _restore(content, steps, time, loss, np.hstack(terms), _stack(control, rows))
 
 
 # --- opening -------------------------------------------------------------------------------
@@ -470,6 +545,7 @@ def open_trace(path: str | Path) -> Trace:
 
 POINTS = 500  # points a line in the report
 LISTED = 200  # events in the report's table and marks
+BARS = 64  # coordinates of a part that the report draws
 GRAY = "#8a8a8a"
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #222; background: #fff;
@@ -611,12 +687,52 @@ def _sections(trace: Trace) -> list[tuple[str, "figure", str]]:
         _hover(fig, [line for _, lines in entries for line in lines], "KL (nats)", named=True)
         note = f"What each variable pays, not multiplied by β; {means}."
         sections.append(("KL by variable", fig, note))
+        sections += _part_sections(trace, colors[0])
     for name in trace.controls:
         low, high = view.low[name], view.high[name]
         log = bool((low > 0).all() and high.max() > 30 * low.min())
         fig = plot(name, height=200, y_axis_type="log" if log else "linear")
         _hover(fig, [curve(fig, view.last[name], color="#333333", line_width=2)], name)
         sections.append((f"Control: {name}", fig, "The value that each step used."))
+    return sections
+
+
+def _part_sections(trace: Trace, color: str) -> list[tuple[str, "figure", str]]:
+    """Make a bar plot for each of the first parts that are small enough to be read."""
+    from bokeh.models import ColumnDataSource, FactorRange, HoverTool
+    from bokeh.plotting import figure
+
+    sections = []
+    rows, active, means = min(len(trace), TAIL), trace.active_units(), trace._part_means()
+    few = [part for part in trace.parts.values() if 0 < part.size <= BARS]
+    for part in few[:NAMED]:
+        shown = part.dims[0] if len(part.dims) == 1 else "coordinate"
+        # Factors of Bokeh differ: the labels of a part do.
+        labels = [label.removeprefix(f"{shown}=") for label in part.labels]
+        fig = figure(
+            x_range=FactorRange(factors=labels),
+            x_axis_label=shown,
+            y_axis_label="KL (nats)",
+            height=300,
+            sizing_mode="stretch_width",
+            tools="save",
+        )
+        bars = ColumnDataSource({"x": labels, "kl": means[part.variable].ravel()})
+        drawn = fig.vbar("x", 0.8, "kl", source=bars, color=color)
+        fig.add_tools(HoverTool(renderers=[drawn], tooltips=[(shown, "@x"), ("KL (nats)", "@kl")]))
+        fig.toolbar.logo = None
+        fig.grid.grid_line_alpha = 0.5
+        fig.xgrid.grid_line_color = None
+        fig.outline_line_color = None
+        fig.min_border_left = 80
+        if max(map(len, labels)) * len(labels) > 100:
+            fig.xaxis.major_label_orientation = "vertical"
+        note = (
+            f"Not multiplied by β; mean of the last {rows:,} row{'s' * (rows > 1)}. Above {ACTIVE} "
+            f"nats of the full data set: {active[part.variable]} of {part.size}."
+        )
+        by = ", ".join(part.dims) or "coordinate"
+        sections.append((f"KL of {part.variable} by {by}", fig, note))
     return sections
 
 

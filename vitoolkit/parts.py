@@ -62,7 +62,9 @@ class Part:
             if not isinstance(name, str):
                 raise TypeError(f"variables and dims have strings as names; received {name!r}")
             if not name:
-                raise ValueError(f"names are not empty; received {self.variable!r} with dims {dims}")
+                raise ValueError(
+                    f"names are not empty; received {self.variable!r} with dims {dims}"
+                )
         if len(set(dims)) < len(dims) or len(dims) != len(shape) or min(shape, default=0) < 0:
             raise ValueError(
                 f"the part of {self.variable!r} needs one length from 0 up for each dim, and every "

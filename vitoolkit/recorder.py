@@ -83,7 +83,7 @@ class Recorder(Callback):
         """Open a new trace, or go on with the one of the same approximation."""
         inference = run.inference
         attrs = {"inference": repr(inference), "scaling": inference.scaling}
-        self._open(run.approx, run.variables, run.controls, attrs)
+        self._open(run.approx, run.variables, run.controls, attrs, inference.parts)
         self._watch(run)
 
     def on_block(self, run: Run, block: Block) -> None:
@@ -150,10 +150,9 @@ class Recorder(Callback):
 
     # --- internals -------------------------------------------------------------------------------
 
-    def _open(self, approx, variables, controls, attrs) -> None:
-        names = tuple(control.name for control in controls)
-        if approx is not self._approx or names != self.trace.controls:
-            trace = Trace(variables, names)
+    def _open(self, approx, variables, controls, attrs, parts=()) -> None:
+        trace = Trace(variables, [control.name for control in controls], parts=parts)
+        if approx is not self._approx or not trace.same_layout(self.trace):
             if len(self.trace) or self.trace.events:
                 self.traces.append(trace)
             else:

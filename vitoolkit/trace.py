@@ -5,6 +5,8 @@ import html
 import operator
 import platform
 import struct
+import types
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vitoolkit.events import Event
+from vitoolkit.parts import Part, PartArrays
 
 if TYPE_CHECKING:
     import pandas
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
     from vitoolkit.decimation import View
 
-__all__ = ["Columns", "Trace"]
+__all__ = ["Columns", "Part", "Trace"]
 
 RESERVED = ("step", "time", "loss", "data", "elbo")
 HEAD = struct.Struct("=qddd")  # step, time, loss, data: the columns every row begins with
@@ -30,6 +33,7 @@ DATA, KL = 3, 4  # where the data term and the first KL contribution stand in a 
 SMALLEST = 256  # rows in the first buffer
 NAMED = 10  # variables that a summary names
 TAIL = 100  # rows that a final mean is taken over
+ACTIVE = 0.01  # nats from which on a coordinate counts as active
 
 
 class Columns(Mapping[str, NDArray[Any]]):
@@ -75,6 +79,40 @@ class Columns(Mapping[str, NDArray[Any]]):
         return f"Columns({list(self._index)}, {self.array.shape[1]} rows)"
 
 
+class _Layout:
+    """What the columns of a trace are called, and where they stand in a row. Slices share it."""
+
+    def __init__(
+        self, variables: tuple[str, ...], controls: tuple[str, ...], parts: tuple[Part, ...]
+    ):
+        self.variables, self.controls = variables, controls
+        self.parts = types.MappingProxyType({part.variable: part for part in parts})
+        kl_columns = tuple(f"kl[{name}]" for name in variables)
+        for name in controls:
+            if name in RESERVED or name in kl_columns:
+                raise ValueError(
+                    f"a control cannot be named {name!r}: that is a column of every trace. "
+                    f"Taken are {', '.join((*RESERVED, *kl_columns))}"
+                )
+        self.columns = (*RESERVED[2:], *kl_columns, *controls)
+        part_columns = tuple(name for part in parts for name in part.columns)
+        self.all_columns = (*RESERVED[2:], *kl_columns, *part_columns, *controls)
+        if len(set(self.all_columns)) < len(self.all_columns):
+            (name, _), *_ = Counter(self.all_columns).most_common(1)
+            raise ValueError(
+                f"two columns would be named {name!r}, among them the parts of a KL contribution: "
+                "another name for the variable or control is needed"
+            )
+        self.kl_index = {name: i for i, name in enumerate(variables)}
+        self.control_index = {name: i for i, name in enumerate(controls)}
+        self.part_count = len(part_columns)
+        kl_end = KL + len(variables)
+        self.kl = slice(KL, kl_end)
+        self.part = slice(kl_end, kl_end + self.part_count)
+        self.control = slice(self.part.stop, None)
+        self.width = self.part.stop + len(controls)
+
+
 class Trace:
     """Columnar record of a fit, one row a recorded step.
 
@@ -92,6 +130,9 @@ class Trace:
     attrs : mapping, optional
         Attributes of the run, JSON-able. They are added to the ones that every trace has,
         ``created`` (UTC, ISO 8601) and ``versions``, and replace those of the same name.
+    parts : sequence of Part, optional
+        The KL contributions that are recorded in parts as well, by coordinate or by a dim. Fixed
+        for life. Each coordinate is one more number a row.
 
     Attributes
     ----------
@@ -103,11 +144,12 @@ class Trace:
     Raises
     ------
     TypeError
-        If a name is not a string.
+        If a name is not a string, or a part not a `Part`.
     ValueError
         If a name is empty, given twice, or would share a column's name with another one:
         a control cannot be called ``step``, ``time``, ``loss``, ``data``, ``elbo``, or
-        ``kl[z]`` where ``z`` is a variable.
+        ``kl[z]`` where ``z`` is a variable. If a part is of a variable that is not recorded, or
+        two are of the same one.
 
     Notes
     -----
@@ -136,8 +178,10 @@ class Trace:
         variables: Sequence[str] = (),
         controls: Sequence[str] = (),
         attrs: Mapping[str, Any] | None = None,
+        parts: Sequence[Part] = (),
     ):
-        self._name(_names("variables", variables), _names("controls", controls))
+        names = _names("variables", variables)
+        self._lay_out(_Layout(names, _names("controls", controls), _parts(parts, names)))
         created = datetime.now(UTC).isoformat(timespec="seconds")
         self.attrs: dict[str, Any] = {
             "created": created,
@@ -145,21 +189,11 @@ class Trace:
             **(attrs or {}),
         }
         self._events: list[Event] = []
-        self._adopt(np.empty((0, KL + len(self.variables) + len(self.controls))))
+        self._adopt(np.empty((0, self._layout.width)))
 
-    def _name(self, variables: tuple[str, ...], controls: tuple[str, ...]) -> None:
-        self.variables = variables
-        self.controls = controls
-        kl_columns = tuple(f"kl[{name}]" for name in variables)
-        for name in controls:
-            if name in RESERVED or name in kl_columns:
-                raise ValueError(
-                    f"a control cannot be named {name!r}: that is a column of every trace. "
-                    f"Taken are {', '.join((*RESERVED, *kl_columns))}"
-                )
-        self._columns = (*RESERVED[2:], *kl_columns, *controls)
-        self._kl_index = {name: i for i, name in enumerate(variables)}
-        self._control_index = {name: i for i, name in enumerate(controls)}
+    def _lay_out(self, layout: _Layout) -> None:
+        self._layout = layout
+        self.variables, self.controls = layout.variables, layout.controls
 
     # --- writing -----------------------------------------------------------------------
 
@@ -175,11 +209,11 @@ class Trace:
         buffer[: self._length] = self._buffer[: self._length]
         self._buffer = buffer  # only now: a reader gets the old rows or the copied ones
         self._capacity = capacity
-        kl_end = KL + len(self.variables)
         self._bytes = memoryview(buffer).cast("B")
         self._row_bytes = buffer.strides[0]
-        self._kl_rows = buffer[:, KL:kl_end]
-        self._control_rows = buffer[:, kl_end:]
+        self._kl_rows = buffer[:, self._layout.kl]
+        self._part_rows = buffer[:, self._layout.part]
+        self._control_rows = buffer[:, self._layout.control]
 
     def append(
         self,
@@ -189,6 +223,7 @@ class Trace:
         data: SupportsFloat,
         kl: Sequence[float] | NDArray[Any] = (),
         control: Sequence[float] | NDArray[Any] = (),
+        parts: Sequence[float] | NDArray[Any] = (),
     ) -> None:
         """Add one row.
 
@@ -206,18 +241,27 @@ class Trace:
             KL contribution of each variable, nats.
         control : sequence of float, shape (controls,)
             Value of each control that this step used.
+        parts : sequence of float, shape (coordinates of all parts,)
+            The parts of the KL contributions, nats: part after part, each flattened in C order.
 
         Raises
         ------
         TypeError
             If `step` is not an integer.
         ValueError
-            If `kl` or `control` has another length, or `step` is not later than the last one.
+            If `kl`, `control` or `parts` has another length, or `step` is not later than the
+            last one.
         """
-        if len(kl) != len(self.variables) or len(control) != len(self.controls):
+        part_count = self._layout.part_count
+        if (
+            len(kl) != len(self.variables)
+            or len(control) != len(self.controls)
+            or len(parts) != part_count
+        ):
             raise ValueError(
-                f"a row of this trace has {len(self.variables)} KL contributions and "
-                f"{len(self.controls)} control values; received {len(kl)} and {len(control)}"
+                f"a row of this trace has {len(self.variables)} KL contributions, "
+                f"{len(self.controls)} control values and {part_count} parts; "
+                f"received {len(kl)}, {len(control)} and {len(parts)}"
             )
         step = operator.index(step)
         if step <= self._last_step:
@@ -228,6 +272,8 @@ class Trace:
         HEAD.pack_into(self._bytes, row * self._row_bytes, step, time, loss, data)
         self._kl_rows[row] = kl
         self._control_rows[row] = control
+        if part_count:
+            self._part_rows[row] = parts
         self._last_step = step
         self._length = row + 1  # publishes the row: readers look at the length first
 
@@ -249,8 +295,9 @@ class Trace:
             Seconds since the trace began.
         loss : array of float, shape (rows,)
             What was minimized.
-        terms : array of float, shape (rows, 1 + variables)
-            Data term, then the KL contribution of each variable, nats.
+        terms : array of float, shape (rows, 1 + variables + coordinates of all parts)
+            Data term, then the KL contribution of each variable, then the parts of these
+            contributions, part after part, each flattened in C order; nats.
         control : array of float, shape (rows, controls)
             Value of each control that each step used.
 
@@ -275,8 +322,9 @@ class Trace:
             raise TypeError(f"steps are integers; received an array of {steps.dtype}")
         arrays = [np.asarray(values) for values in (time, loss, terms, control)]
         shapes = [array.shape for array in (steps, *arrays)]
-        rows, variables, controls = steps.size, len(self.variables), len(self.controls)
-        fitting = [(rows,), (rows,), (rows,), (rows, 1 + variables), (rows, controls)]
+        rows, layout = steps.size, self._layout
+        widths = layout.part.stop - DATA, len(self.controls)
+        fitting = [(rows,), (rows,), (rows,), (rows, widths[0]), (rows, widths[1])]
         if shapes != fitting:
             raise ValueError(
                 "step, time, loss, terms and control of this trace have the shapes "
@@ -293,8 +341,8 @@ class Trace:
             self._grow(stop)
         block = self._buffer[start:stop]
         block.view(np.int64)[:, 0] = steps
-        block[:, 1], block[:, 2], block[:, DATA : KL + variables] = arrays[:3]
-        block[:, KL + variables :] = arrays[3]
+        block[:, 1], block[:, 2], block[:, DATA : layout.part.stop] = arrays[:3]
+        block[:, layout.control] = arrays[3]
         self._last_step = int(steps[-1])
         self._length = stop
 
@@ -338,7 +386,7 @@ class Trace:
         if rows.step is not None and rows.step < 1:
             raise ValueError(f"a slice of a trace steps forward; received {rows.step}")
         part = object.__new__(type(self))
-        part._name(self.variables, self.controls)
+        part._lay_out(self._layout)
         part.attrs = dict(self.attrs)
         part._events = list(self._events)
         part._adopt(self._read()[rows])
@@ -356,8 +404,11 @@ class Trace:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns of `values`: loss, data, elbo, ``kl[variable]``..., controls."""
-        return self._columns
+        """Names of the columns of `values`: loss, data, elbo, KL contributions, parts, controls.
+
+        A contribution's is ``kl[z]``, that of a part of it ``kl[z, latent=3]``.
+        """
+        return self._layout.all_columns
 
     @property
     def step(self) -> NDArray[np.int64]:
@@ -388,43 +439,149 @@ class Trace:
     @property
     def kl(self) -> Columns:
         """KL contribution of each variable, nats, not multiplied by β."""
-        return Columns(self._kl_index, self._read()[:, KL : KL + len(self.variables)].T)
+        return Columns(self._layout.kl_index, self._read()[:, self._layout.kl].T)
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """What is recorded in parts: dims, shape and coords, by the variable's name."""
+        return self._layout.parts
+
+    @property
+    def kl_by(self) -> PartArrays:
+        r"""Parts of the KL contribution of each variable in `parts`, nats, not multiplied by β.
+
+        Each is an array of shape (rows, \*shape), with the shape of the part.
+
+        Examples
+        --------
+        >>> part = Part("z", ("latent",), (2,), {"latent": ["a", "b"]})
+        >>> trace = Trace(variables=("z",), parts=[part])
+        >>> trace.append(0, 0.5, 9.0, -6.0, [1.25], parts=[1.0, 0.25])
+        >>> trace.kl_by["z"].tolist()
+        [[1.0, 0.25]]
+        >>> trace.parts["z"].coords["latent"]
+        ['a', 'b']
+        """
+        return PartArrays(self._layout.parts, self._read()[:, self._layout.part])
 
     @property
     def control(self) -> Columns:
         """Value of each control that each recorded step used."""
-        return Columns(self._control_index, self._read()[:, KL + len(self.variables) :].T)
+        return Columns(self._layout.control_index, self._read()[:, self._layout.control].T)
 
     def _data(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         return rows[:, DATA] if self.has_terms else np.full(len(rows), np.nan)
 
     def _elbo(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         with np.errstate(invalid="ignore", over="ignore"):  # inf - inf is NaN, and that is right
-            return self._data(rows) - rows[:, KL : KL + len(self.variables)].sum(axis=1)
+            return self._data(rows) - rows[:, self._layout.kl].sum(axis=1)
 
-    def values(self) -> NDArray[np.float64]:
+    def active_units(
+        self, threshold: float = ACTIVE, *, rows: int = TAIL, per: float = 1.0
+    ) -> dict[str, int]:
+        r"""Count the coordinates of each part that pay for being used.
+
+        A coordinate k is active if
+
+        .. math:: \frac{1}{\text{per}\,|R|} \sum_{t \in R} KL_{t,k} > \text{threshold}
+
+        where R are those of the last `rows` recorded rows in which its KL is finite. One without
+        any is not active.
+
+        Parameters
+        ----------
+        threshold : float, default 0.01
+            Nats.
+        rows : int, default 100
+            How many rows at the end of the trace to take the mean over; fewer if it has fewer.
+        per : float, default 1.0
+            Divisor of the contributions, which are in nats of the full data set: with the number
+            of its rows, the threshold is one for a row's mean KL, as is usual for a local latent.
+
+        Returns
+        -------
+        dict of str to int
+            By the name of the variable, for each that is recorded in parts.
+
+        Raises
+        ------
+        TypeError
+            If `rows` is not an integer.
+        ValueError
+            If `threshold` is not finite, `rows` is less than 1, or `per` is not a positive number.
+
+        Notes
+        -----
+        A coordinate whose posterior is the prior has a KL of 0. Burda et al. (2016) count units by
+        another quantity with the same threshold, the variance over the data set of the mean of
+        q(z\|x), which the trace does not hold; the two agree on units that have collapsed. Lucas
+        et al. (2019) define collapse by the KL, as here, but of each row of the data.
+
+        References
+        ----------
+        Burda, Grosse and Salakhutdinov (2016), "Importance Weighted Autoencoders", ICLR.
+        Lucas, Tucker, Grosse and Norouzi (2019), "Don't Blame the ELBO! A Linear VAE Perspective
+        on Posterior Collapse", NeurIPS.
+
+        Examples
+        --------
+        >>> trace = Trace(variables=("z",), parts=[Part("z", ("latent",), (3,))])
+        >>> trace.append(0, 0.5, 9.0, -6.0, [4.0], parts=[3.0, 0.99, 0.01])
+        >>> trace.active_units()
+        {'z': 2}
+        >>> trace.active_units(per=100)
+        {'z': 1}
+        """
+        if operator.index(rows) < 1:
+            raise ValueError(f"rows is at least 1; received {rows}")
+        if not np.isfinite(threshold):
+            raise ValueError(f"threshold is a number of nats; received {threshold}")
+        if not 0 < per < np.inf:
+            raise ValueError(f"per is a positive number; received {per}")
+        means = self._part_means(rows)
+        return {name: int((mean / per > threshold).sum()) for name, mean in means.items()}
+
+    def _part_means(self, rows: int = TAIL) -> dict[str, NDArray[np.float64]]:
+        """Mean of the finite values in the last rows, in the shape of each part; NaN without."""
+        kl_by = self[-rows:].kl_by
+        finite = np.isfinite(kl_by.array)
+        with np.errstate(invalid="ignore", over="ignore"):
+            total = np.where(finite, kl_by.array, 0.0).sum(axis=0)
+            means = PartArrays(kl_by._parts, (total / finite.sum(axis=0))[None])
+        return {name: mean[0] for name, mean in means.items()}
+
+    def values(self, *, parts: bool = True) -> NDArray[np.float64]:
         """Copy the numbers of all rows but step and time.
+
+        Parameters
+        ----------
+        parts : bool, default True
+            Whether to copy the parts of the KL contributions as well.
 
         Returns
         -------
         ndarray, shape (rows, columns)
-            In the order of `columns`.
+            In the order of `columns`, without the parts' if they are left out.
         """
-        rows = self._read()
-        values = np.empty((len(rows), len(self._columns)))
+        rows, layout = self._read(), self._layout
+        parts_end = layout.part.stop if parts else layout.kl.stop
+        values = np.empty((len(rows), 3 + parts_end - KL + len(self.controls)))
         values[:, 0] = rows[:, 2]
         values[:, 1] = self._data(rows)
         values[:, 2] = self._elbo(rows)
-        values[:, 3:] = rows[:, KL:]
+        values[:, 3 : 3 + parts_end - KL] = rows[:, KL:parts_end]
+        values[:, 3 + parts_end - KL :] = rows[:, layout.control]
         return values
 
-    def view(self, points: int = 500) -> "View":
+    def view(self, points: int = 500, *, parts: bool = False) -> "View":
         """Make a decimated view for a live plot.
 
         Parameters
         ----------
         points : int, default 500
             Upper bound of the points a column.
+        parts : bool, default False
+            Whether to look at the parts of the KL contributions as well. There may be thousands.
 
         Returns
         -------
@@ -434,7 +591,27 @@ class Trace:
         """
         from vitoolkit.decimation import View
 
-        return View(self, points=points)
+        return View(self, points=points, parts=parts)
+
+    def same_layout(self, other: "Trace") -> bool:
+        """Tell whether another trace records the same variables, controls and parts.
+
+        Parameters
+        ----------
+        other : Trace
+            The trace to compare with.
+
+        Returns
+        -------
+        bool
+            True if a row of one is a row of the other.
+        """
+        mine, others = self._layout, other._layout
+        return (
+            mine.variables == others.variables
+            and mine.controls == others.controls
+            and [*mine.parts.values()] == [*others.parts.values()]
+        )
 
     def equals(self, other: "Trace") -> bool:
         """Tell whether another trace is the same in every number, name, attribute and event.
@@ -461,7 +638,7 @@ class Trace:
         if not isinstance(other, Trace):
             raise TypeError(f"a Trace is accepted; received {type(other).__name__}")
         if (self.variables, self.controls) != (other.variables, other.controls):
-            return False
+            return False  # other parts show in the description
         mine, others = self._read(), other._read()
         if mine.shape != others.shape:
             return False
@@ -475,11 +652,12 @@ class Trace:
 
     def __getstate__(self) -> dict[str, Any]:
         rows = np.array(self._read())
-        names = (self.variables, self.controls)
+        names = (self.variables, self.controls, tuple(self.parts.values()))
         return {"names": names, "attrs": self.attrs, "events": self.events, "rows": rows}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._name(*state["names"])
+        variables, controls, *parts = state["names"]
+        self._lay_out(_Layout(variables, controls, *(parts or [()])))
         self.attrs = state["attrs"]
         self._events = list(state["events"])
         self._adopt(state["rows"])
@@ -492,8 +670,9 @@ class Trace:
         Returns
         -------
         dict of str to str
-            A label and a text for each line of a table: rows, steps, duration, last loss, ELBO
-            and largest KL contributions (means of the last 100 rows), last control values, events.
+            A label and a text for each line of a table: rows, steps, duration, last loss, ELBO,
+            largest KL contributions and largest coordinates of their parts (means of the last 100
+            rows), last control values, events.
 
         Examples
         --------
@@ -528,6 +707,8 @@ class Trace:
                 lines[f"KL of {name}"] = f"{kl.pop(name):,.4g} nats"
             if kl:
                 lines[f"KL of {len(kl)} more"] = f"{sum(kl.values()):,.4g} nats"
+            for name, mean in list(tail._part_means().items())[:NAMED]:
+                lines[f"KL of {name} in parts"] = _largest(self.parts[name], mean)
             for name, column in tail.control.items():
                 lines[f"{name}, last"] = f"{column[-1]:.6g}"
         lines["events"] = f"{len(trace.events):,}"
@@ -540,6 +721,8 @@ class Trace:
             parts.append(f"steps {trace.step[0]}..{trace.step[-1]}")
         parts.append(f"variables={trace.variables}")
         parts.append(f"controls={trace.controls}")
+        if trace.parts:
+            parts.append(f"parts={ {name: part.shape for name, part in trace.parts.items()} }")
         if len(trace) and trace.has_terms:
             parts.append(f"ELBO {_mean(trace[-TAIL:].elbo):.6g} nats")
         return f"Trace({', '.join(parts)})"
@@ -565,6 +748,13 @@ class Trace:
             along ``step``. Units are in the ``units`` attribute of each variable. The attribute
             ``vitoolkit_trace`` holds all attributes and events as JSON.
 
+            The parts of the KL contribution of ``z`` are ``kl_by_z``, with the dimension ``step``
+            and those of the model with their coordinates. A dim whose name the data set has for
+            something else (``step``, ``time``, ``variable``, ``loss``, a dim of another length or
+            other labels) is prefixed with the variable, ``z_step``. Characters other than letters,
+            digits, ``-`` and ``_`` become ``_``, so that every file system takes the name; the
+            attribute ``variable`` has the variable's own.
+
         Examples
         --------
         >>> trace = Trace(variables=("z",), controls=("beta",))
@@ -584,7 +774,8 @@ class Trace:
         -------
         pandas.DataFrame
             Index ``step``; columns ``time``, ``loss``, ``data``, ``elbo``, ``kl[variable]`` for
-            each variable, and each control by its name. Its ``attrs`` are those of the trace,
+            each variable, ``kl[variable, dim=label]`` for each coordinate of the parts, and each
+            control by its name. Its ``attrs`` are those of the trace,
             with ``units`` (column to unit) and ``events`` (a list of dicts) added.
 
         Examples
@@ -817,6 +1008,29 @@ def _names(what: str, names: Iterable[str]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise ValueError(f"{what} takes every name once; received {names}")
     return names
+
+
+def _parts(parts: Iterable[Part], variables: tuple[str, ...]) -> tuple[Part, ...]:
+    parts = tuple(parts)
+    for i, part in enumerate(parts):
+        if not isinstance(part, Part):
+            raise TypeError(f"parts takes Part objects; received {part!r}")
+        if part.variable not in variables:
+            raise ValueError(
+                f"a part is of {part.variable!r}; the variables of this trace are {variables}"
+            )
+        if any(part.variable == other.variable for other in parts[:i]):
+            raise ValueError(f"parts takes every variable once; received {part.variable!r} twice")
+    return parts
+
+
+def _largest(part: Part, mean: NDArray[np.float64]) -> str:
+    means = mean.ravel()
+    if not np.isfinite(means).any():
+        return f"{part.size:,} coordinates"
+    largest = int(np.nanargmax(means))
+    where, nats = part.labels[largest], means[largest]
+    return f"{part.size:,} coordinates, {where} the largest: {nats:,.4g} nats"
 
 
 def _mean(column: NDArray[np.float64]) -> float:
