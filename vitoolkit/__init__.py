@@ -8,6 +8,7 @@ from vitoolkit.controls import Beta, Control, LearningRate, Switch
 from vitoolkit.events import Event
 from vitoolkit.fit import Fit, fit
 from vitoolkit.inference import ADVI, FullRankADVI, KLqp
+from vitoolkit.monitor import KLMonitor
 from vitoolkit.recorder import Recorder
 from vitoolkit.trace import Trace
 
@@ -32,6 +33,7 @@ __all__ = [
     "Fit",
     # the record
     "Recorder",
+    "KLMonitor",
     "Trace",
     "Event",
     # the panel, imported when it is first used

@@ -199,8 +199,8 @@ class Control:
                 warnings.warn(
                     f"step 0 of this fit used {self.name} = {self._value:g}, left over from an "
                     f"earlier fit; its schedule says {start:g}. PyMC's own inferences do not tell "
-                    f"a callback that a fit starts: call {self.name}.reset() before pm.fit, or use an "
-                    "inference of vitoolkit.",
+                    f"a callback that a fit starts: call {self.name}.reset() before pm.fit, or "
+                    "use an inference of vitoolkit.",
                     RuntimeWarning,
                     stacklevel=2,
                 )

@@ -588,8 +588,8 @@ def _total_sizes(
             shapes = ", ".join(f"{name!r} {found:g}" for name, (found, _) in observed.items())
             raise ValueError(
                 f"total_size was given for {latent.name!r} of shape {latent.shape}, which is "
-                f"global: it belongs to a local variable, one row of which belongs to a row of an observed "
-                f"variable (rows: {shapes})"
+                "global: it belongs to a local variable, one row of which belongs to a row of an "
+                f"observed variable (rows: {shapes})"
             )
         number = constant_value(size)
         if number is not None and number < rows:

@@ -164,7 +164,7 @@ def _log_prior(latent: Latent, factor: pt.TensorVariable, exact: bool) -> pt.Ten
     if not exact:
         return factor
     mean, sd = latent.variable.owner.op.dist_params(latent.variable.owner)
-    mean, sd = latent.group.model.replace_rvs_by_values([mean, sd])
+    mean, sd = (floatX(x) for x in latent.group.model.replace_rvs_by_values([mean, sd]))
     q_mean = latent.group.mean[latent.where].reshape(latent.shape)
     q_sd = latent.group.std[latent.where].reshape(latent.shape)
     return -pt.log(sd) - (q_sd**2 + (q_mean - mean) ** 2) / (2 * sd**2)
@@ -278,12 +278,12 @@ class BetaKL(Operator):
         kl_by: Mapping[str, str] | None = None,
         closed_form: Sequence[str] = (),
     ) -> None:
+        self.latents = latents_of(approx)
         super().__init__(approx)
         self.beta = dict(beta)
         self.total_size = dict(total_size or {})
         self.kl_by = dict(kl_by or {})
         self.closed_form = frozenset(closed_form)
-        self.latents = latents_of(approx)
         self.labels = {latent.name: self._label(latent) for latent in self.latents}
         self.variables = tuple(dict.fromkeys(self.labels.values()))
         self._check()

@@ -9,6 +9,7 @@ import numpy as np
 
 from vitoolkit.controls import Control, distinct_controls
 from vitoolkit.loop import Block, Callback, Run
+from vitoolkit.monitor import KLMonitor
 from vitoolkit.steps import counter_of
 from vitoolkit.trace import Trace
 
@@ -25,6 +26,9 @@ class Recorder(Callback):
         vitoolkit inference are found without being named; a learning rate has to be named.
     every : int
         Record the steps that are a multiple of `every`.
+    monitor : KLMonitor, optional
+        Evaluates the terms under an inference of PyMC's own, which does not hand them out; a row it
+        does not evaluate has NaN.
 
     Attributes
     ----------
@@ -44,8 +48,8 @@ class Recorder(Callback):
     Notes
     -----
     A row holds the control values *its* step used, whatever the order of the callback list. Under a
-    vitoolkit inference a row holds the terms as well, from the very draws of the step; an inference
-    of PyMC's own does not hand them out, and its rows hold the loss and the controls.
+    vitoolkit inference a row holds the terms as well, from the very draws of the step; under an
+    inference of PyMC's own it holds those that `monitor` evaluates, or none.
 
     Examples
     --------
@@ -62,13 +66,18 @@ class Recorder(Callback):
     (200, ('z',), ('beta',))
     """
 
-    def __init__(self, *controls: Control, every: int = 1) -> None:
+    def __init__(
+        self, *controls: Control, every: int = 1, monitor: KLMonitor | None = None
+    ) -> None:
         if isinstance(every, bool) or not isinstance(every, int | np.integer):
             raise TypeError(f"every must be a whole number of steps, received {every!r}")
         if every < 1:
             raise ValueError(f"every must be at least 1, received {every}")
         self.controls = distinct_controls(controls)
+        if monitor is not None and not isinstance(monitor, KLMonitor):
+            raise TypeError(f"monitor must be a KLMonitor, received {monitor!r}")
         self.every = int(every)
+        self.monitor = monitor
         self.trace = Trace(controls=[control.name for control in self.controls])
         self.traces = [self.trace]
         self._approx: Any = None
@@ -128,19 +137,23 @@ class Recorder(Callback):
             return
         step = counter.tick(losses, i)
         if approx is not self._approx:
-            self._open(approx, (), self.controls, {"inference": f"PyMC, {approx}"})
+            variables = () if self.monitor is None else self.monitor.variables(approx)
+            self._open(approx, variables, self.controls, {"inference": f"PyMC, {approx}"})
         for control in self.controls:
             control(approx, losses, i)
         if step < self._next_step:
             return
         self._next_step = step + 1
         if step % self.every == 0:
+            terms = self.monitor.evaluate(approx) if self.trace.variables else None
+            if terms is None:
+                terms = np.full(1 + len(self.trace.variables), np.nan)
             self.trace.append(
                 step,
                 time.perf_counter() - self._origin,
                 np.nan if losses is None else losses[-1],
-                np.nan,
-                (),
+                terms[0],
+                terms[1:],
                 [control.used for control in self.controls],
             )
         self._collect_events()
