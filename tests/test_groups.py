@@ -185,7 +185,7 @@ def test_a_total_size_that_disagrees_with_the_observed_one_warns_with_both():
         vt.KLqp(approx, total_size={"z": 1_000})
 
 
-# --- scale_cost_to_minibatch ------------------------------------------------------------------------
+# --- scale_cost_to_minibatch ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["switch", "attribute of PyMC"])
@@ -326,7 +326,7 @@ def test_a_bad_kl_by_is_refused(kl_by, error, message):
             vt.ADVI(kl_by=kl_by)
 
 
-# --- closed form ------------------------------------------------------------------------------------
+# --- closed form ------------------------------------------------------------------------------
 
 
 def test_a_closed_form_kl_has_the_same_mean_and_no_noise_of_its_own(fast):

@@ -145,7 +145,9 @@ class Recorder(Callback):
             return
         self._next_step = step + 1
         if step % self.every == 0:
-            terms = self.monitor.evaluate(approx) if self.trace.variables else None
+            terms = None
+            if self.monitor is not None and self.trace.variables:
+                terms = self.monitor.evaluate(approx)
             if terms is None:
                 terms = np.full(1 + len(self.trace.variables), np.nan)
             self.trace.append(
