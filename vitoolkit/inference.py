@@ -100,7 +100,7 @@ class KLqp(Inference):
     ...     y = pm.Normal("y", z + w, observed=[0.2, 1.1])
     ...     inference = vt.KLqp(pm.MeanField(random_seed=1), beta={"z": 4.0})
     >>> inference
-    <KLqp MeanField{MeanFieldGroup[2]}: loss = -data term + beta[z] * KL(z) + KL(w), 0 steps taken>
+    <KLqp Approximation{MeanFieldGroup[2]}: loss = -data term + beta[z] * KL(z) + KL(w), 0 steps taken>
     """
 
     def __init__(
