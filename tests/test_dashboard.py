@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -573,6 +574,7 @@ def test_a_notebook_that_is_executed_without_a_page_ends_with_a_picture(tmp_path
     pytest.importorskip("ipykernel")
     notebook = nbformat.v4.new_notebook()
     source = (
+        f"import sys; sys.path.insert(0, {str(Path(vt.__file__).parents[1])!r})\n"
         "import pymc as pm, vitoolkit as vt\n"
         "with pm.Model():\n"
         "    z = pm.Normal('z')\n"
