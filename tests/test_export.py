@@ -1,4 +1,6 @@
+import base64
 import builtins
+import gzip
 import json
 import os
 import re
@@ -11,6 +13,7 @@ import xarray as xr
 
 from vitoolkit import export
 from vitoolkit.events import Event
+from vitoolkit.parts import Part
 from vitoolkit.trace import Trace
 
 NEEDS = {
@@ -47,6 +50,26 @@ NAMES = [
     ((), ("beta",)),
     (("beta", "time", "w[0, 1]", "μ β", ' a,"b"\n#'), ("beta", "learning rate", "γ[1]", "#c")),
 ]
+PARTS = {
+    "labels": [Part("z", ("latent",), (3,), {"latent": ["a", 'b, "c"', "μ\n"]})],
+    "two of one dim": [
+        Part("z", ("latent",), (2,), {"latent": [3, -1]}),
+        Part("w", ("row", "latent"), (3, 2), {"latent": [3, -1]}),
+    ],
+    "names taken": [
+        Part("z", ("step", "time", "variable"), (2, 1, 2), {"step": [0.5, float("inf")]}),
+        Part("w", ("kl_by_z", "z_step", "loss"), (1, 2, 1), {"loss": [1]}),
+    ],
+    "one dim, two meanings": [
+        Part("z", ("row",), (2,), {"row": [0, 1]}),
+        Part("w", ("row",), (3,), {"row": [0, 1, 2]}),
+    ],
+    "odd names": [
+        Part("a/b", ("x/y",), (2,), {"x/y": [1, "1"]}),
+        Part("a:b", ("x:y",), (2,), {"x:y": [2**70, 0.1]}),
+    ],
+    "scalar and nothing": [Part("z", (), ()), Part("w", ("empty",), (0,), {"empty": []})],
+}
 
 
 @pytest.fixture(params=NEEDS)
@@ -60,15 +83,15 @@ def write(trace, kind, folder):
     return METHODS[kind](trace, folder / f"fit.{kind}")
 
 
-def odd_trace(variables, controls, rows, seed=0):
+def odd_trace(variables, controls, rows, seed=0, parts=()):
     """Numbers of every bit pattern, so of every size, among them NaN, infinities and -0.0."""
     rng = np.random.default_rng(seed)
-    bits = rng.integers(0, 2**64, (rows, 3 + len(variables) + len(controls)), dtype=np.uint64)
+    split = 3 + len(variables) + sum(part.size for part in parts)
+    bits = rng.integers(0, 2**64, (rows, split + len(controls)), dtype=np.uint64)
     numbers = bits.view(float)
     for value in (np.nan, np.inf, -np.inf, -0.0, 5e-324):
         numbers[rng.random(numbers.shape) < 0.05] = value
-    trace = Trace(variables, controls, ATTRS)
-    split = 3 + len(variables)
+    trace = Trace(variables, controls, ATTRS, parts)
     trace.extend(
         np.cumsum(rng.integers(1, 1000, rows)),
         numbers[:, 0],
@@ -110,6 +133,32 @@ def test_reads_back_equal(kind, names, rows, tmp_path):
     assert (back.variables, back.controls) == names
     for name in ("step", "time", "loss", "data", "elbo"):
         np.testing.assert_array_equal(getattr(back, name), getattr(trace, name), strict=True)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 50])
+@pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
+def test_parts_read_back_equal(kind, parts, rows, tmp_path):
+    trace = odd_trace(tuple(part.variable for part in parts), ("beta",), rows, parts=parts)
+    back = Trace.open(write(trace, kind, tmp_path))
+    assert back.equals(trace)
+    assert list(back.parts) == list(trace.parts)
+    assert back.columns == trace.columns
+    for name, array in trace.kl_by.items():
+        assert array.shape == (rows, *trace.parts[name].shape)
+        np.testing.assert_array_equal(back.kl_by[name], array, strict=True)
+    assert back.parts == trace.parts
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"], indirect=True)
+def test_files_from_before_there_were_parts(kind, plain, tmp_path):
+    path = write(plain, kind, tmp_path)
+    text = path.read_text(encoding="utf-8")
+    older = text.replace('"parts": [], ', "", 1).replace(', "kl_by": {}', "", 1)
+    assert (
+        len(older) < len(text) and "parts" not in older and "kl_by" not in older.split("units")[0]
+    )
+    path.write_text(older, encoding="utf-8")
+    assert Trace.open(path).equals(plain)
 
 
 def test_reading_back_goes_on(kind, plain, tmp_path):
@@ -186,6 +235,88 @@ def test_xarray(plain):
     assert dataset["time"].attrs["units"] == "s" and "time" in dataset.coords
     assert dataset.attrs["created"] == plain.attrs["created"]
     assert json.loads(dataset.attrs["versions"]) == plain.attrs["versions"]
+
+
+@pytest.fixture
+def taken_apart():
+    """A trace with parts that add up to the contributions."""
+    parts = [
+        Part("z", ("latent",), (3,), {"latent": ["a", "b", "c"]}),
+        Part("w", ("step", "latent"), (2, 3), {"latent": ["a", "b", "c"]}),
+    ]
+    trace = Trace(("z", "w"), ("beta",), parts=parts)
+    for step in range(4):
+        z, w = np.array([2.0, 0.0, 1.0]) + step, np.arange(6.0)
+        terms = [z.sum(), w.sum()]
+        trace.append(step, 0.1 * step, 9.0, -9.0, terms, [1.0], np.concatenate([z, w]))
+    return trace
+
+
+def test_parts_in_the_dataframe(taken_apart):
+    frame = taken_apart.to_dataframe()
+    z = [f"kl[z, latent={label}]" for label in "abc"]
+    w = [f"kl[w, step={i}, latent={label}]" for i in range(2) for label in "abc"]
+    columns = ["time", "loss", "data", "elbo", "kl[z]", "kl[w]", *z, *w, "beta"]
+    assert list(frame.columns) == columns
+    np.testing.assert_array_equal(frame[z].sum(axis=1), frame["kl[z]"])
+    assert frame["kl[w, step=1, latent=b]"].tolist() == [4.0] * 4
+    assert frame.attrs["units"] == {"time": "s"} | dict.fromkeys(columns[1:-1], "nats")
+
+
+def test_parts_in_xarray(taken_apart):
+    dataset = taken_apart.to_xarray()
+    z, w = dataset["kl_by_z"], dataset["kl_by_w"]
+    assert z.dims == ("step", "latent") and w.dims == ("step", "w_step", "latent")
+    assert dataset["latent"].values.tolist() == ["a", "b", "c"]
+    assert z.sel(step=3, latent="c").item() == 4.0
+    assert w.isel(w_step=1).sel(step=3, latent="b").item() == 4.0
+    assert "w_step" not in dataset.coords  # the model has no labels for it
+    for array in (z, w):
+        assert array.attrs["units"] == "nats"
+    assert w.attrs["variable"] == "w"
+    xr.testing.assert_allclose(
+        z.sum("latent"), dataset["kl"].sel(variable="z", drop=True), check_dim_order=False
+    )
+    z[:] = 0.0
+    assert taken_apart.kl_by["z"][0, 0] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("parts", "names"),
+    [
+        ("labels", {"kl_by_z": ("latent",)}),
+        ("two of one dim", {"kl_by_z": ("latent",), "kl_by_w": ("row", "latent")}),
+        (
+            "names taken",
+            {
+                "kl_by_z": ("z_step", "z_time", "z_variable"),
+                "kl_by_w": ("w_kl_by_z", "w_z_step", "w_loss"),
+            },
+        ),
+        ("one dim, two meanings", {"kl_by_z": ("row",), "kl_by_w": ("w_row",)}),
+        ("odd names", {"kl_by_a_b": ("x_y",), "kl_by_a_b_": ("a_b_x_y",)}),
+        ("scalar and nothing", {"kl_by_z": (), "kl_by_w": ("empty",)}),
+    ],
+)
+def test_names_in_xarray(parts, names):
+    parts = PARTS[parts]
+    dataset = odd_trace([part.variable for part in parts], (), 3, parts=parts).to_xarray()
+    assert {name: dataset[name].dims for name in names} == {
+        name: ("step", *dims) for name, dims in names.items()
+    }
+    assert len(dataset.data_vars) == 5 + len(names)
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [([2, -1], "i"), ([0.5, float("nan")], "f"), (["b", "a"], "O"), ([2**64, 1], "O")],
+)
+def test_labels_have_one_type(labels, kind):
+    part = Part("z", ("latent",), (2,), {"latent": labels})
+    values = Trace(("z",), parts=[part]).to_xarray()["latent"].values
+    assert values.dtype.kind == kind
+    wanted = [str(label) for label in labels] if kind == "O" else labels
+    np.testing.assert_array_equal(values, np.array(wanted, dtype=values.dtype))
 
 
 def test_copies_do_not_follow_the_trace(plain):
@@ -451,6 +582,28 @@ def test_report(plain, tmp_path):
     assert os.listdir(tmp_path) == ["fit.html"]
 
 
+def test_report_shows_small_parts(tmp_path):
+    parts = [Part("z", ("<dim>",), (3,)), Part("w", ("row", "latent"), (13, 5))]
+    parts += [Part("b", ("row", "latent"), (8, 8)), Part("s", (), ())]
+    trace = Trace([part.variable for part in parts], parts=parts)
+    for step in range(150):
+        z = [1e6 if step < 50 else 2.0, 0.0, np.nan]
+        values = np.concatenate([z, np.zeros(65), np.full(64, 0.5), [0.25]])
+        trace.append(step, 0.0, 1.0, -1.0, [2.0, 0.0, 32.0, 0.25], (), values)
+    page, text = text_of(trace.to_html(tmp_path / "fit.html"))
+    assert "<h2>KL of z by &lt;dim&gt;</h2>" in text
+    assert "mean of the last 100 rows. Above 0.01 nats of the full data set: 1 of 3." in text
+    assert "<h2>KL of b by row, latent</h2>" in text and "64 of 64." in text
+    assert "<h2>KL of s by coordinate</h2>" in text and "1 of 1." in text
+    assert "<h2>KL of w" not in text  # 65 coordinates
+    assert '"factors":["0","1","2"]' in page and '"factors":["row=0, latent=0",' in page
+    assert '"factors":["()"]' in page
+    (bars,) = re.findall(r'"entries":\[\["x",\["0","1","2"\]\],\["kl",(.*?\})\]', page)
+    numbers = json.loads(bars)["array"]
+    raw = np.frombuffer(gzip.decompress(base64.b64decode(numbers["data"])))
+    np.testing.assert_array_equal(raw, [2.0, 0.0, np.nan])
+
+
 def test_report_of_a_long_trace_is_small(tmp_path):
     rows = 50_000
     trace = Trace([f"v{i}" for i in range(50)], ("beta",))
@@ -473,8 +626,20 @@ def test_report_of_a_long_trace_is_small(tmp_path):
         odd_trace(("z", "w"), ("beta",), 1),
         odd_trace((), ("beta",), 60),
         odd_trace(tuple("abcdefghijkl"), (), 700),
+        odd_trace(("z", "w"), ("beta",), 60, parts=PARTS["names taken"]),
+        odd_trace(("z", "w"), (), 1, parts=PARTS["scalar and nothing"]),
+        odd_trace(("a/b", "a:b"), (), 1, parts=PARTS["odd names"]),
     ],
-    ids=["empty", "no rows", "one row", "no terms", "odd numbers"],
+    ids=[
+        "empty",
+        "no rows",
+        "one row",
+        "no terms",
+        "odd numbers",
+        "odd parts",
+        "parts of one or none",
+        "parts with odd labels",
+    ],
 )
 @pytest.mark.filterwarnings("error")
 def test_report_of_odd_traces(trace, tmp_path):

@@ -17,6 +17,43 @@ def test_one_row_a_step_with_terms_and_controls(gaussians, fast):
     assert trace.attrs["status"] == "finished"
 
 
+@pytest.fixture
+def latents():
+    with pm.Model(coords={"row": ["a", "b"], "latent": [10, 20, 30]}) as model:
+        z = pm.Normal("z", dims=("row", "latent"))
+        w = pm.Normal("w")
+        pm.Normal("y", z.sum(axis=1) + w, observed=[0.2, 1.1])
+        yield model
+
+
+def test_parts_have_the_dims_and_coords_of_the_model(latents, fast):
+    recorder, sparse = vt.Recorder(), vt.Recorder(every=3)
+    inference = vt.ADVI(kl_by={"z": "coordinate"}, random_seed=1)
+    inference.fit(10, callbacks=[recorder, sparse], **fast)
+    trace = recorder.trace
+    dataset = trace.to_xarray()
+    z = dataset["kl_by_z"]
+    assert z.dims == ("step", "row", "latent") and list(trace.parts) == ["z"]
+    for dim, labels in latents.coords.items():
+        assert z[dim].values.tolist() == list(labels)
+    np.testing.assert_allclose(z.sum(("row", "latent")), trace.kl["z"], rtol=1e-10)
+    np.testing.assert_array_equal(sparse.trace.kl_by["z"], trace.kl_by["z"][::3])
+    assert inference.terms["kl"] == {name: column[-1] for name, column in trace.kl.items()}
+
+
+def test_other_parts_start_a_new_record(latents, fast):
+    recorder = vt.Recorder()
+    approx = pm.MeanField(random_seed=1)
+    first = vt.KLqp(approx, kl_by={"z": "latent"})
+    first.fit(3, callbacks=[recorder], **fast)
+    first.refine(2, progressbar=False)
+    assert len(recorder.trace) == 5 and recorder.trace.kl_by["z"].shape == (5, 3)
+    vt.KLqp(approx).fit(3, callbacks=[recorder], **fast)
+    assert [tuple(trace.parts) for trace in recorder.traces] == [("z",), ()]
+    assert [len(trace) for trace in recorder.traces] == [5, 3]
+    np.testing.assert_array_equal(recorder.trace.step, [5, 6, 7])
+
+
 def test_every_keeps_the_multiples(gaussians, fast):
     dense, sparse = vt.Recorder(), vt.Recorder(every=3)
     vt.ADVI(random_seed=1).fit(10, callbacks=[dense, sparse], **fast)

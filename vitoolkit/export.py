@@ -413,7 +413,10 @@ def _from_xarray(dataset: "xarray.Dataset", path: Path) -> Trace:
     description = _parse(dataset.attrs[KEY], path)
     data, kl = dataset["data"].values, dataset["kl"].values
     named = Trace(description["variables"], parts=_parts_of(description))
-    parts = [dataset[name].values.reshape(len(data), -1) for name, _ in _array_names(named)]
+    parts = [
+        dataset[name].values.reshape(len(data), part.size)
+        for part, (name, _) in zip(named.parts.values(), _array_names(named), strict=True)
+    ]
     terms = np.concatenate([data[:, None], kl, *parts], axis=1)
     step, time, loss, control = (dataset[k].values for k in ("step", "time", "loss", "controls"))
     return _restore(description, step, time, loss, terms, control)
