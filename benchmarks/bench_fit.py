@@ -1,13 +1,14 @@
 """Wall time of a fit with every instrument on, as a ratio to plain ``pm.fit`` in the same run.
 
-    python -m benchmarks.bench_fit [--models small large] [--rounds 7] [--cold]
+    python -m benchmarks.bench_fit [--models small vae large] [--rounds 7] [--cold] [--numpyro]
 
-Instrumented: one β a variable (one of them on a schedule), a learning rate on a schedule, a
-Recorder of every step. Plain: ``pm.ADVI`` with the same optimizer and ``progressbar=False``. The
-two take turns, so that a machine whose speed drifts slows both; the ratio is the median over the
-rounds of the ratio within a round. Compile times are those of ``fit(1)``, of fresh models by turns
-with whatever the compile cache holds; ``--cold`` measures them in new processes with an empty
-cache.
+Instrumented: one β a variable, a learning rate on a schedule, a Recorder
+of every step. Plain: PyMC's own ``KLqp`` with the same approximation and optimizer and
+``progressbar=False``. They take turns, so that a machine whose speed drifts slows both; a ratio is
+the median over the rounds of the ratio within a round. Compile times are those of ``fit(1)``, of
+fresh models by turns with whatever the compile cache holds; ``--cold`` measures them in new
+processes with an empty cache. ``--numpyro`` puts numpyro's ``SVI.run`` on the same models into the
+turns (float64, on the CPU, the same optimizer, the faster of two ways to draw a minibatch).
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 
 import pymc as pm
 import pytensor
+from pymc.variational.inference import KLqp as PlainKLqp
 
 import vitoolkit as vt
 from benchmarks.models import MODELS
@@ -31,27 +34,34 @@ SECONDS_A_ROUND = 1.0
 
 
 def plain(build):
-    with build():
-        inference = pm.ADVI(random_seed=1)
-        optimizer = pm.adam(learning_rate=1e-2)
+    case = build()
+    with case.model:
+        inference = PlainKLqp(case.approx)
+        optimizer = pm.adam(learning_rate=1e-3)
         clock = time.perf_counter()
-        inference.fit(1, obj_optimizer=optimizer, progressbar=False)
+        inference.fit(1, obj_optimizer=optimizer, more_obj_params=case.weights, progressbar=False)
     return inference, time.perf_counter() - clock
 
 
 def instrumented(build):
-    with build() as model:
-        names = [variable.name for variable in model.free_RVs]
-        beta = {name: vt.Beta(1.0, name=f"beta[{name}]") for name in names}
-        steps = 1_000_000_000
-        beta[names[0]] = vt.Beta(
-            schedule=vt.schedules.linear(0.5, 1.0, steps=steps), name=f"beta[{names[0]}]"
-        )
-        rate = vt.LearningRate(schedule=vt.schedules.cosine(1e-2, 9e-3, steps=steps))
-        inference = vt.ADVI(beta=beta, random_seed=1)
+    case = build()
+    with case.model:
+        first, *others = [variable.name for variable in case.model.free_RVs]
+        endless = 1_000_000_000
+        beta = {name: vt.Beta(1.0, name=f"beta[{name}]") for name in others}
+        ramp = vt.schedules.linear(0.5, 1.0, steps=endless)
+        beta[first] = vt.Beta(schedule=ramp, name=f"beta[{first}]")
+        rate = vt.LearningRate(schedule=vt.schedules.cosine(1e-3, 9e-4, steps=endless))
+        inference = vt.KLqp(case.approx, beta=beta)
         optimizer = pm.adam(learning_rate=rate.shared)
         clock = time.perf_counter()
-        inference.fit(1, obj_optimizer=optimizer, callbacks=[vt.Recorder(rate)], progressbar=False)
+        inference.fit(
+            1,
+            obj_optimizer=optimizer,
+            more_obj_params=case.weights,
+            callbacks=[vt.Recorder(rate)],
+            progressbar=False,
+        )
     return inference, time.perf_counter() - clock
 
 
@@ -72,71 +82,72 @@ def cold_compile(model: str, kind: str) -> float:
     with tempfile.TemporaryDirectory() as cache:
         flags = f"{os.environ.get('PYTENSOR_FLAGS', '')},base_compiledir={cache}".strip(",")
         env = {**os.environ, "PYTENSOR_FLAGS": flags, "NUMBA_CACHE_DIR": cache}
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code],
-            env=env, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+        command = [sys.executable, "-W", "ignore", "-c", code]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     return float(done.stdout.strip().splitlines()[-1])
 
 
 def quiet() -> None:
-    import warnings
-
     warnings.simplefilter("ignore")
     logging.getLogger("pymc").setLevel(logging.WARNING)
 
 
-def measure(model: str, rounds: int, cold: bool) -> None:
+def measure(model: str, rounds: int, cold: bool, numpyro: bool) -> None:
     build = MODELS[model]
     compiled: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    for _ in range(3):
+    for _ in range(4):
         inference = {}
         for kind, make in KINDS.items():
             inference[kind], seconds = make(build)
             compiled[kind].append(seconds)
-    steps = max(200, int(steps_a_second(inference["plain"], 200) * SECONDS_A_ROUND))
-    rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    runs = {kind: lambda steps, i=i: steps_a_second(i, steps) for kind, i in inference.items()}
+    if numpyro:
+        from benchmarks.numpyro_models import steps_a_second as numpyro_run
+
+        runs["numpyro"] = numpyro_run(model)
+    steps = max(200, int(runs["plain"](200) * SECONDS_A_ROUND))
+    for run in runs.values():
+        run(steps)
+    rates: dict[str, list[float]] = {kind: [] for kind in runs}
     for _ in range(rounds):
-        for kind in KINDS:
-            rates[kind].append(steps_a_second(inference[kind], steps))
-    ratios = [a / b for a, b in zip(rates["plain"], rates["instrumented"], strict=True)]
-    micro = {kind: 1e6 / statistics.median(rates[kind]) for kind in KINDS}
-    warm = {kind: statistics.median(compiled[kind][1:]) for kind in KINDS}
-    print(
-        f"{model:6}  step: plain {micro['plain']:.1f} us, "
-        f"instrumented {micro['instrumented']:.1f} us, ratio {statistics.median(ratios):.3f} (from {min(ratios):.3f} to {max(ratios):.3f}, "
-        f"{rounds} rounds of {steps} steps)"
-    )
-    print(
-        f"{model:6}  compile, warm cache: plain {warm['plain']:.2f} s, "
-        f"instrumented {warm['instrumented']:.2f} s, "
-        f"ratio {warm['instrumented'] / warm['plain']:.2f}"
-    )
-    if cold:
-        seconds = {kind: cold_compile(model, kind) for kind in KINDS}
+        for kind, run in runs.items():
+            rates[kind].append(run(steps))
+    print(f"{model:6} {rounds} rounds of {steps:,} steps")
+    for kind in runs:
+        ratios = [a / b for a, b in zip(rates["plain"], rates[kind], strict=True)]
         print(
-            f"{model:6}  compile, empty cache: plain {seconds['plain']:.1f} s, instrumented "
-            f"{seconds['instrumented']:.1f} s, "
-            f"ratio {seconds['instrumented'] / seconds['plain']:.2f}"
+            f"       {kind:13} {1e6 / statistics.median(rates[kind]):8.1f} us a step, "
+            f"ratio to plain {statistics.median(ratios):.3f} "
+            f"({min(ratios):.3f} to {max(ratios):.3f})"
         )
+    step = inference["instrumented"].step_function
+    print(f"       instrumented runs {step!r}")
+    for cache, seconds in (
+        ("warm", {kind: statistics.median(compiled[kind][1:]) for kind in KINDS}),
+        ("empty", {kind: cold_compile(model, kind) for kind in KINDS} if cold else None),
+    ):
+        if seconds is not None:
+            print(
+                f"       compile, {cache} cache: plain {seconds['plain']:.2f} s, instrumented "
+                f"{seconds['instrumented']:.2f} s, "
+                f"ratio {seconds['instrumented'] / seconds['plain']:.2f}"
+            )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument(
-        "--cold", action="store_true", help="measure compilation in an empty cache too"
-    )
+    parser.add_argument("--cold", action="store_true", help="compile in an empty cache as well")
+    parser.add_argument("--numpyro", action="store_true", help="put numpyro's SVI into the turns")
     arguments = parser.parse_args()
     quiet()
     print(
-        f"PyMC {pm.__version__}, PyTensor {pytensor.__version__} "
-        f"({pytensor.config.mode}, linker {pytensor.config.linker}), "
-        f"Python {sys.version.split()[0]}"
+        f"PyMC {pm.__version__}, PyTensor {pytensor.__version__}, "
+        f"Python {sys.version.split()[0]}, {os.cpu_count()} cores"
     )
     for model in arguments.models:
-        measure(model, arguments.rounds, arguments.cold)
+        measure(model, arguments.rounds, arguments.cold, arguments.numpyro)
 
 
 if __name__ == "__main__":
