@@ -41,6 +41,13 @@ def test_parts_have_the_dims_and_coords_of_the_model(latents, fast):
     assert inference.terms["kl"] == {name: column[-1] for name, column in trace.kl.items()}
 
 
+def test_nan_is_laid_to_a_term_and_not_to_a_part(latents, fast):
+    pm.Potential("bad", pm.math.switch(latents["w"] > 0.5, np.nan, 0.0))
+    inference = vt.ADVI(kl_by={"z": "coordinate"}, random_seed=1)
+    with pytest.raises(FloatingPointError, match=r"Not finite: the data term\. Controls"):
+        inference.fit(200, **fast)
+
+
 def test_other_parts_start_a_new_record(latents, fast):
     recorder = vt.Recorder()
     approx = pm.MeanField(random_seed=1)
