@@ -310,6 +310,18 @@ def test_parts_by_coordinate_are_the_closed_form_and_carry_the_models_coordinate
     assert trace.parts["v"].dims == ("v_dim_0",)
 
 
+def test_one_word_takes_every_variable_apart_that_it_fits():
+    with pm.Model(coords={"city": ["Oslo", "Rome"]}):
+        pm.Normal("w", dims="city")
+        pm.Normal("v", shape=3)
+        pm.Normal("scalar")
+        pm.MvNormal("m", np.zeros(2), np.eye(2))
+        assert [p.variable for p in vt.ADVI(kl_by="coordinate").parts] == ["w", "v"]
+        assert [p.variable for p in vt.ADVI(kl_by="city").parts] == ["w"]
+        with pytest.raises(ValueError, match="fits no variable.*'coordinate', 'city', 'v_dim_0'"):
+            vt.ADVI(kl_by="town")
+
+
 @pytest.mark.parametrize(
     ("kl_by", "error", "message"),
     [

@@ -24,6 +24,7 @@ from vitoolkit.loop import Block, Run, execute
 from vitoolkit.objective import (
     BetaKL,
     constant_value,
+    kl_by_of_all,
     latents_of,
     observed_minibatches,
     rows_factor,
@@ -51,9 +52,10 @@ class KLqp(Inference):
         Rows of the data set for each *local* latent, one row of which belongs to a row of the
         minibatch. Its KL is multiplied by N / rows, so that the loss is the AEVB objective of
         Kingma & Welling (2014, eq. 8), which PyMC cannot state. May be symbolic or shared.
-    kl_by : mapping of str to str
+    kl_by : str or mapping of str to str
         Variables whose KL is recorded in parts as well: "coordinate" for each coordinate, or one of
-        the variable's dims, over all others of which is summed.
+        the variable's dims, over all others of which is summed. A string alone is for every
+        variable that it fits.
     closed_form : collection of str
         Variables whose KL is computed in closed form instead of from the draws: the same optimum,
         less noise. Their prior is Normal (its parameters may depend on other variables) and their
@@ -99,8 +101,9 @@ class KLqp(Inference):
     ...     w = pm.Normal("w")
     ...     y = pm.Normal("y", z + w, observed=[0.2, 1.1])
     ...     inference = vt.KLqp(pm.MeanField(random_seed=1), beta={"z": 4.0})
-    >>> inference
-    <KLqp Approximation{MeanFieldGroup[2]}: loss = -data term + beta[z] * KL(z) + KL(w), 0 steps taken>
+    >>> inference  # doctest: +NORMALIZE_WHITESPACE
+    <KLqp Approximation{MeanFieldGroup[2]}: loss = -data term + beta[z] * KL(z) + KL(w), 0 steps
+    taken>
     """
 
     def __init__(
@@ -109,7 +112,7 @@ class KLqp(Inference):
         *,
         beta: BetaLike | Mapping[str, BetaLike] = 1.0,
         total_size: Mapping[str, Any] | None = None,
-        kl_by: Mapping[str, str] | None = None,
+        kl_by: str | Mapping[str, str] | None = None,
         closed_form: Sequence[str] = (),
         random_seed: int | None = None,
         steps_per_execution: int | str = "auto",
@@ -124,7 +127,8 @@ class KLqp(Inference):
         variables = tuple(latent.name for latent in latents_of(approx))
         self.beta = _controls_by_variable(approx, beta, variables)
         self.total_size = _total_sizes(approx, total_size or {}, variables)
-        for option, names in (("kl_by", kl_by or {}), ("closed_form", closed_form)):
+        kl_by = kl_by_of_all(approx, kl_by) if isinstance(kl_by, str) else dict(kl_by or {})
+        for option, names in (("kl_by", kl_by), ("closed_form", closed_form)):
             _known(approx, option, names, variables)
         #: The switch of ``scale_cost_to_minibatch``, None without minibatches.
         self.scale_cost = (
@@ -470,7 +474,7 @@ class ADVI(KLqp):
         start: Mapping[str, Any] | None = None,
         start_sigma: Mapping[str, Any] | None = None,
         total_size: Mapping[str, Any] | None = None,
-        kl_by: Mapping[str, str] | None = None,
+        kl_by: str | Mapping[str, str] | None = None,
         closed_form: Sequence[str] = (),
         steps_per_execution: int | str = "auto",
     ) -> None:
@@ -537,7 +541,7 @@ class FullRankADVI(KLqp):
         random_seed: int | None = None,
         start: Mapping[str, Any] | None = None,
         total_size: Mapping[str, Any] | None = None,
-        kl_by: Mapping[str, str] | None = None,
+        kl_by: str | Mapping[str, str] | None = None,
         closed_form: Sequence[str] = (),
         steps_per_execution: int | str = "auto",
     ) -> None:
