@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ __all__ = [
     "Latent",
     "latents_of",
     "constant_value",
+    "kl_by_of_all",
     "minibatch_constant",
     "observed_minibatches",
     "rows_factor",
@@ -203,13 +205,7 @@ class BetaKLObjective(ObjectiveFunction):
 
     def __call__(self, nmc, **kwargs) -> pt.TensorVariable:
         """The loss, a scalar; the terms of the same draws are left in ``self.terms``."""
-        draws = None if nmc is None else int(nmc)
-        loss, self.terms = self.approx.set_size_and_deterministic(
-            self.op.loss_and_terms(single=draws in (None, 1)),
-            draws,
-            0,
-            kwargs.get("more_replacements"),
-        )
+        loss, self.terms = self.op.drawn(nmc, kwargs.get("more_replacements"))
         return loss
 
     def step_function(self, **kwargs) -> StepFunction:
@@ -297,6 +293,16 @@ class BetaKL(Operator):
         """The loss before draws are put in; PyMC's interface."""
         return self.loss_and_terms(single=True)[0]
 
+    def drawn(self, draws: int | None, more_replacements: Any = None) -> list[pt.TensorVariable]:
+        """:meth:`loss_and_terms` with draws put in, as ``set_size_and_deterministic`` of PyMC does.
+
+        PyMC's own would build its scan over draws first, only to replace it.
+        """
+        approx = self.approx
+        replaced = approx.make_size_and_deterministic_replacements(draws, 0, more_replacements)
+        nodes = self.loss_and_terms(single=draws in (None, 1))
+        return graph_replace(nodes, replaced, strict=False)
+
     def loss_and_terms(self, *, single: bool) -> list[pt.TensorVariable]:
         """The loss and the terms, before draws are put in.
 
@@ -381,8 +387,6 @@ class BetaKL(Operator):
         is then one elementwise pass, however many variables there are.
         """
         by_name = self._weights()
-        weights = pt.stack([floatX(by_name[name]) for name in self.labels])
-        index = {name: i for i, name in enumerate(self.labels)}
         log_q, total = {}, []
         for group in self.approx.groups:
             members = [latent for latent in self.latents if latent.group is group]
@@ -391,15 +395,35 @@ class BetaKL(Operator):
                 log_q[label] = group.symbolic_logq.mean(axis=0)
                 total.append(by_name[members[0].name] * log_q[label])
                 continue
-            exact, variable = np.zeros(group.ddim, bool), np.empty(group.ddim, int)
+            exact = np.zeros(group.ddim, bool)
             for latent in members:
                 exact[latent.where] = latent.name in self.closed_form
-                variable[latent.where] = index[latent.name]
             by_coordinate = _log_q_by_coordinate(group, exact)
             for latent in members:
                 log_q[latent.name] = by_coordinate[:, latent.where].mean(axis=0)
-            total.append((by_coordinate * weights[variable]).sum(axis=1).mean(axis=0))
+            weights = self._weight_by_coordinate(members, by_name)
+            total.append((by_coordinate * weights).sum(axis=1).mean(axis=0))
         return log_q, pt.add(*total)
+
+    def _weight_by_coordinate(self, members: Sequence[Latent], by_name: Mapping[str, Any]) -> Any:
+        """The weight of each coordinate of a group, shape (coordinates,) or a scalar.
+
+        It is put together from one piece for each run of variables of the same weight. To index the
+        variables' weights would be rewritten to a join of scalars, one a coordinate, which Numba
+        refuses from 1,000 on.
+        """
+
+        def weight(latent: Latent) -> tuple:
+            size = self.total_size.get(latent.name)
+            return id(self.beta.get(latent.name)), size, None if size is None else latent.shape[0]
+
+        ordered = sorted(members, key=lambda latent: latent.where.start)
+        runs = [list(run) for _, run in groupby(ordered, key=weight)]
+        pieces = [floatX(by_name[run[0].name]) for run in runs]
+        if len(runs) == 1:
+            return pieces[0]
+        lengths = [run[-1].where.stop - run[0].where.start for run in runs]
+        return pt.concatenate([pt.full((n,), w) for n, w in zip(lengths, pieces, strict=True)])
 
     def _check(self) -> None:
         for latent in self.latents:
@@ -481,6 +505,28 @@ def _part(latent: Latent, by: str) -> Part:
         labels[dims[axis]] = [c.item() if isinstance(c, np.generic) else c for c in coords]
     shape = tuple(latent.shape[axis] for axis in kept)
     return Part(latent.name, tuple(dims[axis] for axis in kept), shape, labels)
+
+
+def kl_by_of_all(approx: Approximation, by: str) -> dict[str, str]:
+    """The ``kl_by`` of every variable that can be taken apart that way.
+
+    Raises
+    ------
+    ValueError
+        When there is none; the message lists what there is.
+    """
+    found: dict[str, str] = {}
+    dims: set[str] = set()
+    for latent in latents_of(approx):
+        (factor,) = approx.model.logp(vars=[latent.variable], sum=False)
+        if latent.splits and latent.shape and factor.ndim == len(latent.shape):
+            dims.update(_dims(latent))
+            if by == "coordinate" or by in _dims(latent):
+                found[latent.name] = by
+    if not found:
+        names = ", ".join(map(repr, ("coordinate", *sorted(dims))))
+        raise ValueError(f"kl_by={by!r} fits no variable of the model; accepted are {names}")
+    return found
 
 
 def constant_value(node: Any) -> float | None:
