@@ -163,10 +163,7 @@ class KLMonitor:
         self.evaluate_seconds, self.evaluations = 0.0, 0
 
     def _compile(self, approx: Approximation, op: BetaKL) -> Any:
-        single = self.draws == 1
-        _, terms = approx.set_size_and_deterministic(
-            op.loss_and_terms(single=single), None if single else self.draws, 0
-        )
+        _, terms = op.drawn(self.draws)
         # The fit's own generators, of the minibatch above all, must not move.
         generators = {
             rng: pytensor.shared(np.random.default_rng())

@@ -219,6 +219,8 @@ class BetaKLObjective(ObjectiveFunction):
             Passed to the compiler.
         steps : int or "auto"
             Steps in one call.
+        n : int, optional
+            Steps of the fit.
         **kwargs
             As for PyMC's ``ObjectiveFunction.updates``.
 
@@ -228,11 +230,11 @@ class BetaKLObjective(ObjectiveFunction):
         """
         controls = kwargs.pop("controls", ())
         compile_kwargs = kwargs.pop("compile_kwargs", None) or {}
-        steps = kwargs.pop("steps", "auto")
+        steps, n = kwargs.pop("steps", "auto"), kwargs.pop("n", None)
         updates = self.updates(**kwargs)
         seed = self.approx.rng.randint(2**30, dtype=np.int64)
         return StepFunction(
-            updates.loss, self.terms, updates, controls, seed, compile_kwargs, steps
+            updates.loss, self.terms, updates, controls, seed, compile_kwargs, steps, n
         )
 
 
