@@ -1,6 +1,7 @@
 """The dashboard without a browser: rows, frames, pictures, hooks; the display is stood in for."""
 
 import base64
+import json
 import math
 import subprocess
 import sys
@@ -11,21 +12,27 @@ from types import SimpleNamespace
 
 import numpy as np
 import pymc as pm
+import pytensor
 import pytest
+from bokeh.document import Document
 
 import vitoolkit as vt
+from vitoolkit.dashboard import dashboard as dashboard_module
 from vitoolkit.dashboard import panel as panel_module
 from vitoolkit.dashboard.control_row import ControlRow, slider_range
 from vitoolkit.dashboard.live_figure import (
     INK,
     LiveFigure,
+    Style,
     control_styles,
     frame_of,
     marks_of,
     points_for,
     variable_styles,
 )
-from vitoolkit.dashboard.static_picture import picture_svg, summary_html
+from vitoolkit.dashboard.static_picture import active_text, picture_svg, summary_html
+from vitoolkit.dashboard.switch_row import SwitchRow
+from vitoolkit.parts import Part
 
 FAST = {"mode": "FAST_COMPILE"}
 
@@ -58,7 +65,7 @@ def notebook(monkeypatch):
             while arriving:
                 arriving.pop(0)()
 
-    monkeypatch.setattr(panel_module, "KernelEvents", Events)
+    monkeypatch.setattr(dashboard_module, "KernelEvents", Events)
     shown = []
     monkeypatch.setattr(
         "IPython.display.display", lambda widget, display_id: shown.append(widget) or Handle(shown)
@@ -203,6 +210,30 @@ def test_a_logarithmic_control_has_a_logarithmic_slider():
     assert row.auto.disabled and row.auto.description == "manual"
 
 
+def a_switch(on=True):
+    shared = pytensor.shared(np.int8(on))
+    return vt.Switch(shared, name="scale_cost_to_minibatch")
+
+
+def test_a_click_flips_a_switch():
+    row = SwitchRow(a_switch())
+    assert (row.widget.value, row.widget.description) == (True, "scale cost to minibatch")
+    row.widget.value = False
+    row.control.advance(9)
+    (event,) = row.control.log
+    assert (event.kind, event.old, event.new, event.source) == ("set", 1.0, 0.0, "user")
+    assert row.control.shared.get_value() == 0
+
+
+def test_a_switch_that_code_flips_is_shown_and_asks_for_nothing():
+    row = SwitchRow(a_switch())
+    row.control.set(False)
+    assert row.follow() and not row.widget.value
+    assert not row.follow()
+    row.control.advance(1)
+    assert [event.source for event in row.control.log] == ["code"]
+
+
 def test_a_slider_without_bounds_makes_room():
     row = ControlRow(vt.Control(1.0, name="free"), print)
     assert (row.slider.min, row.slider.max) == (-10.0, 10.0)
@@ -248,6 +279,48 @@ def test_a_frame_holds_what_the_trace_holds():
     assert frame.kl.shape == (2, len(frame.step))
     assert np.all(np.abs(frame.kl - 5) < 1)
     assert frame.marks.tolist() == [500.0]
+
+
+def test_rows_without_terms_are_no_part_of_a_mean_and_make_no_gap():
+    trace = vt.Trace(("z",))
+    terms = np.full((2000, 2), np.nan)
+    terms[5::50] = np.arange(40)[:, None]
+    step = np.arange(2000)
+    trace.extend(step, step * 1e-3, np.ones(2000), terms, np.empty((2000, 0)))
+    for points in (100, 4000):  # more rows than points, and fewer
+        (kl,) = frame_of(trace.view(points), ("z",), end=2000).kl
+        first = int(np.flatnonzero(np.isfinite(kl))[0])
+        assert first <= 5 and np.isfinite(kl[first:]).all()
+        assert kl[-1] == pytest.approx(29.5, abs=0.6)  # the last 20 that were evaluated
+        assert np.all(np.diff(kl[first:]) >= 0)
+
+
+def test_a_line_is_drawn_through_a_gap_longer_than_the_mean():
+    trace = vt.Trace(("z",))
+    terms = np.full((4000, 2), np.nan)
+    terms[:1000], terms[-100:] = 2.0, 4.0
+    step = np.arange(4000)
+    trace.extend(step, step * 1e-3, np.ones(4000), terms, np.empty((4000, 0)))
+    (kl,) = frame_of(trace.view(4000), ("z",), end=4000).kl
+    assert np.isfinite(kl).all()
+    assert kl[2500] == pytest.approx(3.0, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("notes", "variables", "controls", "last"),
+    [
+        ({}, ["z"], ["beta"], "control"),
+        ({}, ["z"], [], "kl"),
+        ({"kl": "none"}, [], [], "loss"),
+    ],
+)
+def test_the_chart_at_the_bottom_has_the_numbers_of_the_axis(notes, variables, controls, last):
+    lines = dict.fromkeys(controls, Style(INK, ()))
+    figure = LiveFigure(variable_styles(variables), lines, {}, notes=notes)
+    assert figure._legend["shown"][-1] == last
+    charts = Document.from_json(json.loads(figure._document)).roots
+    assert [chart.name for chart in charts if chart.xaxis.axis_label == "step"] == [last]
+    figure.close()
 
 
 def test_an_empty_trace_makes_an_empty_frame():
@@ -327,6 +400,26 @@ def test_the_summary_needs_nothing_else():
     assert "finished after 1,000 steps" in html
     assert "0.5 → 2" in html
     assert len(html) < 200_000
+
+
+def test_a_switch_is_words_in_the_summary_and_no_line():
+    trace = a_trace(controls=("scale_cost_to_minibatch",))
+    trace.add_event(vt.Event(10, 0.5, "set", "scale_cost_to_minibatch", 1.0, 0.0, "user"))
+    html = summary_html(trace, None, {"scale_cost_to_minibatch": "switch"})
+    assert "<td>on → off</td>" in html
+    assert "<td>scale_cost_to_minibatch</td><td>on</td>" in html
+    svg = picture_svg(trace, None, {"scale_cost_to_minibatch": "switch"})
+    assert "scale_cost" not in svg and "scale_cost" in picture_svg(trace)
+
+
+def test_active_units_in_words():
+    trace = vt.Trace(("z",), parts=[Part("z", ("latent",), (3,))])
+    trace.append(0, 0.5, 9.0, -6.0, [4.0], parts=[3.0, 0.99, 0.01])
+    assert active_text(trace) == "z 2 of 3"
+    assert active_text(trace, {"z": 100}) == "z 1 of 3"
+    assert active_text(a_trace()) == ""
+    html = summary_html(trace, active=active_text(trace))
+    assert "<td>active units</td><td>z 2 of 3</td>" in html
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
@@ -417,7 +510,8 @@ def test_redraws_keep_to_their_pace(model, notebook, monkeypatch):
 def test_a_page_that_lags_is_drawn_less(notebook):
     trace = a_trace()
     fit = SimpleNamespace(first=0, n=1000, step=1000, status="running", error=None)
-    panel = panel_module._Panel(fit, trace, [], ("z", "w"), {})
+    panel = panel_module.Panel(fit, [], ("z", "w"), {}, {})
+    panel.watch(trace, {})
     panel.refresh()
     panel.figure.drawing_ms = 400.0
     panel.figure.drawn = panel.figure.sent
@@ -443,7 +537,7 @@ def test_a_display_that_fails_warns_once_and_the_fit_goes_on(model, notebook, mo
     def fail(self):
         raise OSError("no such comm")
 
-    monkeypatch.setattr(panel_module._Panel, method, fail)
+    monkeypatch.setattr(panel_module.Panel, method, fail)
     monkeypatch.setattr(panel_module, "FASTEST", 0.0)
     dashboard = vt.Dashboard()
     with pytest.warns(RuntimeWarning, match="the fit goes on: OSError: no such comm") as caught:
@@ -503,6 +597,96 @@ def test_a_fit_of_pymcs_own_is_steered_too(model, notebook):
     assert trace.events[-1].kind == "stop"
     assert dashboard._panel.status.status["n"] == 5000
     assert notebook.events.stopped == notebook.events.started == 1
+
+
+@pytest.mark.parametrize("method", ["advi", "fullrank_advi"])
+def test_the_kl_of_each_variable_under_an_inference_of_pymcs_own(
+    model, notebook, monkeypatch, method
+):
+    dashboard = vt.Dashboard()
+    phases = []
+    compiles = vt.KLMonitor._compile
+
+    def compile_(self, approx, op):
+        phases.append(dashboard._panel.status.status["phase"])
+        return compiles(self, approx, op)
+
+    monkeypatch.setattr(vt.KLMonitor, "_compile", compile_)
+    with model:
+        pm.fit(
+            3000, method=method, random_seed=1, progressbar=False, compile_kwargs=FAST,
+            callbacks=[dashboard],
+        )  # fmt: skip
+    assert phases == ["compiling"]
+    trace = dashboard.trace
+    assert trace.variables == dashboard._panel.variables == ("z",)
+    assert 1 <= np.isfinite(trace.kl["z"]).sum() < 3000
+    assert np.isfinite(dashboard._panel.status.status["elbo"])
+    assert "KL of z, nats" in notebook.shown[-1].data
+    assert dashboard._panel.figure._legend["notes"] == {}
+
+
+def test_a_fit_of_particles_says_in_words_that_it_has_no_kl(model, notebook):
+    dashboard = vt.Dashboard()
+    with model:
+        pm.fit(
+            30, method="svgd", random_seed=1, progressbar=False, compile_kwargs=FAST,
+            inf_kwargs={"n_particles": 5}, callbacks=[dashboard],
+        )  # fmt: skip
+    notes = dashboard._panel.figure._legend["notes"]
+    assert "set of particles" in notes["kl"] and notes["loss"] == "this fit computes none"
+    assert "finished after 30 steps" in notebook.shown[-1].data
+    assert "not finite" not in notebook.shown[-1].data
+
+
+def test_a_monitor_that_fails_warns_once_and_the_fit_goes_on(model, notebook, monkeypatch):
+    def fail(self, approx, op):
+        raise NotImplementedError("no such Op")
+
+    monkeypatch.setattr(vt.KLMonitor, "_compile", fail)
+    dashboard = vt.Dashboard()
+    with model, pytest.warns(RuntimeWarning, match="NotImplementedError: no such Op") as caught:
+        pm.fit(40, random_seed=1, progressbar=False, compile_kwargs=FAST, callbacks=[dashboard])
+    assert len([w for w in caught if "no such Op" in str(w.message)]) == 1
+    assert len(dashboard.trace) == 40 and dashboard.trace.variables == ()
+    assert "not shown" in dashboard._panel.figure._legend["notes"]["kl"]
+    assert notebook.events.stopped == notebook.events.started
+
+
+def test_a_recorder_without_a_monitor_says_what_is_missing(model, notebook):
+    dashboard = vt.Dashboard(recorder=vt.Recorder())
+    with model:
+        pm.fit(30, random_seed=1, progressbar=False, compile_kwargs=FAST, callbacks=[dashboard])
+    assert "monitor=vitoolkit.KLMonitor()" in dashboard._panel.figure._legend["notes"]["kl"]
+
+
+def test_the_switch_of_the_scaling_comes_last_and_is_flipped(notebook):
+    data = np.random.default_rng(1).normal(size=100)
+    with pm.Model() as model:
+        z = pm.Normal("z")
+        pm.Normal("y", z, observed=pm.Minibatch(data, batch_size=10), total_size=100)
+    dashboard = vt.Dashboard(vt.LearningRate())
+
+    def flip():
+        notebook.arriving.append(lambda: setattr(dashboard._panel.rows[-1].widget, "value", False))
+        dashboard._next = 0.0
+
+    train(model, dashboard, callbacks=[at(20, flip)])
+    panel = dashboard._panel
+    names = [row.control.name for row in panel.rows]
+    assert names == ["beta", "learning_rate", "scale_cost_to_minibatch"]
+    assert [line[0] for line in panel.figure._legend["control"]] == names[:2]
+    (event,) = dashboard.trace.events
+    assert (event.control, event.new, event.source) == (names[2], 0.0, "user")
+    shapes = dict(panel.figure._last[0]["arrays"])
+    assert (shapes["control"][0], shapes["marks"]) == (2, [1])
+
+
+def test_active_units_while_the_fit_runs(model, notebook):
+    dashboard = vt.Dashboard()
+    train(model, dashboard, kl_by="coordinate")
+    assert dashboard._panel.figure._last[0]["active"] == "z 2 of 2"
+    assert "<td>active units</td><td>z 2 of 2</td>" in notebook.shown[-1].data
 
 
 def test_refine_of_pymcs_own_shows_a_new_panel(model, notebook):

@@ -1,5 +1,5 @@
 """The dashboard: what a person sees and moves while a fit runs, in Jupyter."""
 
-from vitoolkit.dashboard.panel import Dashboard
+from vitoolkit.dashboard.dashboard import Dashboard
 
 __all__ = ["Dashboard"]

@@ -122,6 +122,11 @@ class ControlRow:
             self._write(value, control.manual)
         return True
 
+    def settle(self) -> None:
+        """Show the value in force, whatever a person has in hand: the fit has ended."""
+        self._moved = self._followed = -math.inf
+        self.follow()
+
     def close(self) -> None:
         """Close the widgets in the page and the kernel."""
         for widget in (*self.widget.children, self.widget):

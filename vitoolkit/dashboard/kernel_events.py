@@ -28,10 +28,10 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["KernelEvents", "current_kernel"]
+__all__ = ["KernelEvents", "after_the_cell", "current_kernel"]
 
 #: Messages answered while the cell runs; everything else waits for the end of the cell.
 LIVE = frozenset(
@@ -261,6 +261,20 @@ def current_kernel() -> Any:
         return None
     shell = sys.modules["IPython"].get_ipython()
     return getattr(shell, "kernel", None)
+
+
+def after_the_cell(act: Callable[[Any], None]) -> None:
+    """Call `act` once with the result of the running cell when it has ended."""
+    kernel = current_kernel()
+    if kernel is None:
+        return
+    events = kernel.shell.events
+
+    def ended(result: Any) -> None:
+        events.unregister("post_run_cell", ended)
+        act(result)
+
+    events.register("post_run_cell", ended)
 
 
 def _queue_of(kernel: Any) -> _SocketQueue | _StreamQueue:

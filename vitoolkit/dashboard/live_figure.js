@@ -62,7 +62,7 @@ const ink = () =>
 
 function decode(header, view) {
   const bytes = view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength);
-  const all = new Float32Array(bytes), frame = { end: header.end, number: header.number };
+  const all = new Float32Array(bytes), frame = { end: header.end, number: header.number, active: header.active };
   let at = 0;
   for (const [name, shape] of header.arrays) {
     const width = shape[shape.length - 1];
@@ -232,8 +232,12 @@ class Charts {
       }
       if (i === 1) this.kl = legend(head, this.legend.kl, redraw);
       if (i === 2) this.control = legend(head, this.legend.control, redraw);
+      if (i === 1) head.append((this.active = tag("span", "vitoolkit-soft")));
       if (i === 1 && this.legend.hidden) head.append(tag("span", "vitoolkit-soft", `and ${this.legend.hidden} more in the trace`));
-      head.hidden = div.hidden = (i === 1 && !this.legend.kl.length) || (i === 2 && !this.legend.control.length);
+      const name = ["loss", "kl", "control"][i], note = this.legend.notes[name];
+      div.hidden = !this.legend.shown.includes(name);
+      head.hidden = div.hidden && !note;
+      if (note) head.replaceChildren(head.firstChild, tag("span", "vitoolkit-soft", note));
       return div;
     });
     this.root.__vitoolkit = this; // for those who look at the page from outside, such as tests
@@ -299,6 +303,7 @@ class Charts {
     this.last = frame;
     const { step, low, high, mean, kl, control } = frame, n = step.length;
     this.root.dataset.empty = String(n === 0);
+    this.active.textContent = frame.active ? `active units: ${frame.active}` : "";
     const x = new Float32Array(2 * n), y = new Float32Array(2 * n);
     for (let i = 0; i < n; i++) { // up and down in turn, so that the band is one line
       x[2 * i] = x[2 * i + 1] = step[i];

@@ -160,9 +160,11 @@ class LiveFigure(anywidget.AnyWidget):
     variables : mapping of str to Style
     controls : mapping of str to Style
     scales : mapping of str to str
-        "linear" or "log" for each control.
+        "linear", "log" or "switch" for each control.
     hidden : int
         Number of variables that found no room.
+    notes : mapping of str to str
+        Words in place of the chart "loss" or "kl".
     """
 
     _esm = _HERE / "live_figure.js"
@@ -187,6 +189,7 @@ class LiveFigure(anywidget.AnyWidget):
         scales: Mapping[str, str],
         *,
         hidden: int = 0,
+        notes: Mapping[str, str] | None = None,
     ) -> None:
         self._last: tuple[dict[str, Any] | None, bytes] = (None, b"")
         #: Number of frames sent, and of those the page has drawn, with its milliseconds for the
@@ -195,22 +198,28 @@ class LiveFigure(anywidget.AnyWidget):
         self.drawn = 0
         self.drawing_ms = 0.0
         self._held = ("", -math.inf)
+        notes = dict(notes or {})
+        filled = {"loss": True, "kl": bool(variables), "control": bool(controls)}
+        shown = [chart for chart, full in filled.items() if full and chart not in notes]
         super().__init__(
-            _document=_document(scales),
+            _document=_document([scales.get(name, "linear") for name in controls], shown),
             _legend={
                 "kl": [[name, *style] for name, style in variables.items()],
                 "control": [
                     [name, *style, scales.get(name, "linear")] for name, style in controls.items()
                 ],
                 "hidden": hidden,
+                "notes": notes,
+                "shown": shown,
             },
             _library=BokehJS.shared(),
         )
         self.on_msg(self._on_page)
 
-    def show(self, frame: Frame) -> int:
-        """Send a frame to the page; returns its size in bytes."""
+    def show(self, frame: Frame, *, active: str = "") -> int:
+        """Send a frame to the page, with words on active units; returns its size in bytes."""
         header, arrays = frame.packed()
+        header["active"] = active
         self.sent += 1
         header["number"] = self.sent
         self._last = (header, arrays)
@@ -236,16 +245,22 @@ class LiveFigure(anywidget.AnyWidget):
             self._held = (str(content["name"]), time.monotonic())
 
 
-def _document(scales: Mapping[str, str]) -> str:
-    """Build the Bokeh document: three charts on one step axis. The page fills and ranges them."""
+def _document(scales: Sequence[str], shown: Sequence[str]) -> str:
+    """Build the Bokeh document: three charts on one step axis. The page fills and ranges them.
+
+    The last one that is shown has the numbers of the axis.
+    """
     steps = Range1d(start=0, end=1, name="steps")
-    logs = [scale == "log" for scale in scales.values()]
+    logs = [scale == "log" for scale in scales]
     only_logs = bool(logs) and all(logs)
     loss, kl = _chart("loss", 210, steps), _chart("kl", 210, steps)
     control = _chart("control", 150, steps, y_axis_type="log" if only_logs else "linear")
-    for chart in (loss, kl):
-        chart.xaxis.major_label_text_font_size = "0px"
-    control.xaxis.axis_label = "step"
+    for chart in (loss, kl, control):
+        if chart.name not in shown[-1:]:
+            chart.xaxis.major_label_text_font_size = "0px"
+        else:
+            chart.xaxis.axis_label = "step"
+            chart.height += 0 if chart is control else 30
 
     loss.line("x", "y", source=_source("raw", "x", "y"), line_width=1, line_alpha=0.35, name="raw")
     mean = loss.line("x", "y", source=_source("mean", "x", "y"), line_width=2, name="mean_line")
@@ -311,7 +326,9 @@ def _source(name: str, *columns: str) -> ColumnDataSource:
     return ColumnDataSource({column: [] for column in columns}, name=f"{name}_data")
 
 
-def frame_of(view: Any, variables: Sequence[str], *, end: float) -> Frame:
+def frame_of(
+    view: Any, variables: Sequence[str], controls: Sequence[str] | None = None, *, end: float
+) -> Frame:
     """Draw a frame from a trace's decimated view.
 
     Parameters
@@ -320,6 +337,8 @@ def frame_of(view: Any, variables: Sequence[str], *, end: float) -> Frame:
         The view; it is brought up to date here.
     variables : sequence of str
         The variables to show.
+    controls : sequence of str, optional
+        The controls to show; default is all of the trace.
     end : float
         Right end of the step axis.
 
@@ -329,23 +348,40 @@ def frame_of(view: Any, variables: Sequence[str], *, end: float) -> Frame:
     """
     view.update()
     trace, n = view.trace, len(view.step)
-    running = smoothed(view)
+    controls = trace.controls if controls is None else controls
     empty = np.empty((0, n))
+    kl = empty
+    if variables:
+        terms = running_mean(view, "elbo")
+        kl = np.array([_bridged(view.step, terms[f"kl[{name}]"]) for name in variables])
     return Frame(
         step=view.step,
         low=view.low["loss"],
         high=view.high["loss"],
-        mean=running["loss"],
-        kl=np.array([running[f"kl[{name}]"] for name in variables]) if variables else empty,
-        control=np.array([view.last[name] for name in trace.controls]) if trace.controls else empty,
+        mean=running_mean(view, "loss")["loss"],
+        kl=kl,
+        control=np.array([view.last[name] for name in controls]) if controls else empty,
         marks=marks_of(trace.events, reach=max(float(end), 1.0)),
         end=end,
     )
 
 
-def smoothed(view: Any) -> Mapping[str, NDArray[np.float64]]:
-    """Compute running means over 8 points of the view, and 20 rows at least."""
-    return view.running(max(20, 8 * view.width))
+def running_mean(view: Any, name: str) -> Mapping[str, NDArray[np.float64]]:
+    """Compute running means of the columns that have values where the named one has.
+
+    They span 8 points of the view and 20 rows that have a value, at least.
+    """
+    without = int(view.nonfinite[name].sum())
+    share = max(1 - without / max(view.rows, 1), 1e-3)
+    return view.running(math.ceil(max(20 / share, 8 * view.width)))
+
+
+def _bridged(step: NDArray[Any], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Draw the line through gaps: most rows of a fit of PyMC's own have no terms."""
+    known = np.isfinite(values)
+    if known.all() or not known.any():
+        return values
+    return np.interp(step, step[known], values[known], left=np.nan)
 
 
 def marks_of(events: Sequence[Any], *, reach: float, most: int = 100) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitoolkit.controls import Control, Switch
 from vitoolkit.dashboard.live_figure import (
     INK,
     Frame,
@@ -20,15 +21,49 @@ from vitoolkit.dashboard.live_figure import (
 )
 from vitoolkit.trace import Trace
 
-__all__ = ["picture_svg", "summary_html"]
+__all__ = ["active_text", "picture_svg", "shown_as", "summary_html"]
 
 _WIDTH, _LEFT, _RIGHT = 900, 84, 24
 _TEXT, _SOFT, _LINE = "#222222", "#666666", "#dddddd"
 _MOST_EVENTS, _MOST_STRIPS = 12, 6
 
 
+def shown_as(controls: Iterable[Control]) -> dict[str, str]:
+    """Tell how each control is shown: "linear", "log" or "switch"."""
+    return {
+        control.name: "switch" if isinstance(control, Switch) else control.scale
+        for control in controls
+    }
+
+
+def active_text(trace: Trace, rows: Mapping[str, int] | None = None) -> str:
+    """Say in words how many coordinates are active, of each variable recorded in parts.
+
+    Parameters
+    ----------
+    trace : Trace
+        The record.
+    rows : mapping of str to int, optional
+        Rows of the data set of each local latent, whose threshold is one for a row.
+
+    Returns
+    -------
+    str
+        Such as ``"z 5 of 8"``, or "" without parts.
+    """
+    found = []
+    for name, part in trace.parts.items():
+        per = (rows or {}).get(name, 1)
+        found.append(f"{name} {trace.active_units(per=per)[name]} of {part.size}")
+    return ", ".join(found)
+
+
 def summary_html(
-    trace: Trace, variables: Sequence[str] | None = None, scales: Mapping[str, str] | None = None
+    trace: Trace,
+    variables: Sequence[str] | None = None,
+    scales: Mapping[str, str] | None = None,
+    *,
+    active: str = "",
 ) -> str:
     """Return the picture and a table of the run as HTML that Jupyter shows trusted or not.
 
@@ -39,21 +74,27 @@ def summary_html(
     variables : sequence of str, optional
         Variables to show; default is all of the trace.
     scales : mapping of str to str, optional
-        "log" for the controls drawn on a logarithmic axis.
+        "log" for the controls drawn on a logarithmic axis, "switch" for those that are not drawn.
+    active : str
+        Words on active units.
 
     Returns
     -------
     str
     """
+    scales = scales or {}
     if not len(trace):
         error = trace.attrs.get("error")
         return f"<p>The fit took no steps{'.' if error is None else ': ' + escape(str(error))}</p>"
+    tables = f"{_table(trace, scales, active)}{_event_table(trace, scales)}"
+    if not trace.has_terms and np.isnan(trace.loss).all():
+        return tables  # a fit that computes no loss, such as PyMC's SVGD
     svg = picture_svg(trace, variables, scales)
     source = base64.b64encode(svg.encode()).decode()
     text = f"Loss, KL by variable and controls of {len(trace):,} recorded steps"
     return (
         f'<img src="data:image/svg+xml;base64,{source}" alt="{text}" style="max-width:100%">'
-        f"{_table(trace)}{_event_table(trace)}"
+        f"{tables}"
     )
 
 
@@ -69,7 +110,7 @@ def picture_svg(
     variables : sequence of str, optional
         Variables to show; default is all of the trace.
     scales : mapping of str to str, optional
-        "log" for the controls drawn on a logarithmic axis.
+        "log" for the controls drawn on a logarithmic axis, "switch" for those that are not drawn.
 
     Returns
     -------
@@ -87,11 +128,12 @@ def picture_svg(
         ends, legend = (min(0.0, low), high), list(styles.items())
         top = _chart(parts, top, 200, "KL by variable, nats", frame, lines, ends, legend)
     ranges = {name: (control.min(), control.max()) for name, control in trace.control.items()}
-    moved = [name for name, (low, high) in ranges.items() if high > low]
+    scales = scales or {}
+    moved = [n for n, (low, high) in ranges.items() if high > low and scales.get(n) != "switch"]
     for name in moved[:_MOST_STRIPS]:  # a control that never moved is in the table
         low, high = (float(end) for end in ranges[name])
         values = frame.control[trace.controls.index(name)]
-        log = (scales or {}).get(name) == "log" and low > 0
+        log = scales.get(name) == "log" and low > 0
         title, lines = name + " (log scale)" * log, [(values, Style(INK, ()))]
         top = _chart(parts, top, 70, title, frame, lines, (low, high), [], log=log)
     ticks = _ticks(_first(frame), float(frame.end))
@@ -244,39 +286,50 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
-def _table(trace: Trace) -> str:
+def _table(trace: Trace, scales: Mapping[str, str], active: str) -> str:
     """Tell the run in numbers, means over its last 5 %."""
-    late = trace[-max(1, len(trace) // 20) :]
     rows: list[tuple[str, str]] = []
     status = trace.attrs.get("status", "running")
     took = f", {trace.time[-1]:,.1f} s" if len(trace) else ""
     rows.append(("fit", f"{status} after {trace.step[-1] + 1:,} steps{took}"))
     if "error" in trace.attrs:
         rows.append(("error", str(trace.attrs["error"])))
-    rows.append(("loss", _mean(late.loss)))
+    if trace.has_terms or not np.isnan(trace.loss).all():
+        rows.append(("loss", _words(_late(trace.loss))))
     if trace.has_terms:
-        rows.append(("ELBO, nats", _mean(late.elbo)))
-        order = sorted(trace.variables, key=lambda name: -np.nan_to_num(np.mean(late.kl[name])))
-        rows += [(f"KL of {name}, nats", _mean(late.kl[name])) for name in order[:10]]
+        rows.append(("ELBO, nats", _words(_late(trace.elbo))))
+        means = {name: _late(values) for name, values in trace.kl.items()}
+        order = sorted(means, key=lambda name: -np.nan_to_num(means[name]))
+        rows += [(f"KL of {name}, nats", _words(means[name])) for name in order[:10]]
         if len(order) > 10:
-            rest = sum(float(np.mean(late.kl[name])) for name in order[10:])
+            rest = sum(means[name] for name in order[10:])
             rows.append((f"KL of {len(order) - 10} more, nats", f"{rest:,.4g}"))
-    rows += [(name, f"{trace.control[name][-1]:.5g}") for name in trace.controls]
+    if active:
+        rows.append(("active units", active))
+    rows += [(name, _value(trace.control[name][-1], scales.get(name))) for name in trace.controls]
     return _html_table(("", "mean of the last 5 %; controls at the end"), rows)
 
 
-def _event_table(trace: Trace) -> str:
+def _event_table(trace: Trace, scales: Mapping[str, str]) -> str:
     events = [event for event in trace.events if event.source != "schedule"]
     if not events:
         return ""
     shown = events[:_MOST_EVENTS]
     rows = []
     for event in shown:
-        change = "" if event.new is None else f"{event.old:.4g} → {event.new:.4g}"
+        scale = scales.get(event.control or "")
+        ends = (event.old, event.new)
+        change = "" if event.new is None else " → ".join(_value(end, scale, 4) for end in ends)
         rows.append((f"{event.step:,}", event.kind, event.control or "", change, event.source))
     more = len(events) - len(shown)
     table = _html_table(("step", "event", "control", "change", "by"), rows)
     return table + (f"<p>and {more:,} more events in the trace</p>" if more else "")
+
+
+def _value(value: float | None, scale: str | None, digits: int = 5) -> str:
+    if value is None:
+        return ""
+    return ("on" if value else "off") if scale == "switch" else f"{value:.{digits}g}"
 
 
 def _html_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -287,6 +340,14 @@ def _html_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _mean(values: NDArray[Any]) -> str:
-    finite = values[np.isfinite(values)]
-    return f"{finite.mean():,.6g}" if finite.size else "not finite"
+def _late(values: NDArray[Any]) -> float:
+    """Mean of the finite values among the last 5 %; of the last one there is, if none is late."""
+    late = values[-max(1, len(values) // 20) :]
+    finite = late[np.isfinite(late)]
+    if not finite.size:
+        finite = values[np.isfinite(values)][-1:]
+    return float(finite.mean()) if finite.size else math.nan
+
+
+def _words(value: float) -> str:
+    return f"{value:,.6g}" if math.isfinite(value) else "not finite"

@@ -1,0 +1,285 @@
+"""The callback: records a fit, and keeps its panel in step with it."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable as AnyCallable
+from typing import Any
+
+from vitoolkit.controls import Control, distinct_controls
+from vitoolkit.dashboard.kernel_events import KernelEvents, after_the_cell
+from vitoolkit.dashboard.panel import Panel
+from vitoolkit.dashboard.pymc_fit import PyMCFit
+from vitoolkit.dashboard.static_picture import active_text, shown_as, summary_html
+from vitoolkit.loop import Block, Callback, Run
+from vitoolkit.monitor import KLMonitor
+from vitoolkit.recorder import Recorder
+from vitoolkit.steps import counter_of
+from vitoolkit.trace import Trace
+
+__all__ = ["Dashboard"]
+
+
+class Dashboard(Callback):
+    """Show and steer a fit in the notebook while it runs.
+
+    A callback like :class:`~vitoolkit.Recorder`. The panel appears when the fit starts: a slider,
+    a number box and an auto/manual switch for each control, where the fit stands, the loss, the KL
+    of each variable, the value of each control, Pause and Stop. Outside a notebook it only records.
+    Under an inference of PyMC's own a :class:`~vitoolkit.KLMonitor` evaluates the KLs.
+
+    Parameters
+    ----------
+    *controls : Control
+        Controls to show. The β controls of a vitoolkit inference are found without being named; a
+        learning rate has to be named.
+    recorder : Recorder, optional
+        The recorder to read from; by default the dashboard has its own, with a KLMonitor of the
+        usual budget for inferences of PyMC's own.
+    every : int
+        Record the steps that are a multiple of `every`; only without `recorder`.
+
+    Attributes
+    ----------
+    recorder : Recorder
+    trace : Trace
+        The record of the current fit, or of the last one.
+    controls : tuple of Control
+        The controls given, and during and after a fit those of the fit.
+
+    Raises
+    ------
+    TypeError
+        When something else than a control, or than a Recorder for `recorder`, is given.
+    ValueError
+        When `every` is given along with `recorder`, or two controls clash.
+
+    Notes
+    -----
+    A display that fails warns once and switches itself off; the fit goes on. At the end of a fit a
+    picture and a table take the panel's place, so that the saved notebook shows the run without a
+    kernel. ``dashboard`` in a cell of its own brings the live charts back, to zoom and to read.
+
+    Examples
+    --------
+    >>> import pymc as pm
+    >>> import vitoolkit as vt
+    >>> dashboard = vt.Dashboard()
+    >>> with pm.Model():
+    ...     z = pm.Normal("z")
+    ...     y = pm.Normal("y", z, observed=[0.2, 1.1])
+    ...     approx = pm.fit(
+    ...         200, method=vt.ADVI(random_seed=1), callbacks=[dashboard], progressbar=False
+    ...     )
+    >>> len(dashboard.trace)
+    200
+    """
+
+    def __init__(
+        self, *controls: Control, recorder: Recorder | None = None, every: int = 1
+    ) -> None:
+        if recorder is None:
+            recorder = Recorder(*controls, every=every, monitor=KLMonitor())
+            self._own = True
+        elif not isinstance(recorder, Recorder):
+            raise TypeError(f"recorder must be a vitoolkit Recorder, received {recorder!r}")
+        elif every != 1:
+            raise ValueError(
+                f"every belongs to the recorder: Recorder(every={every!r}), received with recorder="
+            )
+        else:
+            recorder.controls = distinct_controls([*recorder.controls, *controls])
+            self._own = False
+        self.recorder = recorder
+        self.controls = recorder.controls
+        self.shows_progress = False
+        self._events: KernelEvents | None = None
+        self._panel: Panel | None = None
+        self._rows: dict[str, int] = {}
+        self._fit: Any = None
+        self._next = math.inf
+        self._off = False
+
+    @property
+    def trace(self) -> Trace:
+        """The record of the current fit, or of the last one."""
+        return self.recorder.trace
+
+    # --- a vitoolkit inference --------------------------------------------------------------
+
+    def on_fit_start(self, run: Run) -> None:
+        """Show the panel, before anything is compiled."""
+        self.recorder.on_fit_start(run)
+        self.controls = run.controls
+        sizes = run.inference.total_size
+        self._rows = {name: size for name, size in sizes.items() if isinstance(size, int)}
+        self._begin(run, run.variables, of_variable=_belongs(run.inference.beta))
+        self._watch()
+
+    def on_compiled(self, run: Run) -> None:
+        """Say that the steps begin."""
+        self.recorder.on_compiled(run)
+        self._next = 0.0
+
+    def on_block(self, run: Run, block: Block) -> None:
+        """Record, and every so often answer the page and draw."""
+        self.recorder.on_block(run, block)
+        if block.time[-1] >= self._next:
+            self._attend()
+
+    def on_idle(self, run: Run) -> None:
+        """Answer the page while the fit is paused."""
+        self._attend()
+
+    def on_fit_end(self, run: Run) -> None:
+        """Draw the last picture and leave one in the notebook that needs no kernel."""
+        self.recorder.on_fit_end(run)
+        self._finish()
+
+    # --- an inference of PyMC's own ----------------------------------------------------------
+
+    def __call__(self, approx, losses, i) -> None:
+        """PyMC's callback: record, answer the page, draw, and stop when asked to."""
+        inference = counter_of(approx).inference
+        if inference is not None:
+            # Wrapped in a plain function, so that the loop does not know it for its own.
+            run = inference.run
+            if self._fit is not run:
+                self.on_fit_start(run)
+                self.on_compiled(run)
+                after_the_cell(lambda result: self.on_fit_end(run))
+            self.on_block(run, inference.last_block)
+            return
+        step = counter_of(approx).tick(losses, i)
+        fit = self._fit
+        if not isinstance(fit, PyMCFit) or fit.ended or i < fit.i:
+            fit = self._begin_pymc(approx, losses, step)
+        self.recorder(approx, losses, i)
+        if fit.status == "compiling":
+            fit.status, self._next = "running", 0.0
+            self._watch()
+        fit.step, fit.i = step + 1, i
+        if time.perf_counter() >= self._next:
+            self._attend()
+        fit.wait(self._attend)
+        if fit.i >= fit.n:
+            fit.end("finished")
+        elif fit.stopping and i >= 10:  # before, StopIteration is an IndexError inside PyMC
+            fit.end("stopped")
+            raise StopIteration("user")
+
+    # --- the display -------------------------------------------------------------------------
+
+    def _begin(
+        self, fit: Any, variables: Any, *, of_variable: Any = None, notes: Any = None
+    ) -> None:
+        self._fit, self._off = fit, False
+        self._next = math.inf
+        self._events = KernelEvents()
+        self._events.start()
+        if self._panel is not None:
+            self._safely(self._panel.close)
+            self._panel = None
+        if self._events.kernel is not None:
+
+            def show() -> None:
+                self._panel = Panel(fit, self.controls, variables, of_variable or {}, notes or {})
+                self._panel.display()
+                self.shows_progress = True
+
+            self._safely(show)
+
+    def _begin_pymc(self, approx: Any, losses: Any, step: int) -> PyMCFit:
+        """Show the panel, compile the monitor, and go without the KLs when that fails."""
+        fit = PyMCFit(self.recorder, step, self._finish)
+        self._rows, notes = {}, {}
+        if losses is None:
+            notes["loss"] = "this fit computes none"
+        if self._own:
+            self.recorder.monitor = KLMonitor()
+        monitor = self.recorder.monitor
+        variables: tuple[str, ...] = ()
+        if monitor is None:
+            notes["kl"] = "not evaluated: the recorder has no monitor=vitoolkit.KLMonitor()"
+        else:
+            variables = monitor.variables(approx)
+            if not variables:
+                notes["kl"] = "none: the approximation is a set of particles and has no density"
+        self._begin(fit, variables, notes=notes)
+        if monitor is not None and variables:
+            try:
+                monitor.evaluate(approx)
+            except Exception as error:
+                if not self._own:
+                    raise
+                self.recorder.monitor = None
+                warnings.warn(
+                    "the KL of each variable is not shown, the fit goes on: its evaluation failed "
+                    f"with {type(error).__name__}: {error}",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+                notes["kl"] = f"not shown: {type(error).__name__}"
+                self._begin(fit, (), notes=notes)
+        return fit
+
+    def _watch(self) -> None:
+        panel = self._panel
+        if panel is not None:
+            self._safely(lambda: panel.watch(self.trace, self._rows))
+
+    def _attend(self) -> None:
+        now = time.perf_counter()
+        self._next = math.inf if self._panel is None else now + 0.02
+        if self._panel is None or self._events is None:
+            return
+        if not self._safely(self._events.poll):
+            self._next = math.inf
+        elif not self._off:
+            self._safely(self._panel.refresh)
+
+    def _finish(self) -> None:
+        try:
+            if self._panel is not None and not self._off:
+                self._safely(self._panel.finish)
+        finally:
+            if self._events is not None:
+                self._events.stop()
+
+    def _safely(self, act: AnyCallable[[], Any]) -> bool:
+        try:
+            act()
+            return True
+        except StopIteration:
+            raise
+        except Exception as error:
+            self._off = True
+            self.shows_progress = False
+            warnings.warn(
+                "the dashboard's display failed and is switched off, the fit goes on: "
+                f"{type(error).__name__}: {error}",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+            return False
+
+    def __repr__(self) -> str:
+        return f"<Dashboard of {self.trace!r}>"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        if self._panel is not None and self._panel.open:
+            return self._panel.widget._repr_mimebundle_(**kwargs)
+        summary = summary_html(
+            self.trace, None, shown_as(self.controls), active=active_text(self.trace, self._rows)
+        )
+        return {"text/plain": repr(self), "text/html": summary}
+
+
+def _belongs(betas: Any) -> dict[str, str]:
+    """Find the variable of each control that weighs just one."""
+    found: dict[str, list[str]] = {}
+    for variable, control in betas.items():
+        found.setdefault(control.name, []).append(variable)
+    return {name: names[0] for name, names in found.items() if len(names) == 1 < len(betas)}

@@ -1,0 +1,68 @@
+"""One switch in the panel: something of the fit that is on or off."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import ipywidgets
+
+from vitoolkit.controls import Switch
+
+__all__ = ["SwitchRow"]
+
+#: What a box is for, by the name of the control.
+EXPLAINED = {
+    "scale_cost_to_minibatch": (
+        "Divide loss and gradient by rows of the data set / rows of a minibatch, "
+        "so that a learning rate suits any size of the batch"
+    )
+}
+
+
+class SwitchRow:
+    """Checkbox of one switch. A person's click becomes a request on the switch.
+
+    Parameters
+    ----------
+    control : Switch
+        The switch.
+    """
+
+    def __init__(self, control: Switch) -> None:
+        self.control = control
+        self._writer: int | None = None
+        self.widget: Any = ipywidgets.Checkbox(
+            value=bool(control.requested),
+            description=control.name.replace("_", " "),
+            tooltip=EXPLAINED.get(control.name, control.name),
+            indent=False,
+            layout=dict(width="auto"),
+        )
+        self.widget.add_class("vitoolkit-switch")
+        self.widget.observe(self._on_click, "value")
+
+    def follow(self, *, held: bool = False) -> bool:
+        """Show what was asked for last; returns whether anything was sent."""
+        on = bool(self.control.requested)
+        if on == self.widget.value:
+            return False
+        self._writer = threading.get_ident()
+        try:
+            self.widget.value = on
+        finally:
+            self._writer = None
+        return True
+
+    def settle(self) -> None:
+        """Show the value in force: the fit has ended."""
+        self.follow()
+
+    def close(self) -> None:
+        """Close the widget in the page and the kernel."""
+        self.widget.close()
+
+    def _on_click(self, change: Any) -> None:
+        # Compared by thread: a person's click may come in another one while this one writes.
+        if self._writer != threading.get_ident():
+            self.control.set(bool(change["new"]), source="user")
