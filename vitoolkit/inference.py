@@ -64,8 +64,9 @@ class KLqp(Inference):
         Seed of an approximation of several groups, which PyMC gives none.
     steps_per_execution : int or "auto"
         Steps taken in one compiled call. "auto" is 1 where a call is cheap (the C backend) and with
-        callbacks that are not vitoolkit's, which PyMC promises the approximation of that very step;
-        with Numba it is what fits into 3 ms. Schedules are exact at every step and every step has
+        callbacks that are not vitoolkit's, which PyMC promises the approximation of that very step,
+        and in fits of fewer than 5,000 steps, which a longer compilation would make slower; else,
+        with Numba, it is what fits into 3 ms. Schedules are exact at every step and every step has
         its row either way; what a person asks for is in force from the next call on. With a number
         above 1, other callbacks are called once a call.
 
@@ -76,7 +77,8 @@ class KLqp(Inference):
         them.
     TypeError, ValueError
         When a β is not a number, a control or a schedule, is negative or not finite; when two
-        controls write one shared variable or carry one name.
+        controls write one shared variable or carry one name; when a group states no log q, or none
+        that splits as asked; when a total size is given for a variable that is not local.
 
     See Also
     --------
@@ -312,7 +314,7 @@ class KLqp(Inference):
         return self._run(
             run,
             lambda: self.objective.step_function(
-                controls=run.controls, steps=self.steps_per_execution, **kwargs
+                controls=run.controls, steps=self.steps_per_execution, n=run.n, **kwargs
             ),
             score,
             progressbar,

@@ -170,7 +170,7 @@ class KLMonitor:
             for rng in collect_default_updates([terms])
         }
         parameters = {parameter: parameter.type() for parameter in approx.params}
-        terms = graph_replace(terms, {**generators, **parameters}, strict=False)
+        (terms,) = graph_replace([terms], {**generators, **parameters}, strict=False)
         function = compile(list(parameters.values()), terms, **self.compile_kwargs)
         reseed_rngs(list(generators.values()), self.random_seed)
         return function

@@ -295,7 +295,7 @@ class BetaKL(Operator):
         """The loss before draws are put in; PyMC's interface."""
         return self.loss_and_terms(single=True)[0]
 
-    def drawn(self, draws: int | None, more_replacements: Any = None) -> list[pt.TensorVariable]:
+    def drawn(self, draws: int | None, more_replacements: Any = None) -> list[Any]:
         """:meth:`loss_and_terms` with draws put in, as ``set_size_and_deterministic`` of PyMC does.
 
         PyMC's own would build its scan over draws first, only to replace it.

@@ -160,6 +160,7 @@ class StepFunction:
         n_state, rngs = len(state), list(generators)
 
         def one_step(row, *now):
+            nodes: list[Any]
             replaced = {**self._stand_ins(row), **dict(zip([*state, *rngs], now))}
             nodes = graph_replace([*new, *generators.values(), outputs], replaced, strict=False)
             for i, variable in enumerate(state):
