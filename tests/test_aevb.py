@@ -16,7 +16,7 @@ from scipy import stats
 import vitoolkit as vt
 
 ROWS, BATCH, UNITS, PIXELS, NOISE = 600, 50, 3, 6, 0.5
-STEPS = 6_000
+STEPS = 5_000
 
 
 def loadings():
@@ -100,7 +100,13 @@ def train(data, fast, **kwargs):
     rate = vt.LearningRate(schedule=vt.schedules.cosine(2e-2, 1e-5, steps=STEPS))
     recorder = vt.Recorder(rate)
     with amortized.model:
-        inference = vt.KLqp(amortized.approx(), kl_by={"z": "latent"}, random_seed=1, **kwargs)
+        inference = vt.KLqp(
+            amortized.approx(),
+            kl_by={"z": "latent"},
+            random_seed=1,
+            steps_per_execution=1,
+            **kwargs,
+        )
         inference.fit(
             STEPS,
             callbacks=[recorder],
