@@ -11,10 +11,9 @@ from typing import Any
 from vitoolkit.controls import Control, distinct_controls
 from vitoolkit.dashboard.kernel_events import KernelEvents, after_the_cell
 from vitoolkit.dashboard.panel import Panel
-from vitoolkit.dashboard.pymc_fit import PyMCFit
+from vitoolkit.dashboard.pymc_fit import CautiousMonitor, PyMCFit
 from vitoolkit.dashboard.static_picture import active_text, shown_as, summary_html
 from vitoolkit.loop import Block, Callback, Run
-from vitoolkit.monitor import KLMonitor
 from vitoolkit.recorder import Recorder
 from vitoolkit.steps import counter_of
 from vitoolkit.trace import Trace
@@ -81,7 +80,7 @@ class Dashboard(Callback):
         self, *controls: Control, recorder: Recorder | None = None, every: int = 1
     ) -> None:
         if recorder is None:
-            recorder = Recorder(*controls, every=every, monitor=KLMonitor())
+            recorder = Recorder(*controls, every=every, monitor=CautiousMonitor(self._without_kl))
             self._own = True
         elif not isinstance(recorder, Recorder):
             raise TypeError(f"recorder must be a vitoolkit Recorder, received {recorder!r}")
@@ -192,13 +191,13 @@ class Dashboard(Callback):
             self._safely(show)
 
     def _begin_pymc(self, approx: Any, losses: Any, step: int) -> PyMCFit:
-        """Show the panel, compile the monitor, and go without the KLs when that fails."""
+        """Show the panel, before the recorder has its monitor compiled."""
         fit = PyMCFit(self.recorder, step, self._finish)
         self._rows, notes = {}, {}
         if losses is None:
             notes["loss"] = "this fit computes none"
         if self._own:
-            self.recorder.monitor = KLMonitor()
+            self.recorder.monitor = CautiousMonitor(self._without_kl)
         monitor = self.recorder.monitor
         variables: tuple[str, ...] = ()
         if monitor is None:
@@ -208,22 +207,17 @@ class Dashboard(Callback):
             if not variables:
                 notes["kl"] = "none: the approximation is a set of particles and has no density"
         self._begin(fit, variables, notes=notes)
-        if monitor is not None and variables:
-            try:
-                monitor.evaluate(approx)
-            except Exception as error:
-                if not self._own:
-                    raise
-                self.recorder.monitor = None
-                warnings.warn(
-                    "the KL of each variable is not shown, the fit goes on: its evaluation failed "
-                    f"with {type(error).__name__}: {error}",
-                    RuntimeWarning,
-                    stacklevel=3,
-                )
-                notes["kl"] = f"not shown: {type(error).__name__}"
-                self._begin(fit, (), notes=notes)
         return fit
+
+    def _without_kl(self, error: Exception) -> None:
+        message = (
+            "the KL of each variable is not shown, the fit goes on: "
+            f"{type(error).__name__}: {error}"
+        )
+        warnings.warn(message, RuntimeWarning, stacklevel=5)
+        panel = self._panel
+        if panel is not None:
+            self._safely(lambda: panel.say(message))
 
     def _watch(self) -> None:
         panel = self._panel

@@ -202,7 +202,9 @@ class LiveFigure(anywidget.AnyWidget):
         filled = {"loss": True, "kl": bool(variables), "control": bool(controls)}
         shown = [chart for chart, full in filled.items() if full and chart not in notes]
         super().__init__(
-            _document=_document([scales.get(name, "linear") for name in controls], shown),
+            _document=_document(
+                tuple(scales.get(name, "linear") for name in controls), tuple(shown)
+            ),
             _legend={
                 "kl": [[name, *style] for name, style in variables.items()],
                 "control": [
@@ -245,7 +247,8 @@ class LiveFigure(anywidget.AnyWidget):
             self._held = (str(content["name"]), time.monotonic())
 
 
-def _document(scales: Sequence[str], shown: Sequence[str]) -> str:
+@functools.lru_cache(maxsize=16)
+def _document(scales: tuple[str, ...], shown: tuple[str, ...]) -> str:
     """Build the Bokeh document: three charts on one step axis. The page fills and ranges them.
 
     The last one that is shown has the numbers of the axis.

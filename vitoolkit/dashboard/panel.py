@@ -71,9 +71,7 @@ class Panel:
         self.pause = _button("Pause", "pause", self._on_pause)
         self.stop = _button("Stop", "stop", self._on_stop, "danger")
         self.rows: list[ControlRow | SwitchRow] = [
-            ControlRow(control, self._complain)
-            for control in controls
-            if not isinstance(control, Switch)
+            ControlRow(control, self.say) for control in controls if not isinstance(control, Switch)
         ]
         self.rows += [SwitchRow(control) for control in controls if isinstance(control, Switch)]
         head = ipywidgets.HBox(
@@ -189,7 +187,8 @@ class Panel:
         if self.pause.description != label:
             self.pause.description, self.pause.icon = label, icon
 
-    def _complain(self, message: str) -> None:
+    def say(self, message: str) -> None:
+        """Show a line of words below the status; "" takes it away."""
         if message != self._message:
             self._message = message
             self._tell()

@@ -7,12 +7,41 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from vitoolkit.dashboard.kernel_events import after_the_cell
 from vitoolkit.events import Event
+from vitoolkit.monitor import KLMonitor
 from vitoolkit.recorder import Recorder
 from vitoolkit.steps import pymc_loop
 
-__all__ = ["PyMCFit"]
+__all__ = ["CautiousMonitor", "PyMCFit"]
+
+
+class CautiousMonitor(KLMonitor):
+    """A KLMonitor that nobody asked for by name: when it fails, the fit goes on without it.
+
+    Parameters
+    ----------
+    complain : callable
+        Called once with the exception.
+    """
+
+    def __init__(self, complain: Callable[[Exception], None]) -> None:
+        super().__init__()
+        self._complain = complain
+        self._failed = False
+
+    def evaluate(self, approx: Any) -> np.ndarray | None:
+        """Evaluate the terms, unless that failed before or would overdraw the budget."""
+        if self._failed:
+            return None
+        try:
+            return super().evaluate(approx)
+        except Exception as error:
+            self._failed = True
+            self._complain(error)
+            return None
 
 
 class PyMCFit:
