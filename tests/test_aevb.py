@@ -97,7 +97,7 @@ class Amortized:
 def train(data, fast, **kwargs):
     """The encoder after training from zero, and the trace."""
     amortized = Amortized(data)
-    rate = vt.LearningRate(schedule=vt.schedules.cosine(2e-2, 1e-5, steps=STEPS))
+    rate = vt.LearningRate(schedule=vt.schedules.exponential(2e-2, 1e-5, steps=STEPS))
     recorder = vt.Recorder(rate)
     with amortized.model:
         inference = vt.KLqp(
