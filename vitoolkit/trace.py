@@ -209,7 +209,7 @@ class Trace:
         buffer[: self._length] = self._buffer[: self._length]
         self._buffer = buffer  # only now: a reader gets the old rows or the copied ones
         self._capacity = capacity
-        self._bytes = memoryview(buffer).cast("B")
+        self._bytes = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # Buffer is of Python 3.12
         self._row_bytes = buffer.strides[0]
         self._kl_rows = buffer[:, self._layout.kl]
         self._part_rows = buffer[:, self._layout.part]
