@@ -55,12 +55,13 @@ def kernel(request):
 
 @pytest.fixture
 def notebook(request, browser, server, kernel):
-    """Open a notebook of the given cells: ``notebook(*cells)``."""
+    """Open a notebook of the given cells, ``notebook(*cells)``, or a whole one."""
     opened = []
 
     def make(*cells, **kwargs):
         name = f"{request.node.name.translate(str.maketrans('[]/ ', '____'))}.ipynb"
-        server.write(name, cells, kernel)
+        whole = len(cells) == 1 and not isinstance(cells[0], str)
+        server.write(name, cells[0] if whole else cells, kernel)
         opened.append(Notebook.open(browser, server, name, **kwargs))
         return opened[-1]
 

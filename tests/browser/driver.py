@@ -37,14 +37,17 @@ class Server:
         self.folder, self.url, self.process = Path(folder), url, process
 
     def write(self, name, cells, kernel="python3"):
-        """Write a notebook of code cells."""
-        notebook = nbformat.v4.new_notebook()
+        """Write a notebook: of code cells by their source, or a whole one."""
+        if isinstance(cells, nbformat.NotebookNode):
+            notebook = cells
+        else:
+            notebook = nbformat.v4.new_notebook()
+            notebook.cells = [nbformat.v4.new_code_cell(source) for source in cells]
         notebook.metadata["kernelspec"] = {
             "name": kernel,
             "display_name": kernel,
             "language": "python",
         }
-        notebook.cells = [nbformat.v4.new_code_cell(source) for source in cells]
         nbformat.write(notebook, self.folder / name)
         return name
 
@@ -284,7 +287,9 @@ class Notebook:
 
     def drag_slider(self, control, dx, *, moves=20, seconds=0.8):
         """Drag the handle of a control's slider by `dx` pixels."""
-        box = self.row(control).locator(".noUi-handle").bounding_box()
+        handle = self.row(control).locator(".noUi-handle")
+        handle.scroll_into_view_if_needed()
+        box = handle.bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         self.page.mouse.move(x, y)
         self.page.mouse.down()

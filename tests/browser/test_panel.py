@@ -35,6 +35,18 @@ with model:
         obj_optimizer=pm.adam(learning_rate=rate.shared), compile_kwargs={"mode": "FAST_COMPILE"},
     )
 """
+SWITCHED_FIT = """
+with pm.Model():
+    z = pm.Normal("z", 0, 1, shape=3)
+    batch = pm.Minibatch(x, batch_size=20)
+    pm.Normal("x", z, 1, observed=batch, total_size=200)
+    dashboard = vt.Dashboard()
+    approx = pm.fit(
+        1_000_000, method=vt.ADVI(random_seed=1, kl_by="coordinate"), callbacks=[dashboard],
+        compile_kwargs={"mode": "FAST_COMPILE"},
+    )
+"""
+FIGURE = "document.querySelector('.vitoolkit-figure').__vitoolkit"
 REPORT = """
 path = dashboard.trace.to_csv("run.csv")
 again = vt.Trace.open(path)
@@ -202,6 +214,7 @@ def test_a_fit_of_pymcs_own(notebook):
     page.start(1)
     page.wait_for_panel()
     assert "of 1,000,000" in page.status()
+    page.wait(f"{FIGURE}.last.kl.length === 2 && {FIGURE}.last.kl.every((y) => y.at(-1) > 0)")
     page.type_number("learning_rate", 0.004)
     page.page.wait_for_timeout(500)
     page.press("Pause")
@@ -301,4 +314,41 @@ def test_a_number_being_typed_and_a_zoom_are_left_alone(notebook):
     told = report(page, 2)
     assert [(e["kind"], e["new"]) for e in told["events"]][0] == ("set", 7.0)
     assert [e["kind"] for e in told["events"]] == ["set", "release", "stop"]
+    no_errors(page)
+
+
+def test_a_switch_is_flipped_and_active_units_are_told(notebook):
+    page = notebook(MODEL, SWITCHED_FIT, REPORT)
+    page.run(0)
+    page.start(1)
+    page.wait_for_panel()
+    page.page.wait_for_selector(".vitoolkit-figure >> text=active units: z 3 of 3")
+    box = page.page.locator(".vitoolkit-controls > *").last.locator("input[type=checkbox]")
+    assert box.is_checked()
+    box.click()
+    page.page.wait_for_timeout(1500)
+    assert not box.is_checked()
+    page.press("Stop")
+    page.done(1)
+    told = report(page, 2)
+    flips = [(e["control"], e["new"], e["source"]) for e in told["events"] if e["control"]]
+    assert flips == [("scale_cost_to_minibatch", 0.0, "user")]
+    assert told["control"]["scale_cost_to_minibatch"][-1] == 0.0
+    no_errors(page)
+
+
+def test_a_fit_of_particles_has_words_in_place_of_its_charts(notebook):
+    svgd = (
+        "dashboard = vt.Dashboard()\n"
+        "with model:\n"
+        "    pm.fit(1_000_000, method='svgd', callbacks=[dashboard], progressbar=False,\n"
+        "           inf_kwargs=dict(n_particles=10), compile_kwargs={'mode': 'FAST_COMPILE'})\n"
+    )
+    page = notebook(MODEL, svgd)
+    page.run(0)
+    page.start(1)
+    page.page.wait_for_selector("text=the approximation is a set of particles")
+    assert page.page.locator(".vitoolkit-chart:visible").count() == 0
+    page.press("Stop")
+    page.done(1)
     no_errors(page)

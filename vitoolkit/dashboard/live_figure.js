@@ -249,7 +249,7 @@ class Charts {
     this.doc = B.require("document").Document.from_json(JSON.parse(this.model.get("_document")));
     this.views = await B.embed.add_document_standalone(this.doc, this.divs[0], this.divs);
     this.sources = {};
-    for (const name of ["raw", "mean", "kl", "control", "control_log", "loss_marks", "kl_marks", "control_marks"]) {
+    for (const name of ["band", "raw", "mean", "kl", "control", "control_log", "loss_marks", "kl_marks", "control_marks"]) {
       this.sources[name] = this.doc.get_model_by_name(`${name}_data`);
     }
     this.ranges = Object.fromEntries(["steps", "loss_range", "kl_range", "control_range", "control_log_range"]
@@ -280,6 +280,7 @@ class Charts {
       if (type === "Figure") model.setv({ outline_line_color: line });
       else if (/Axis$/.test(type)) model.setv({ axis_label_text_color: soft, major_label_text_color: soft, axis_line_color: soft, major_tick_line_color: soft });
       else if (/Grid$/.test(type)) model.setv({ grid_line_color: line, grid_line_alpha: 0.6 });
+      else if (type === "GlyphRenderer" && model.name === "band") model.glyph.setv({ fill_color: fg });
       else if (type === "GlyphRenderer" && ["raw", "mean_line", "marks"].includes(model.name)) model.glyph.setv({ line_color: fg });
     }
     if (this.last) this.draw(this.last);
@@ -311,6 +312,7 @@ class Charts {
       y[2 * i + 1 - (i & 1)] = high[i];
     }
     this.sources.raw.data = { x, y };
+    this.sources.band.data = { x: step, low, high };
     this.sources.mean.data = { x: step, y: mean };
     const mixed = Boolean(this.sources.control_log), log = (i) => this.legend.control[i][3] === "log";
     this.lines("kl", this.legend.kl, this.kl.off, kl, step, () => true);
