@@ -97,7 +97,8 @@ class Amortized:
 def train(data, fast, **kwargs):
     """The encoder after training from zero, and the trace."""
     amortized = Amortized(data)
-    rate = vt.LearningRate(schedule=vt.schedules.exponential(2e-2, 1e-5, steps=STEPS))
+    decay = vt.schedules.exponential(2e-2, 1e-5, steps=STEPS - 1_500)
+    rate = vt.LearningRate(schedule=vt.schedules.join(2e-2, decay, boundaries=[1_500]))
     recorder = vt.Recorder(rate)
     with amortized.model:
         inference = vt.KLqp(
