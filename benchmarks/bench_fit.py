@@ -4,11 +4,12 @@
 
 Instrumented: one β a variable, one of them and the learning rate on schedules, a Recorder of every
 step; "short" is the same in a fit too short to be fused. Plain: PyMC's own ``KLqp`` with the same
-approximation and optimizer and ``progressbar=False``. They take turns, so that a machine whose speed drifts slows both; a ratio is
-the median over the rounds of the ratio within a round. Compile times are those of
-fresh models by turns with whatever the compile cache holds; ``--cold`` measures them in new
-processes with an empty cache. ``--numpyro`` puts numpyro's ``SVI.run`` on the same models into the
-turns (float64, on the CPU, the same optimizer, the faster of two ways to draw a minibatch).
+approximation and optimizer and ``progressbar=False``. They take turns, so that a machine whose
+speed drifts slows all; a ratio is the median over the rounds of the ratio within a round. Compile
+times are those of fresh models by turns with whatever the compile cache holds; ``--cold`` measures
+them in new processes with an empty cache. ``--numpyro`` puts numpyro's ``SVI.run`` on the same
+models into the turns (float64, on the CPU, the same optimizer, the faster of two ways to draw a
+minibatch).
 """
 
 from __future__ import annotations

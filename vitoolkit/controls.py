@@ -295,6 +295,8 @@ class Control:
             old = self._value if before is None else before.old
             if self._running():
                 self._request = _Request(kind, value, source, old, written=False)
+                if self._run is not None:
+                    self._run.asked = True
                 return
             if value is not None:
                 self._write(value)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytensor
 from pymc.progress_bar import CustomProgress, default_progress_theme
 from rich.console import Console
 from rich.progress import Progress, TextColumn
@@ -154,6 +155,8 @@ class Run:
         self.compile_seconds: float | None = None
         self.log: list[Event] = []
         self.scores = np.empty(n)
+        #: Whether the next step boundary has something to heed: a control's request, stop, pause.
+        self.asked = False
         self._stop: str | None = None
         self._paused: str | None = None
         self._resumed_by = "code"
@@ -173,11 +176,11 @@ class Run:
 
     def stop(self, *, source: str = "code") -> None:
         """End the fit at the next step boundary and keep everything; from any thread."""
-        self._stop = source
+        self._stop, self.asked = source, True
 
     def pause(self, *, source: str = "code") -> None:
         """Wait at the next step boundary until :meth:`resume` or :meth:`stop`; from any thread."""
-        self._paused = source
+        self._paused, self.asked = source, True
 
     def resume(self, *, source: str = "code") -> None:
         """Go on after :meth:`pause`; from any thread."""
@@ -237,7 +240,7 @@ def execute(
             for callback in run.own:
                 callback.on_compiled(run)
             bar = progressbar and not any(c.shows_progress for c in run.own)
-            with _progress(run, bar, progressbar_theme) as redraw, _Interrupt() as interrupt:
+            with _progress(run, bar, progressbar_theme) as redraw, _Interrupt(run) as interrupt:
                 _train(run, step, interrupt, redraw, score)
             run.status = "finished"
         except StopIteration as stop:
@@ -266,98 +269,115 @@ def _train(
     redraw: Callable[[], None],
     score: bool,
 ) -> None:
-    rows, rewind = _Rows(run), _Rewind(step)
-    scores, foreign, controls, clock = run.scores, run.foreign, run.controls, time.perf_counter
-    handed_in = [controls.index(control) for control in step.controls]
+    rows, rewind = _Rows(run, step), _Rewind(step)
+    take = rows.call if step.fused else rows.one_by_one
+    alone = run.foreign and (step.auto or not step.fused)
     redrawn = 0.0
-    try:
-        while run.done < run.n:
-            if interrupt.asked or run._paused is not None or run._stop is not None:
-                rows.hand_out()
-                _heed(run, interrupt)
-            capacity = 1 if foreign and step.auto else step.capacity
-            first, count = run.step, min(capacity, run.n - run.done)
-            loss, terms, values, times = rows.next(count)
-            if count == 1:
-                row = values[0]
-                for j, control in enumerate(controls):
-                    row[j] = control.advance(first)
-            else:
-                for j, control in enumerate(controls):
-                    control.plan(first, values[:, j])
-            used = values[:, handed_in]
-            begun = clock()
-            out = step(used)
-            now = rows.time = clock()
-            step.tune(now - begun, count)
-            loss[:], terms[:] = out[:, 0], out[:, 1:]
-            times[:] = now if count == 1 else np.linspace(begun, now, count + 1)[1:]
-            failed = np.isnan(loss).any() if count > 1 else loss[0] != loss[0]
-            if failed:
-                count = int(np.flatnonzero(np.isnan(loss))[0]) + 1
-            scores[run.done : run.done + count] = loss[:count]
-            rows.filled += count
-            run.step = first + count
-            run.counter.step = run.step - 1
-            if foreign or failed or now - rows.handed_out > _HAND_OUT_SECONDS:
-                rows.hand_out()
-            rewind.taken(used[:count], run.step)
-            if failed:
-                raise FloatingPointError(_nan_message(run, rows.last, rewind.to_last_finite()))
-            rewind.save_when_due(now)
-            if now - redrawn > _REDRAW_SECONDS:
-                redraw()
-                redrawn = now
-            if foreign:
-                losses = scores[: run.done] if score else None
-                with interrupt.at_once():
-                    for callback in foreign:
-                        callback(run.approx, losses, run.step)
-    finally:
-        rows.hand_out()
+    while run.done < run.n:
+        if run.asked:
+            _heed(run, interrupt)
+        try:
+            take(min(1 if alone else step.capacity, run.n - run.done))
+        finally:
+            rows.hand_out()
+        rewind.taken(rows.handed_in, run.step)
+        if np.isnan(rows.last.loss[-1]):
+            raise FloatingPointError(_nan_message(run, rows.last, rewind.to_last_finite()))
+        now = float(rows.last.time[-1])
+        rewind.save_when_due(now)
+        if now - redrawn > _REDRAW_SECONDS:
+            redraw()
+            redrawn = now
+        if run.foreign:
+            losses = run.scores[: run.done] if score else None
+            with interrupt.at_once():
+                for callback in run.foreign:
+                    callback(run.approx, losses, run.step)
     if interrupt.asked:
         raise KeyboardInterrupt
 
 
 class _Rows:
-    """Rows of finished steps on their way to the hooks, handed out every few milliseconds."""
+    """Steps that were taken, on their way to the hooks: one block every few milliseconds."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.filled = 0
+    def __init__(self, run: Run, step: StepFunction) -> None:
         self.last: Block
-        self.time = self.handed_out = time.perf_counter()
+        self.handed_in: np.ndarray
+        self._run, self._step, self._filled = run, step, 0
         self._hooks = [callback.on_block for callback in run.own]
+        self._order = [run.controls.index(control) for control in step.controls]
+        self._as_recorded = self._order == list(range(len(run.controls)))
+        self._dtype = np.dtype(pytensor.config.floatX)
         self._allocate(_ROWS)
 
-    def _allocate(self, capacity: int) -> None:
-        self._loss, self._time = np.empty(capacity), np.empty(capacity)
-        self._terms = np.empty((capacity, self.run.term_count))
-        self._control = np.empty((capacity, len(self.run.controls)))
+    def _allocate(self, rows: int) -> None:
+        self._out = np.empty((rows, 1 + self._run.term_count))
+        self._used = np.empty((rows, len(self._run.controls)))
+        self._time = np.empty(rows)
 
-    def next(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Room for the next `count` rows: views of loss, terms, control and time."""
-        if self.filled + count > len(self._loss):
-            self.hand_out()
-            if count > len(self._loss):
-                self._allocate(count)
-        at = slice(self.filled, self.filled + count)
-        return self._loss[at], self._terms[at], self._control[at], self._time[at]
+    def one_by_one(self, most: int) -> None:
+        """Take steps until something is asked for, a few milliseconds are over, or NaN."""
+        run, step, clock = self._run, self._step, time.perf_counter
+        if most > 1 or not run.foreign:
+            most = min(_ROWS, run.n - run.done)
+        out, used, times, first = self._out, self._used, self._time, run.step
+        current = np.array([control.advance(first) for control in run.controls])
+        scheduled = [
+            (j, control.advance)
+            for j, control in enumerate(run.controls)
+            if control.schedule is not None and not control.manual
+        ]
+        due = clock() + _HAND_OUT_SECONDS
+        row = 0
+        while True:
+            used[row] = current
+            result = step(self._values(row, row + 1))
+            times[row] = now = clock()
+            out[row] = result[0]
+            loss = result[0, 0]
+            self._filled = row = row + 1
+            if row == most or now > due or run.asked or loss != loss:
+                return
+            for j, advance in scheduled:
+                current[j] = advance(first + row)
+
+    def call(self, count: int) -> None:
+        """Take steps in one compiled call; those after a NaN do not count."""
+        if count > len(self._time):
+            self._allocate(count)
+        for j, control in enumerate(self._run.controls):
+            control.plan(self._run.step, self._used[:count, j])
+        begun = time.perf_counter()
+        result = self._step(self._values(0, count))
+        now = time.perf_counter()
+        self._step.tune(now - begun, count)
+        self._out[:count] = result
+        self._time[:count] = np.linspace(begun, now, count + 1)[1:]
+        nan = np.flatnonzero(np.isnan(self._out[:count, 0]))
+        self._filled = int(nan[0]) + 1 if len(nan) else count
 
     def hand_out(self) -> None:
-        """Give the rows to the hooks."""
-        filled, self.filled = self.filled, 0
-        if filled:
-            run, self.handed_out = self.run, self.time
-            run.inference.last_block = self.last = Block(
-                run.step - filled,
-                self._loss[:filled],
-                self._terms[:filled],
-                self._control[:filled],
-                self._time[:filled],
-            )
-            for hook in self._hooks:
-                hook(run, self.last)
+        """Count the steps and give them to the hooks."""
+        filled, self._filled = self._filled, 0
+        if not filled:
+            return
+        run, first = self._run, self._run.step
+        out, used = self._out[:filled], self._used[:filled]
+        run.scores[run.done : run.done + filled] = out[:, 0]
+        run.step = first + filled
+        run.counter.step = run.step - 1
+        self.handed_in = np.array(self._values(0, filled))
+        self.last = Block(first, out[:, 0], out[:, 1:], used, self._time[:filled])
+        run.inference.last_block = self.last
+        for hook in self._hooks:
+            hook(run, self.last)
+
+    def _values(self, start: int, stop: int) -> np.ndarray:
+        """Control values of some rows as the step function takes them."""
+        values = self._used[start:stop]
+        if not self._as_recorded:
+            values = values[:, self._order]
+        return values if self._dtype == values.dtype else values.astype(self._dtype)
 
 
 class _Rewind:
@@ -407,6 +427,7 @@ class _Rewind:
 
 def _heed(run: Run, interrupt: _Interrupt) -> None:
     """Do what was asked for between two calls: interrupt, pause or stop."""
+    run.asked = False
     if interrupt.asked:
         raise KeyboardInterrupt
     if run._paused is not None:
@@ -436,7 +457,8 @@ class _Interrupt:
     Handlers other than Python's own, and threads other than the main one, are left alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, run: Run) -> None:
+        self._run = run
         self.asked = False
         self._at_once = False
         self._installed = False
@@ -457,7 +479,7 @@ class _Interrupt:
     def _handle(self, signum, frame) -> None:
         if self._at_once or self.asked:
             signal.default_int_handler(signum, frame)
-        self.asked = True
+        self.asked = self._run.asked = True
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:

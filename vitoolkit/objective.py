@@ -335,7 +335,7 @@ class BetaKL(Operator):
         else:
             data, *drawn = [node.mean(axis=0) for node in _over_draws(approx, nodes)]
         log_p = {latent.name: p for latent, p in self._with(drawn)}
-        log_q, weighted_log_q = self._log_q()
+        log_q, weighted_log_q = self._log_q(single)
         sizes, weights = self._sizes(), self._weights()
         kl: dict[str, pt.TensorVariable] = {}
         for label, q in log_q.items():
@@ -352,7 +352,7 @@ class BetaKL(Operator):
         weighted_log_p = pt.add(*[weights[name] * log_p[name].sum() for name in self.labels])
         constant = minibatch_constant(approx)
         loss = -data / constant + (weighted_log_q - weighted_log_p) / constant
-        terms = pt.stack([floatX(x) for x in (data, *[kl[label] for label in self.variables])])
+        terms = _stack([data, *[kl[label] for label in self.variables]])
         return [loss, pt.concatenate([terms, *[floatX(part) for part in parts]])]
 
     # --- internals ------------------------------------------------------------------------------
@@ -382,7 +382,7 @@ class BetaKL(Operator):
             weights[name] = shared * size if name in self.total_size else shared
         return weights
 
-    def _log_q(self) -> tuple[dict[str, pt.TensorVariable], pt.TensorVariable]:
+    def _log_q(self, single: bool) -> tuple[dict[str, pt.TensorVariable], pt.TensorVariable]:
         """log q of each term, by coordinate where it splits, and the sum of all, weighted.
 
         The sum is taken over weighted coordinates, not over the variables' own sums: its gradient
@@ -401,10 +401,10 @@ class BetaKL(Operator):
             for latent in members:
                 exact[latent.where] = latent.name in self.closed_form
             by_coordinate = _log_q_by_coordinate(group, exact)
+            by_coordinate = by_coordinate[0] if single else by_coordinate.mean(axis=0)
             for latent in members:
-                log_q[latent.name] = by_coordinate[:, latent.where].mean(axis=0)
-            weights = self._weight_by_coordinate(members, by_name)
-            total.append((by_coordinate * weights).sum(axis=1).mean(axis=0))
+                log_q[latent.name] = by_coordinate[latent.where]
+            total.append((by_coordinate * self._weight_by_coordinate(members, by_name)).sum())
         return log_q, pt.add(*total)
 
     def _weight_by_coordinate(self, members: Sequence[Latent], by_name: Mapping[str, Any]) -> Any:
@@ -449,6 +449,13 @@ class BetaKL(Operator):
                     f"{option} of {latent.name!r}: log q of {type(latent.group).__name__} does not "
                     "split by variable"
                 )
+
+
+def _stack(scalars: Sequence[Any]) -> pt.TensorVariable:
+    """A floatX vector of scalars; Numba joins no more than 1,000 at once."""
+    scalars = [floatX(scalar) for scalar in scalars]
+    pieces = [pt.stack(scalars[i : i + 500]) for i in range(0, len(scalars), 500)]
+    return pieces[0] if len(pieces) == 1 else pt.concatenate(pieces)
 
 
 def _check_closed_form(latent: Latent) -> None:

@@ -130,14 +130,15 @@ class StepFunction:
         Parameters
         ----------
         values : numpy.ndarray
-            Value of each control in each step, shape (steps, controls).
+            Value of each control in each step, shape (steps, controls), contiguous and floatX. It
+            is not copied.
 
         Returns
         -------
         numpy.ndarray
             Loss and terms of each step, shape (steps, 1 + terms); nats.
         """
-        self._values[0] = np.ascontiguousarray(values, dtype=pytensor.config.floatX)
+        self._values[0] = values
         return self.function()
 
     def tune(self, seconds: float, steps: int) -> None:
@@ -160,12 +161,13 @@ class StepFunction:
         n_state, rngs = len(state), list(generators)
 
         def one_step(row, *now):
-            nodes: list[Any]
             replaced = {**self._stand_ins(row), **dict(zip([*state, *rngs], now))}
             nodes = graph_replace([*new, *generators.values(), outputs], replaced, strict=False)
-            for i, variable in enumerate(state):
-                nodes[i] = variable.type.filter_variable(nodes[i].astype(variable.dtype))
-            return nodes
+            typed = [
+                variable.type.filter_variable(pt.cast(node, variable.dtype))
+                for variable, node in zip(state, nodes)
+            ]
+            return [*typed, *nodes[n_state:]]
 
         results = pytensor.scan(
             one_step,
