@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 import warnings
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -517,8 +518,6 @@ def test_a_page_that_lags_is_drawn_less(notebook):
     panel.figure.drawn = panel.figure.sent
     panel._due = 0.0
     panel.refresh()
-    import time
-
     assert panel._due - time.perf_counter() > 0.9
     for _ in range(10):  # a page that went away
         panel.figure.sent += 1
@@ -624,6 +623,27 @@ def test_the_kl_of_each_variable_under_an_inference_of_pymcs_own(
     assert np.isfinite(dashboard._panel.status.status["elbo"])
     assert "KL of z, nats" in notebook.shown[-1].data
     assert dashboard._panel.figure._legend["notes"] == {}
+
+
+def test_a_slow_first_call_of_the_monitor_does_not_use_up_its_budget(model, notebook, monkeypatch):
+    compiles = vt.KLMonitor._compile
+
+    def compile_(self, approx, op):
+        function, calls = compiles(self, approx, op), []
+
+        def compiles_in_the_first_call(*parameters):
+            if not calls:
+                time.sleep(1.0)
+            calls.append(parameters)
+            return function(*parameters)
+
+        return compiles_in_the_first_call
+
+    monkeypatch.setattr(vt.KLMonitor, "_compile", compile_)
+    dashboard = vt.Dashboard()
+    with model:
+        pm.fit(2000, random_seed=1, progressbar=False, compile_kwargs=FAST, callbacks=[dashboard])
+    assert np.isfinite(dashboard.trace.kl["z"]).sum() > 10
 
 
 def test_a_fit_of_particles_says_in_words_that_it_has_no_kl(model, notebook):

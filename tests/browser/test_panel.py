@@ -214,7 +214,12 @@ def test_a_fit_of_pymcs_own(notebook):
     page.start(1)
     page.wait_for_panel()
     assert "of 1,000,000" in page.status()
-    page.wait(f"{FIGURE}.last.kl.length === 2 && {FIGURE}.last.kl.every((y) => y.at(-1) > 0)")
+    for moving in ("intercept", "w"):
+        page.page.wait_for_selector(f".vitoolkit-chip >> text={moving}")
+    distinct = f"new Set({FIGURE}.last.kl[1].filter(Number.isFinite)).size"
+    page.wait(f"{distinct} > 10")
+    visible = "[...document.querySelectorAll('.vitoolkit-head')].map((h) => h.checkVisibility())"
+    assert page.page.evaluate(visible) == [True, True, True]
     page.type_number("learning_rate", 0.004)
     page.page.wait_for_timeout(500)
     page.press("Pause")
@@ -349,6 +354,10 @@ def test_a_fit_of_particles_has_words_in_place_of_its_charts(notebook):
     page.start(1)
     page.page.wait_for_selector("text=the approximation is a set of particles")
     assert page.page.locator(".vitoolkit-chart:visible").count() == 0
+    assert page.page.locator(".vitoolkit-head:visible h4").all_inner_texts() == [
+        "Loss",
+        "KL by variable, nats",
+    ]
     page.press("Stop")
     page.done(1)
     no_errors(page)

@@ -167,7 +167,7 @@ class Dashboard(Callback):
             fit.end("finished")
         elif fit.stopping and i >= 10:  # before, StopIteration is an IndexError inside PyMC
             fit.end("stopped")
-            raise StopIteration("user")
+            raise StopIteration("stopped from the dashboard")
 
     # --- the display -------------------------------------------------------------------------
 

@@ -267,7 +267,7 @@ def _document(scales: tuple[str, ...], shown: tuple[str, ...]) -> str:
 
     # The area alone would show nothing where a point is one step, the line alone a moiré.
     loss.varea(
-        "x", "low", "high", source=_source("band", "x", "low", "high"), fill_alpha=0.25, name="band"
+        "x", "low", "high", source=_source("band", "x", "low", "high"), fill_alpha=0.2, name="band"
     )
     loss.line("x", "y", source=_source("raw", "x", "y"), line_width=1, line_alpha=0.2, name="raw")
     mean = loss.line("x", "y", source=_source("mean", "x", "y"), line_width=2, name="mean_line")

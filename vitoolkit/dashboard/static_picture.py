@@ -190,10 +190,10 @@ def _chart(
             'stroke-dasharray="3 3" stroke-width="0.8"/>'
         )
     if not lines:
-        up = np.column_stack([frame.low, frame.high])
-        up[1::2] = up[1::2, ::-1]
-        x = np.repeat(frame.step, 2)
-        parts.append(_path(_x(frame, x), y(up.ravel()), Style("#b5b5b5", ()), 1))
+        known = np.isfinite(frame.low) & np.isfinite(frame.high)
+        there, low_, high_ = _x(frame, frame.step[known]), y(frame.low[known]), y(frame.high[known])
+        band = _path([*there, *there[::-1]], [*high_, *low_[::-1]], Style("#c8c8c8", ()), 0.7)
+        parts.append(band.replace('fill="none"', 'fill="#dedede"'))
         lines = [(frame.mean, Style(INK, ()))]
     for values, style in lines:
         parts.append(_path(_x(frame, frame.step), y(values), style, 1.8))
