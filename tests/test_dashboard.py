@@ -307,6 +307,17 @@ def test_a_line_is_drawn_through_a_gap_longer_than_the_mean():
     assert kl[2500] == pytest.approx(3.0, abs=0.2)
 
 
+def test_a_mean_of_one_value_is_no_spike():
+    trace = vt.Trace(("z",))
+    terms = np.full((4000, 2), np.nan)
+    terms[:1000:10], terms[2000] = 2.0, 50.0  # between two, nothing was evaluated
+    terms[3000::10] = 2.0
+    step = np.arange(4000)
+    trace.extend(step, step * 1e-3, np.ones(4000), terms, np.empty((4000, 0)))
+    (kl,) = frame_of(trace.view(4000), ("z",), end=4000).kl
+    assert kl[0] == 2.0 and kl.max() == 2.0
+
+
 @pytest.mark.parametrize(
     ("notes", "variables", "controls", "last"),
     [

@@ -359,8 +359,8 @@ def frame_of(
     empty = np.empty((0, n))
     kl = empty
     if variables:
-        terms = running_mean(view, "elbo")
-        kl = np.array([_bridged(view.step, terms[f"kl[{name}]"]) for name in variables])
+        terms, few = running_mean(view, "elbo"), _few(view, "elbo")
+        kl = np.array([_bridged(view.step, terms[f"kl[{name}]"], few) for name in variables])
     return Frame(
         step=view.step,
         low=view.low["loss"],
@@ -378,14 +378,30 @@ def running_mean(view: Any, name: str) -> Mapping[str, NDArray[np.float64]]:
 
     They span 8 points of the view and 20 rows that have a value, at least.
     """
+    return view.running(_span(view, name))
+
+
+def _span(view: Any, name: str) -> int:
     without = int(view.nonfinite[name].sum())
     share = max(1 - without / max(view.rows, 1), 1e-3)
-    return view.running(math.ceil(max(20 / share, 8 * view.width)))
+    return math.ceil(max(20 / share, 8 * view.width))
 
 
-def _bridged(step: NDArray[Any], values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _few(view: Any, name: str) -> NDArray[np.bool_]:
+    """Tell where a running mean is of less than half the rows that it should have."""
+    n, width = len(view.step), view.width
+    rows = np.diff(np.minimum(np.arange(n + 1) * width, view.rows))
+    total = np.concatenate([[0], np.cumsum(rows - view.nonfinite[name])])
+    window = min(-(-_span(view, name) // width), n)
+    count = total[1:] - total[np.maximum(np.arange(1, n + 1) - window, 0)]
+    return (count < 10) & (total[1:] >= 10)
+
+
+def _bridged(
+    step: NDArray[Any], values: NDArray[np.float64], few: NDArray[np.bool_]
+) -> NDArray[np.float64]:
     """Draw the line through gaps: most rows of a fit of PyMC's own have no terms."""
-    known = np.isfinite(values)
+    known = np.isfinite(values) & ~few
     if known.all() or not known.any():
         return values
     return np.interp(step, step[known], values[known], left=np.nan)
