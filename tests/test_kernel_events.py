@@ -39,6 +39,7 @@ def opened(comm, message):
 get_ipython().kernel.comm_manager.register_target("probe", opened)
 def work(seconds, upto=10**9):
     with KernelEvents() as events:
+        print("working", flush=True)
         end = time.monotonic() + seconds
         while time.monotonic() < end and len(seen) < upto:
             events.poll()
@@ -98,11 +99,13 @@ class Kernel:
         return eval(content["user_expressions"]["v"]["data"]["text/plain"])
 
     def busy(self, request):
-        """Wait until the kernel works on a cell."""
-        while True:
+        """Wait until a cell's code runs; the kernel loses an interrupt that comes before that."""
+        printed = ""
+        while "working" not in printed:
             message = self.client.get_iopub_msg(timeout=60)
-            if message["msg_type"] == "execute_input" and self.parent(message) == request:
-                return
+            if message["msg_type"] == "stream" and self.parent(message) == request:
+                printed += message["content"]["text"]
+        return printed
 
     def iopub(self):
         """Everything published so far."""
@@ -192,15 +195,15 @@ def test_a_failing_cell_still_aborts_the_queue(kernel):
 
 def test_output_stays_with_its_cell(kernel):
     cell = kernel.client.execute("print('before'); work(20, upto=2); print('after')")
-    kernel.busy(cell)
+    printed = kernel.busy(cell)
     kernel.say(1), kernel.say(2)
     kernel.reply(cell)
-    printed = "".join(
+    printed += "".join(
         message["content"]["text"]
         for message in kernel.iopub()
         if message["msg_type"] == "stream" and kernel.parent(message) == cell
     )
-    assert printed.split() == ["before", "after"]
+    assert printed.split() == ["before", "working", "after"]
 
 
 def test_a_raising_observer_does_not_end_the_cell(kernel):
