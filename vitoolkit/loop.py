@@ -92,7 +92,7 @@ class Callback:
         """Before anything is compiled."""
 
     def on_compiled(self, run: Run) -> None:
-        """Before the first step."""
+        """After the first steps, with which compilation ends."""
 
     def on_block(self, run: Run, block: Block) -> None:
         """After every few milliseconds of steps; copy what you keep of `block`."""
@@ -124,7 +124,7 @@ class Run:
     controls : tuple of Control
         The controls of the inference and of its callbacks.
     compile_seconds : float or None
-        Time spent compiling, None before.
+        Time until the first steps were taken, None before.
     log : list of Event
         What happened to the run itself: pause, resume, stop.
     """
@@ -152,6 +152,7 @@ class Run:
         self.first = self.step = self.counter.step + 1
         self.status = "compiling"
         self.error: BaseException | None = None
+        self.begun = time.perf_counter()
         self.compile_seconds: float | None = None
         self.log: list[Event] = []
         self.scores = np.empty(n)
@@ -187,6 +188,13 @@ class Run:
         if self._paused is not None:
             self._paused = None
             self._resumed_by = source
+
+    def compiled(self) -> None:
+        """Note that the first steps were taken: Numba compiles when a function is first called."""
+        self.compile_seconds = time.perf_counter() - self.begun
+        self.status = "running"
+        for callback in self.own:
+            callback.on_compiled(self)
 
     def add_event(self, kind: str, source: str) -> None:
         """Log something that happened to the run, in force from the next step on."""
@@ -233,12 +241,8 @@ def execute(
             for callback in run.own:
                 started.append(callback)
                 callback.on_fit_start(run)
-            clock = time.perf_counter()
+            run.begun = time.perf_counter()
             step = compile_step()
-            run.compile_seconds = time.perf_counter() - clock
-            run.status = "running"
-            for callback in run.own:
-                callback.on_compiled(run)
             bar = progressbar and not any(c.shows_progress for c in run.own)
             with _progress(run, bar, progressbar_theme) as redraw, _Interrupt(run) as interrupt:
                 _train(run, step, interrupt, redraw, score)
@@ -276,8 +280,14 @@ def _train(
     while run.done < run.n:
         if run.asked:
             _heed(run, interrupt)
+        most = min(1 if alone else step.capacity, run.n - run.done)
         try:
-            take(min(1 if alone else step.capacity, run.n - run.done))
+            if run.compile_seconds is None:
+                with interrupt.at_once():
+                    take(most)
+                run.compiled()
+            else:
+                take(most)
         finally:
             rows.hand_out()
         rewind.taken(rows.handed_in, run.step)
@@ -350,7 +360,8 @@ class _Rows:
         begun = time.perf_counter()
         result = self._step(self._values(0, count))
         now = time.perf_counter()
-        self._step.tune(now - begun, count)
+        if self._run.compile_seconds is not None:
+            self._step.tune(now - begun, count)
         self._out[:count] = result
         self._time[:count] = np.linspace(begun, now, count + 1)[1:]
         nan = np.flatnonzero(np.isnan(self._out[:count, 0]))
