@@ -126,7 +126,7 @@ class KLMonitor:
         expected = self.evaluate_seconds / self.evaluations if self.evaluations else 0.0
         if self.evaluate_seconds + expected > self.budget * elapsed:
             return None
-        row = self._function(*[p.get_value(borrow=True) for p in approx.params])
+        row = self._function(*_values(approx))
         now = time.perf_counter()
         self.evaluations += 1
         self.evaluate_seconds += now - begun
@@ -172,5 +172,10 @@ class KLMonitor:
         parameters = {parameter: parameter.type() for parameter in approx.params}
         (terms,) = graph_replace([terms], {**generators, **parameters}, strict=False)
         function = compile(list(parameters.values()), terms, **self.compile_kwargs)
+        function(*_values(approx))  # Numba compiles at the first call
         reseed_rngs(list(generators.values()), self.random_seed)
         return function
+
+
+def _values(approx: Approximation) -> list[Any]:
+    return [parameter.get_value(borrow=True) for parameter in approx.params]
