@@ -43,12 +43,6 @@ class CautiousMonitor(KLMonitor):
             self._complain(error)
             return None
 
-    def _compile(self, approx: Any, op: Any) -> Any:
-        function = super()._compile(approx, op)
-        # Numba compiles in the first call, which must not use up the budget of minutes.
-        function(*[parameter.get_value(borrow=True) for parameter in approx.params])
-        return function
-
 
 class PyMCFit:
     """What PyMC's own loop does not keep: how many steps were asked for, pause, and that it ended.
