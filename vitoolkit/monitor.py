@@ -156,6 +156,7 @@ class KLMonitor:
         if key not in functions:
             begun = time.perf_counter()
             functions[key] = self._compile(approx, op)
+            functions[key](*_values(approx))  # Numba compiles at the first call
             self.compile_seconds += time.perf_counter() - begun
         self._function = functions[key]
         self._approx = weakref.ref(approx)
@@ -172,7 +173,6 @@ class KLMonitor:
         parameters = {parameter: parameter.type() for parameter in approx.params}
         (terms,) = graph_replace([terms], {**generators, **parameters}, strict=False)
         function = compile(list(parameters.values()), terms, **self.compile_kwargs)
-        function(*_values(approx))  # Numba compiles at the first call
         reseed_rngs(list(generators.values()), self.random_seed)
         return function
 
