@@ -488,6 +488,24 @@ def test_running_mean(rows, window):
             np.testing.assert_allclose(got[name][bucket], mean, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("rows", [5, 100])
+def test_some_columns_are_as_they_are_among_all(rows):
+    view = filled(rows, odd=0.2).view(64)
+    names = view.trace.columns[::-2]
+    for what in ("low", "high", "mean", "last", "nonfinite"):
+        of_all = getattr(view, what)
+        np.testing.assert_array_equal(view.columns(what, names), [of_all[n] for n in names])
+    running = view.running(7)
+    few = view.running(7, names)
+    assert tuple(few) == names
+    np.testing.assert_array_equal(few.array, [running[n] for n in names])
+    np.testing.assert_allclose(view.now(7, names), few.array[:, -1], rtol=1e-12)
+    with pytest.raises(ValueError, match="'low', 'high', 'mean', 'last', 'nonfinite'; received 'x"):
+        view.columns("x", names)
+    with pytest.raises(KeyError):
+        view.columns("low", ["no such"])
+
+
 def test_running_mean_forgets_a_huge_value():
     trace = Trace()
     for step in range(100):

@@ -1,6 +1,8 @@
 """Decimated views of a trace: small, and cheap to bring up to date, however long it is."""
 
-from typing import Any
+import functools
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ __all__ = ["View"]
 CHUNK = (
     1 << 14
 )  # rows taken in at a time, so that catching up with a long trace needs little memory
+WHAT = ("low", "high", "mean", "last", "nonfinite")
 
 
 class View:
@@ -85,11 +88,6 @@ class View:
 
     step: NDArray[np.int64]
     time: NDArray[np.float64]
-    low: Columns
-    high: Columns
-    mean: Columns
-    last: Columns
-    nonfinite: Columns
 
     def __init__(self, trace: Trace, *, points: int = 500, parts: bool = False):
         if not isinstance(points, (int, np.integer)):
@@ -136,8 +134,83 @@ class View:
             self.changed = 0
         for start in range(0, len(new), CHUNK):
             self._take(new[start : start + CHUNK])
-        self._publish()
+        used = len(self)
+        self.step, self.time = self._step[:used].copy(), self._time[:used].copy()
+        for name in WHAT:
+            self.__dict__.pop(name, None)
         return self
+
+    def columns(self, what: str, names: Sequence[str]) -> NDArray[Any]:
+        """Copy some columns only, at their cost and not at that of all.
+
+        Parameters
+        ----------
+        what : {"low", "high", "mean", "last", "nonfinite"}
+            Which attribute.
+        names : sequence of str
+            Of the columns, as in ``trace.columns``.
+
+        Returns
+        -------
+        ndarray, shape (names, buckets)
+            The same numbers as in the attribute.
+
+        Raises
+        ------
+        KeyError, ValueError
+            If there is no such column, or no such attribute.
+
+        Examples
+        --------
+        >>> trace = Trace(controls=("beta",))
+        >>> trace.append(0, 0.1, 7.0, 0.0, (), [0.5])
+        >>> trace.view().columns("last", ["beta", "loss"]).tolist()
+        [[0.5], [7.0]]
+        """
+        if what not in WHAT:
+            raise ValueError(f"what is one of {', '.join(map(repr, WHAT))}; received {what!r}")
+        return self._columns(what, [self._index[name] for name in names])
+
+    @functools.cached_property
+    def low(self) -> Columns:
+        """Smallest finite value in each bucket."""
+        return Columns(self._index, self._columns("low", slice(None)))
+
+    @functools.cached_property
+    def high(self) -> Columns:
+        """Largest finite value in each bucket."""
+        return Columns(self._index, self._columns("high", slice(None)))
+
+    @functools.cached_property
+    def mean(self) -> Columns:
+        """Mean of the finite values in each bucket."""
+        return Columns(self._index, self._columns("mean", slice(None)))
+
+    @functools.cached_property
+    def last(self) -> Columns:
+        """Value in the last row of each bucket."""
+        return Columns(self._index, self._columns("last", slice(None)))
+
+    @functools.cached_property
+    def nonfinite(self) -> Columns:
+        """Number of values in each bucket that are not finite."""
+        return Columns(self._index, self._columns("nonfinite", slice(None)))
+
+    def _columns(self, what: str, which: Any) -> NDArray[Any]:
+        used = len(self)
+        if what == "last":
+            return self._last[:used, which].T.copy()
+        finite = self._finite[:used, which]
+        if what == "nonfinite":
+            rows = np.diff(np.minimum(np.arange(used + 1) * self.width, self.rows))
+            return (rows[:, None] - finite).T
+        low, high = (
+            np.where(finite > 0, ends[:used, which], np.nan) for ends in (self._low, self._high)
+        )
+        if what in ("low", "high"):
+            return (low if what == "low" else high).T
+        # Rounding, or a sum too large for a float, must not put the mean outside of its band.
+        return np.clip(self._sum[:used, which] / np.maximum(finite, 1), low, high).T
 
     def _halve(self) -> None:
         half = self.points // 2
@@ -166,7 +239,7 @@ class View:
         self._time[buckets] = rows.time[ends]
         finite = np.isfinite(values)
         low = high = values
-        if not finite.all():
+        if not (all_finite := bool(finite.all())):
             low = np.where(finite, values, np.inf)
             high = np.where(finite, values, -np.inf)
             values = np.where(finite, values, 0.0)
@@ -174,27 +247,13 @@ class View:
         self._high[buckets] = np.maximum(self._high[buckets], np.maximum.reduceat(high, begins))
         with np.errstate(over="ignore"):
             self._sum[buckets] += np.add.reduceat(values, begins)
-        self._finite[buckets] += np.add.reduceat(finite, begins, dtype=np.int64)
+        if all_finite:
+            self._finite[buckets] += (ends - begins + 1)[:, None]
+        else:
+            self._finite[buckets] += np.add.reduceat(finite, begins, dtype=np.int64)
         self.rows = stop
 
-    def _publish(self) -> None:
-        used = len(self)
-        finite = self._finite[:used]
-        some = finite > 0
-        low = np.where(some, self._low[:used], np.nan)
-        high = np.where(some, self._high[:used], np.nan)
-        # Rounding, or a sum too large for a float, must not put the mean outside of its band.
-        mean = np.clip(self._sum[:used] / np.maximum(finite, 1), low, high)
-        rows = np.diff(np.minimum(np.arange(used + 1) * self.width, self.rows))
-        self.step = self._step[:used].copy()
-        self.time = self._time[:used].copy()
-        self.low = Columns(self._index, low.T)
-        self.high = Columns(self._index, high.T)
-        self.mean = Columns(self._index, mean.T)
-        self.last = Columns(self._index, self._last[:used].T.copy())
-        self.nonfinite = Columns(self._index, (rows[:, None] - finite).T)
-
-    def running(self, rows: int = 100) -> Columns:
+    def running(self, rows: int = 100, names: Sequence[str] | None = None) -> Columns:
         """Compute the running mean: at each point, of the rows up to it.
 
         Parameters
@@ -202,6 +261,8 @@ class View:
         rows : int, default 100
             The number of rows that a mean spans, rounded up to whole buckets; fewer at the
             beginning of the trace.
+        names : sequence of str, optional
+            The columns to compute it of, at their cost only. Default is all.
 
         Returns
         -------
@@ -224,12 +285,44 @@ class View:
         """
         if rows < 1:
             raise ValueError(f"rows is at least 1; received {rows}")
-        buckets = -(-rows // self.width)
-        used = slice(len(self))
-        total = _window_sum(self._sum[used], buckets)
-        count = _window_sum(self._finite[used], buckets)
+        buckets, used = -(-rows // self.width), len(self)
+        index, which = self._index, cast(Any, slice(None))
+        if names is not None:
+            which = [index[name] for name in names]
+            index = {name: i for i, name in enumerate(names)}
+        total = _window_sum(self._sum[:used, which], buckets)
+        count = _window_sum(self._finite[:used, which], buckets)
         with np.errstate(invalid="ignore"):
-            return Columns(self._index, (total / count).T)
+            return Columns(index, (total / count).T)
+
+    def now(self, rows: int, names: Sequence[str]) -> NDArray[np.float64]:
+        """Compute the last value of the running mean.
+
+        Parameters
+        ----------
+        rows : int
+            As for :meth:`running`.
+        names : sequence of str
+            The columns.
+
+        Returns
+        -------
+        ndarray, shape (names,)
+            ``running(rows, names).array[:, -1]`` up to rounding; NaN without any row.
+
+        Examples
+        --------
+        >>> trace = Trace()
+        >>> for step, loss in enumerate([4.0, 2.0, 0.0, 4.0]):
+        ...     trace.append(step, 0.1 * step, loss, float("nan"))
+        >>> trace.view().now(3, ["loss"]).tolist()
+        [2.0]
+        """
+        used = len(self)
+        window = slice(max(used - -(-rows // self.width), 0), used)
+        which = [self._index[name] for name in names]
+        with np.errstate(invalid="ignore", over="ignore"):
+            return self._sum[window, which].sum(axis=0) / self._finite[window, which].sum(axis=0)
 
 
 def _window_sum(values: NDArray[Any], size: int) -> NDArray[Any]:
