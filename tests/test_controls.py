@@ -8,7 +8,7 @@ import pytest
 from pymc.variational.inference import KLqp as PyMCKLqp
 
 from vitoolkit import ADVI, Beta, Control, LearningRate, Recorder, schedules
-from vitoolkit.controls import distinct_controls
+from vitoolkit.controls import distinct_controls, future_of
 
 
 @pytest.mark.parametrize(
@@ -276,3 +276,28 @@ def test_replaying_the_events_of_a_steered_fit_gives_the_same_losses(gaussians, 
     events = {event.step: event.new for event in first.events}
     again = fit(lambda beta, i: beta.set(events[i]) if i in events else None)
     np.testing.assert_array_equal(first.loss, again.loss)
+
+
+# --- what is to come --------------------------------------------------------------------------
+
+
+def test_the_future_of_a_schedule_is_its_values_spread_over_the_coming_steps():
+    ramp = schedules.cosine(0.0, 1.0, steps=1_000)
+    steps, values = future_of(Beta(schedule=ramp), 300, 100_000, points=50)
+    assert (steps[0], steps[-1], len(steps)) == (300, 100_000, 50)
+    assert values.tolist() == [ramp(step) for step in steps.tolist()]
+    steps, values = future_of(Beta(schedule=ramp), 5, 8, points=50)
+    assert steps.tolist() == [5, 6, 7, 8]
+
+
+def test_the_future_has_a_gap_where_a_schedule_fails_and_is_empty_without_one():
+    def bad(step):
+        if 10 <= step < 20:
+            raise ZeroDivisionError
+        return step / 2 if step < 30 else math.nan
+
+    steps, values = future_of(Beta(schedule=bad), 0, 40, points=41)
+    good = (steps < 10) | (steps == 20)  # from 20 on beyond the bounds, from 30 on not a number
+    assert (np.isfinite(values) == good).all()
+    for empty in (future_of(Beta(1.0), 0, 10), future_of(Beta(schedule=bad), 5, 4)):
+        assert [len(part) for part in empty] == [0, 0]

@@ -757,3 +757,51 @@ def test_steps_has_to_be_named(make):
 def test_bad_arguments_are_refused_when_the_schedule_is_made(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+# --- another end or length in mid-fit ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "kind"),
+    [
+        (schedules.linear(0.2, 1.0, steps=40), "linear"),
+        (schedules.cosine(0.2, 1.0, steps=40), "cosine"),
+        (schedules.exponential(0.2, 1.0, steps=40), "exponential"),
+        (schedules.sigmoid(0.2, 1.0, steps=40, sharpness=5.0), "sigmoid"),
+        (schedules.polynomial(0.2, 1.0, steps=40, power=2.0), "polynomial"),
+        (schedules.warmup(0.0, schedules.cosine(0.2, 1.0, steps=40), steps=5), "cosine"),
+        (schedules.cyclical(0.2, 1.0, steps=40), "linear"),
+        (schedules.as_schedule(own_decay), "linear"),
+        (schedules.constant(0.2), "linear"),
+    ],
+)
+def test_redirected_keeps_the_past_and_reaches_the_new_end(before, kind):
+    value = before(10)
+    after = schedules.redirected(before, at=10, value=value, end=3.0, steps=60)
+    assert (after.steps, after.end) == (60, 3.0)
+    np.testing.assert_array_equal(after.values(0, 10), before.values(0, 10))
+    assert after(10) == value and after(60) == 3.0
+    assert (np.diff(after.values(10, 51)) > 0).all()
+    options = {"sigmoid": {"sharpness": 5.0}, "polynomial": {"power": 2.0}}.get(kind, {})
+    ramp = getattr(schedules, kind)(value, 3.0, steps=50, **options)
+    np.testing.assert_array_equal(after.values(10, 60), ramp.values(0, 60))
+    assert eval(repr(after), NAMES).values(0, 70).tolist() == after.values(0, 70).tolist()
+
+
+def test_redirected_at_the_start_too_late_and_twice_at_one_step():
+    ramp = schedules.linear(0.0, 1.0, steps=4)
+    again = {"value": 0.5, "end": 2.0}
+    at_start = schedules.redirected(ramp, at=0, steps=6, **again)
+    assert repr(at_start) == "linear(0.5, 2.0, steps=6)"
+    late = schedules.redirected(ramp, at=3, steps=3, **again)
+    assert late.values(0, 6).tolist() == [0.0, 0.25, 0.5, 2.0, 2.0, 2.0]
+    once = schedules.redirected(ramp, at=2, steps=9, **again)
+    twice = schedules.redirected(once, at=2, value=0.5, end=3.0, steps=5)
+    assert repr(twice) == (
+        "join(linear(0.0, 1.0, steps=4), linear(0.5, 3.0, steps=3), boundaries=[2])"
+    )
+    zero = schedules.redirected(
+        schedules.exponential(1.0, 0.1, steps=9), at=3, value=0.5, end=0.0, steps=9
+    )
+    assert "linear(0.5, 0.0, steps=6)" in repr(zero)

@@ -22,7 +22,7 @@ from vitoolkit.events import Event
 from vitoolkit.schedules import Schedule, as_schedule
 from vitoolkit.steps import counter_of, pymc_loop
 
-__all__ = ["Beta", "Control", "LearningRate", "Switch", "distinct_controls"]
+__all__ = ["Beta", "Control", "LearningRate", "Switch", "distinct_controls", "future_of"]
 
 
 class _Request(NamedTuple):
@@ -554,6 +554,50 @@ def distinct_controls(controls: Iterable[Control]) -> tuple[Control, ...]:
                 )
         found.append(control)
     return tuple(found)
+
+
+def future_of(
+    control: Control, first: int, last: int, points: int = 200
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the schedule of a control says for coming steps, to draw.
+
+    Parameters
+    ----------
+    control : Control
+        The control; whether it is manual at the moment makes no difference.
+    first, last : int
+        The first and the last step.
+    points : int
+        Most points returned.
+
+    Returns
+    -------
+    steps : numpy.ndarray of int, shape (points,)
+        Evenly spread steps. None when there is no schedule, or `last` is before `first`.
+    values : numpy.ndarray, shape (points,)
+        The schedule's values; NaN where it fails or leaves the control's bounds.
+
+    Examples
+    --------
+    >>> from vitoolkit import Beta, schedules
+    >>> beta = Beta(schedule=schedules.linear(0.0, 1.0, steps=100))
+    >>> steps, values = future_of(beta, 50, 150, points=5)
+    >>> steps.tolist(), values.tolist()
+    ([50, 75, 100, 125, 150], [0.5, 0.75, 1.0, 1.0, 1.0])
+    """
+    schedule, (lo, hi) = control.schedule, control.bounds
+    if schedule is None or last < first:
+        return np.empty(0, np.int64), np.empty(0)
+    steps = np.unique(np.linspace(first, last, points).round().astype(np.int64))
+    values = np.full(len(steps), np.nan)
+    for i, step in enumerate(steps.tolist()):
+        try:
+            value = schedule(step)
+        except Exception:  # the fit will say so when it comes to this step; a drawing has a gap
+            continue
+        if lo <= value <= hi:
+            values[i] = value
+    return steps, values
 
 
 def _real(what: str, value: Any) -> float:

@@ -15,14 +15,18 @@ class Event(NamedTuple):
     time : float
         Seconds since the trace began.
     kind : str
-        What was done: ``"set"``, ``"release"``, ``"pause"``, ``"resume"``, ``"stop"`` and so on.
+        What was done: ``"set"``, ``"release"``, ``"reschedule"`` and ``"undo"`` of a control;
+        ``"pause"``, ``"resume"``, ``"step"``, ``"stop"``, ``"interrupt"`` and ``"note"`` of a fit.
     control : str or None
         Name of the control that was changed, or None if the event concerns the whole fit.
     old, new : float or None
-        Value of the control before and after.
+        Value of the control before and after; of a ``"reschedule"``, the end of its schedule.
     source : str
         Who did it: ``"user"`` (a person at a widget), ``"dashboard"``, ``"schedule"``, a rule,
         or ``"code"``.
+    text : str or None
+        The words of a note, the new schedule of a ``"reschedule"``, the kind of the change that an
+        ``"undo"`` took back.
 
     Examples
     --------
@@ -40,3 +44,4 @@ class Event(NamedTuple):
     old: float | None = None
     new: float | None = None
     source: str = "code"
+    text: str | None = None

@@ -605,7 +605,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _event_section(events: Sequence[Event]) -> str:
     if not events:
         return "<h2>Events</h2><p>None.</p>"
-    head = ["first step", "time (s)", "what", "control", "old", "new", "source"]
+    head = ["first step", "time (s)", "what", "control", "old", "new", "source", "text"]
     rows = [
         [
             f"{e.step:,}",
@@ -615,6 +615,7 @@ def _event_section(events: Sequence[Event]) -> str:
             _say(e.old),
             _say(e.new),
             e.source,
+            e.text or "",
         ]
         for e in events[:LISTED]
     ]
@@ -760,7 +761,9 @@ def _plot(label: str, events: Sequence[Event], **options: Any) -> "figure":
     if events:
         shown = events[:LISTED]
         what = [
-            " ".join(part for part in (e.kind, e.control, _say(e.new), f"by {e.source}") if part)
+            " ".join(
+                part for part in (e.kind, e.control, _say(e.new), e.text, f"by {e.source}") if part
+            )
             for e in shown
         ]
         marks = ColumnDataSource({"x": [e.step for e in shown], "what": what})

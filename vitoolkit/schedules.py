@@ -16,6 +16,7 @@ a decay that starts afresh to leave a poor optimum     `warm_restarts`
 a drop at known steps                                  `piecewise_constant`
 a path through known values                            `piecewise_interpolated`
 a delay, a hold, one schedule after another            `join`
+another end or length in mid-fit                       `redirected`
 a function of your own                                 `as_schedule`
 =====================================================  ============================
 
@@ -28,6 +29,7 @@ import sys
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, pairwise
 from numbers import Integral, Real
 from typing import Any
@@ -49,6 +51,7 @@ __all__ = [
     "piecewise_constant",
     "piecewise_interpolated",
     "polynomial",
+    "redirected",
     "sigmoid",
     "warm_restarts",
     "warmup",
@@ -840,6 +843,84 @@ def join(*schedules: ScheduleLike, boundaries: Sequence[int] | None = None) -> S
         edges = _edges(boundaries, len(parts), "schedules")
         text = f"join({', '.join(map(repr, parts))}, boundaries={list(edges[1:])})"
     return _end_to_end(parts, edges, text)
+
+
+def redirected(
+    schedule: ScheduleLike, *, at: int, value: float, end: float, steps: int
+) -> Schedule:
+    """Leave a schedule at some step, and reach another end at another step.
+
+    Before step `at` nothing changes. From there a new ramp goes from `value` to `end` and reaches
+    it at step `steps`, counted from 0 like every step. The ramp is of the kind that was in force at
+    that step if that was `cosine`, `sigmoid`, `polynomial` or `exponential`, and else `linear`.
+
+    Parameters
+    ----------
+    schedule : Schedule, float or callable
+        The schedule so far; see `as_schedule`.
+    at : int
+        The first step of the new ramp.
+    value : float
+        The value at step `at`.
+    end : float
+        The new end.
+    steps : int
+        The new length of the whole; where it is not more than `at`, `end` holds at once.
+
+    Returns
+    -------
+    Schedule
+
+    Raises
+    ------
+    TypeError, ValueError
+        If something is not a schedule, a finite number or an integer as described.
+
+    Examples
+    --------
+    >>> from vitoolkit import schedules
+    >>> beta = schedules.linear(0.0, 1.0, steps=4)
+    >>> schedules.redirected(beta, at=2, value=0.5, end=2.0, steps=5)
+    join(linear(0.0, 1.0, steps=4), linear(0.5, 2.0, steps=3), boundaries=[2])
+    >>> schedules.redirected(beta, at=2, value=0.5, end=2.0, steps=5).values(0, 6)
+    array([0.  , 0.25, 0.5 , 1.  , 1.5 , 2.  ])
+    """
+    before = as_schedule(schedule)
+    at, steps = _integer("at", at, least=0), _integer("steps", steps, least=1)
+    value, end = _number("value", value), _number("end", end)
+    rest: Schedule
+    if steps <= at:
+        rest = constant(end)
+    else:
+        rest = _kind_of(before, at)(value, end, steps=steps - at)
+    if at == 0:
+        return rest
+    if before.function is _joined and before.args[0][-1] == at:  # redirected twice at one step
+        edges, parts = before.args
+        return join(*parts[:-1], rest, boundaries=edges[1:])
+    return join(before, rest, boundaries=[at])
+
+
+def _kind_of(schedule: Schedule, step: int) -> Callable[..., Schedule]:
+    """Return what makes a ramp of the kind that is in force at a step, `linear` for most."""
+    while schedule.function is _joined:
+        edges, parts = schedule.args
+        i = bisect_right(edges, step) - 1
+        schedule, step = parts[i], step - edges[i]
+    function, args = schedule.function, schedule.args
+    if function is _geometric:
+        return _geometric_if_positive
+    if function is _polynomial:
+        return partial(polynomial, power=args[3])
+    if function is _ramp and args[3] is _half_wave:
+        return cosine
+    if function is _ramp and args[3] is _logistic:
+        return partial(sigmoid, sharpness=args[4])
+    return linear
+
+
+def _geometric_if_positive(start: float, end: float, *, steps: int) -> Schedule:
+    return (exponential if min(start, end) > 0 else linear)(start, end, steps=steps)
 
 
 # How a value comes about before the end: functions of the module, so that schedules can be pickled.
