@@ -3,7 +3,7 @@
 Most of the time of a small step is not arithmetic but the call itself: what crosses into compiled
 code, the random generators above all, costs microseconds apiece. A fused function takes many steps
 in one call, with parameters, optimizer state and random generators as the recurrent state of a
-scan.
+scan. A function of single steps is handed its random draws, which are taken ahead.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from pymc.model import Model
 from pymc.pytensorf import collect_default_updates, compile, floatX, reseed_rngs
 from pytensor.compile.mode import Mode, get_mode
 from pytensor.graph.replace import graph_replace
+from pytensor.link.jax import JAXLinker
 from pytensor.link.numba import NumbaLinker
 
 from vitoolkit.controls import Control
+from vitoolkit.draws import DrawsAhead, draws_ahead, inlined_minibatches
 
 __all__ = ["StepFunction"]
 
@@ -65,8 +67,6 @@ class StepFunction:
     ----------
     capacity : int
         Steps that one call should take now; 1 when the function is not fused.
-    state : tuple of SharedVariable
-        Everything a step changes: parameters, the optimizer's state, random generators.
     fused : bool
         Whether a call can take many steps.
     reason : str
@@ -118,9 +118,11 @@ class StepFunction:
                     stacklevel=2,
                 )
                 self.fused, self.reason = False, f"scan refuses it: {error}"
+        self._draws: list[DrawsAhead] = []
         if not self.fused:
-            self.function = self._one(state, new, outputs, values, mode, kwargs)
-        self.state = (*state, *generators)
+            self.function = self._one(state, new, generators, outputs, values, mode, kwargs)
+        self.function.trust_input = True  # it has none; PyTensor would check the shared variables
+        self._state = (*state, *generators)
         self.capacity = 1 if not self.fused else 16 if self.auto else int(steps)
         reseed_rngs(list(generators), seed)
 
@@ -139,7 +141,16 @@ class StepFunction:
             Loss and terms of each step, shape (steps, 1 + terms); nats.
         """
         self._values[0] = values
+        for draws in self._draws:
+            draws.advance()
         return self.function()
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        """Everything a step changes: parameters, the optimizer's state, random generators."""
+        for draws in self._draws:
+            draws.settle()
+        return self._state
 
     def tune(self, seconds: float, steps: int) -> None:
         """Learn from the time a call took how many steps the next should take."""
@@ -153,8 +164,14 @@ class StepFunction:
         many = f"up to {self.capacity} steps a call" if self.fused else "one step a call"
         return f"<StepFunction, {many}: {self.reason}>"
 
-    def _one(self, state, new, outputs, values, mode, kwargs):
-        outputs, *new = graph_replace([outputs, *new], self._stand_ins(values[0]), strict=False)
+    def _one(self, state, new, generators, outputs, values, mode, kwargs):
+        outputs, *new = inlined_minibatches([outputs, *new])
+        if not isinstance(mode.linker, JAXLinker):  # it keeps generators of its own
+            self._draws = draws_ahead(generators, [outputs, *new])
+        stand_ins = self._stand_ins(values[0])
+        for draws in self._draws:
+            stand_ins.update(dict.fromkeys(draws.variables, draws.stand_in))
+        outputs, *new = graph_replace([outputs, *new], stand_ins, strict=False)
         return compile([], outputs[None], updates=dict(zip(state, new)), mode=mode, **kwargs)
 
     def _many(self, state, new, generators, outputs, values, mode, kwargs):

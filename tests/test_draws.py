@@ -1,0 +1,87 @@
+import numpy as np
+import pymc as pm
+import pytensor
+import pytensor.tensor as pt
+import pytest
+
+from vitoolkit.draws import DrawsAhead, draws_ahead, inlined_minibatches
+
+
+def generator(seed=1):
+    return pytensor.shared(np.random.default_rng(seed))
+
+
+def drawn(draws, steps):
+    rows = []
+    for _ in range(steps):
+        draws.advance()
+        rows.append(draws.stand_in.get_value())
+    return np.array(rows)
+
+
+def normal(source, size):
+    return pt.random.normal(0.5, 2.0, size=size, rng=source)
+
+
+def integers(source, size):
+    return pt.random.integers(0, 5_000, size=size, rng=source)
+
+
+@pytest.mark.parametrize("of", [normal, integers])
+@pytest.mark.parametrize("size", [(), (3,), (2, 5), (9_000,)])
+@pytest.mark.parametrize("steps", [1, 31, 32, 33, 70])
+def test_the_numbers_and_the_generator_are_those_of_single_steps(of, size, steps):
+    source, reference = generator(), np.random.default_rng(1)
+    (draws,) = draws_ahead([source], [of(source, size)])
+    one = {
+        normal: lambda: reference.normal(0.5, 2.0, size=size),
+        integers: lambda: reference.integers(0, 5_000, size=size),
+    }[of]
+    np.testing.assert_array_equal(drawn(draws, steps), [one() for _ in range(steps)])
+    draws.settle()
+    state = source.get_value(borrow=True).bit_generator.state
+    assert state == reference.bit_generator.state
+    np.testing.assert_array_equal(drawn(draws, 2), [one(), one()])
+
+
+def test_a_generator_that_is_put_in_place_is_drawn_from_at_once():
+    source = generator()
+    (draws,) = draws_ahead([source], [normal(source, (3,))])
+    drawn(draws, 5)
+    source.set_value(np.random.default_rng(7))
+    reference = np.random.default_rng(7)
+    np.testing.assert_array_equal(drawn(draws, 2), reference.normal(0.5, 2.0, size=(2, 3)))
+    draws.settle()
+    assert source.get_value().bit_generator.state == reference.bit_generator.state
+
+
+def test_settling_before_any_step_leaves_the_generator():
+    source = generator()
+    (draws,) = draws_ahead([source], [normal(source, (3,))])
+    draws.settle()
+    assert source.get_value().bit_generator.state == np.random.default_rng(1).bit_generator.state
+
+
+def test_a_minibatch_is_one_draw_however_often_it_was_cloned():
+    x, y = pm.Minibatch(np.arange(20.0), np.arange(20.0), batch_size=4)
+    clones = [inlined_minibatches([node])[0] for node in (x, y)]
+    source = next(iter(pm.pytensorf.collect_default_updates([x])))
+    (draws,) = draws_ahead([source], clones)
+    assert len(draws.variables) == 2
+    assert draws.shape == (4,)
+    assert isinstance(draws, DrawsAhead)
+
+
+def test_what_cannot_be_drawn_ahead_stays_in_the_graph():
+    source, scale = generator(), pytensor.shared(1.0)
+    assert draws_ahead([source], [pt.random.normal(0, scale, size=3, rng=source)]) == []
+    assert draws_ahead([source], [pt.random.normal([0.0, 1.0], 1.0, rng=source)]) == []
+    assert draws_ahead([source], [pt.random.beta(1.0, 1.0, size=3, rng=source)]) == []
+    first = normal(source, (3,))
+    second = normal(first.owner.outputs[0], (3,))
+    assert draws_ahead([source], [first + second]) == []
+    assert draws_ahead([source], [first, integers(source, (3,))]) == []
+    data = pytensor.shared(np.zeros(20))
+    batch = pm.Minibatch(data, batch_size=4)
+    rows = next(iter(pm.pytensorf.collect_default_updates([batch])))
+    assert draws_ahead([rows], inlined_minibatches([batch])) == []
