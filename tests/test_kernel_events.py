@@ -19,8 +19,12 @@ from jupyter_client.manager import KernelManager  # noqa: E402
 from vitoolkit.dashboard import kernel_events  # noqa: E402
 from vitoolkit.dashboard.kernel_events import KernelEvents  # noqa: E402
 
-KERNEL6 = os.environ.get("VITOOLKIT_IPYKERNEL6_PYTHON")
-ROOT = str(Path(__file__).parents[1])
+ROOT = Path(__file__).parents[1]
+FOLDER = os.environ.get("VITOOLKIT_IPYKERNELS")
+#: The installed ipykernel, and folders of others; see tests/browser/make_kernels.py.
+KERNELS = {"newest": None} | {
+    path.name: path for path in sorted(Path(FOLDER).glob("*") if FOLDER else ())
+}
 
 SETUP = """
 import time
@@ -51,23 +55,27 @@ def work(seconds, upto=10**9):
 class Kernel:
     """A kernel, its channels, and the replies by request."""
 
-    def __init__(self, python):
+    def __init__(self, packages):
         self.manager = KernelManager()
         self.manager._kernel_spec = KernelSpec(
-            argv=[python, "-m", "ipykernel_launcher", "-f", "{connection_file}"], language="python"
+            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            language="python",
         )
-        env = os.environ | {"PYTHONPATH": ROOT}
+        path = [str(packages)] * bool(packages) + [str(ROOT)]
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
         self.manager.start_kernel(env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.client = self.manager.client()
         self.client.start_channels()
         self.client.wait_for_ready(timeout=60)
         assert self.run(SETUP)["status"] == "ok"
-        self.comm = "c0ffee"
+        self.comm, self.subshell = "c0ffee", None
         self.send("comm_open", comm_id=self.comm, target_name="probe", data={})
         self.run("pass")
 
     def send(self, kind, **content):
         message = self.client.session.msg(kind, content)
+        if self.subshell is not None:
+            message["header"]["subshell_id"] = self.subshell
         self.client.shell_channel.send(message)
         return message["header"]["msg_id"]
 
@@ -123,11 +131,9 @@ class Kernel:
         self.manager.shutdown_kernel(now=True)
 
 
-@pytest.fixture(scope="module", params=["this kernel", "ipykernel 6"])
+@pytest.fixture(scope="module", params=KERNELS)
 def shared_kernel(request):
-    if request.param == "ipykernel 6" and not KERNEL6:
-        pytest.skip("VITOOLKIT_IPYKERNEL6_PYTHON is not set; see tests/browser/make_kernel6.py")
-    kernel = Kernel(sys.executable if request.param == "this kernel" else KERNEL6)
+    kernel = Kernel(KERNELS[request.param])
     yield kernel
     kernel.close()
 
@@ -147,6 +153,11 @@ def test_messages_arrive_while_the_cell_runs_and_in_order(kernel):
     assert kernel.value("during") == list(range(50))
     assert kernel.value("events.way") in ("pump", "subshell")
     assert kernel.value("events.handled") == 50
+    version = kernel.value("__import__('ipykernel').__version__")
+    assert (
+        kernel.value("events.words")
+        == f"steering by {kernel.value('events.way')}, ipykernel {version}"
+    )
 
 
 def test_every_message_gets_busy_and_idle(kernel):
@@ -217,8 +228,10 @@ def test_a_raising_observer_does_not_end_the_cell(kernel):
 def test_a_page_that_loads_is_answered(kernel):
     cell = kernel.client.execute("work(20, upto=1)")
     kernel.busy(cell)
+    begun = time.monotonic()
     info, comms = kernel.send("kernel_info_request"), kernel.send("comm_info_request")
     replies = kernel.replies(info, comms)
+    assert time.monotonic() - begun < 10  # the cell goes on for 20
     assert replies[info]["status"] == "ok"
     assert kernel.comm in replies[comms]["comms"]
     kernel.say("enough")
@@ -269,6 +282,28 @@ def test_the_event_loop_hears_what_comes_after_the_cell(kernel):
     assert kernel.value("seen") == ["later"]
 
 
+WITH_SUBSHELLS = [name for name in KERNELS if not name.startswith("6.")]
+
+
+@pytest.mark.parametrize("shared_kernel", WITH_SUBSHELLS, indirect=True)
+def test_a_fit_in_a_subshell_reads_that_queue(kernel):
+    ask = kernel.client.session.msg("create_subshell_request", {})
+    kernel.client.control_channel.send(ask)
+    kernel.subshell = kernel.client.get_control_msg(timeout=10)["content"]["subshell_id"]
+    try:
+        code = "events = work(20, upto=20); during = list(seen)"
+        cell = kernel.send("execute_request", code=code)
+        kernel.busy(cell)
+        for number in range(20):
+            kernel.say(number)
+        assert kernel.reply(cell)["status"] == "ok"
+        kernel.subshell = None
+        assert kernel.value("during") == list(range(20))
+        assert kernel.value("events.way") == "pump"
+    finally:
+        kernel.subshell = None
+
+
 # --- without a kernel ---------------------------------------------------------------------------
 
 
@@ -285,6 +320,7 @@ def test_an_unknown_kernel_is_told_once(monkeypatch):
     ):
         events = KernelEvents(FakeKernel())
     assert (events.way, events.poll()) == ("none", 0)
+    assert "act only after the cell" in events.words and "background=True" in events.words
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         KernelEvents(FakeKernel())

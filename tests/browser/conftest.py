@@ -1,11 +1,18 @@
 import os
-import sys
+from pathlib import Path
 
 import pytest
-from driver import Notebook, chromium, chromium_path, lab
+from driver import Notebook, Voila, chromium, chromium_path, lab
 
 REQUIRED = os.environ.get("VITOOLKIT_REQUIRE_BROWSER") == "1"
-KERNEL6 = os.environ.get("VITOOLKIT_IPYKERNEL6_PYTHON")
+#: Folder of other ipykernels, one a version; see make_kernels.py.
+FOLDER = os.environ.get("VITOOLKIT_IPYKERNELS")
+#: By name: the installed ipykernel, and folders of others.
+KERNELS = {"newest": None} | {
+    path.name: path for path in sorted(Path(FOLDER).glob("*") if FOLDER else ())
+}
+#: The kernels for what differs between them: ipykernel 6 queues messages in another way.
+TWO = ("newest", "6.31.0")
 
 
 def pytest_collection_modifyitems(items):
@@ -21,40 +28,50 @@ def lacking(what):
     pytest.skip(what)
 
 
+def needs(package):
+    """Lack a package where it is not installed."""
+    try:
+        __import__(package)
+    except ImportError:
+        lacking(f"{package} is not installed")
+
+
 @pytest.fixture(scope="session")
 def browser():
     if chromium_path() is None:
         lacking("there is no Chromium on the path")
-    try:
-        import playwright  # noqa: F401
-    except ImportError:
-        lacking("playwright is not installed")
+    needs("playwright")
     with chromium() as browser:
         yield browser
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    try:
-        import jupyterlab  # noqa: F401
-    except ImportError:
-        lacking("jupyterlab is not installed")
-    kernels = {"python3": sys.executable}
-    if KERNEL6:
-        kernels["ipykernel6"] = KERNEL6
-    with lab(tmp_path_factory.mktemp("lab"), kernels) as server:
+    needs("jupyterlab")
+    with lab(tmp_path_factory.mktemp("lab"), KERNELS) as server:
         yield server
 
 
-@pytest.fixture(params=["python3", "ipykernel6"])
+@pytest.fixture
 def kernel(request):
-    if request.param == "ipykernel6" and not KERNEL6:
-        lacking("VITOOLKIT_IPYKERNEL6_PYTHON is not set; see tests/browser/make_kernel6.py")
-    return request.param
+    """Name of the kernel: the newest one, unless the test is parametrized."""
+    name = getattr(request, "param", "newest")
+    if name not in KERNELS:
+        lacking(f"VITOOLKIT_IPYKERNELS has no {name}; see tests/browser/make_kernels.py")
+    return name
 
 
 @pytest.fixture
-def notebook(request, browser, server, kernel):
+def front(request):
+    """Where a notebook is opened: "lab", "notebook" or "voila"."""
+    name = getattr(request, "param", "lab")
+    if name != "lab":
+        needs(name)
+    return name
+
+
+@pytest.fixture
+def notebook(request, browser, server, kernel, front):
     """Open a notebook of the given cells, ``notebook(*cells)``, or a whole one."""
     opened = []
 
@@ -62,7 +79,10 @@ def notebook(request, browser, server, kernel):
         name = f"{request.node.name.translate(str.maketrans('[]/ ', '____'))}.ipynb"
         whole = len(cells) == 1 and not isinstance(cells[0], str)
         server.write(name, cells[0] if whole else cells, kernel)
-        opened.append(Notebook.open(browser, server, name, **kwargs))
+        if front == "voila":
+            opened.append(Voila.open(browser, server, name, **kwargs))
+        else:
+            opened.append(Notebook.open(browser, server, name, front=front, **kwargs))
         return opened[-1]
 
     yield make

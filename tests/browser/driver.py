@@ -1,7 +1,7 @@
-"""A real JupyterLab in a real Chromium: start it, open notebooks, run cells, move widgets.
+"""A real JupyterLab, Notebook 7 and Voila in a real Chromium: open notebooks, move widgets.
 
-with lab(folder, kernels={"python3": sys.executable}) as server, chromium() as browser:
-    page = Notebook.open(browser, server, "run.ipynb")
+with lab(folder, kernels={"newest": None}) as server, chromium() as browser:
+    page = Notebook.open(browser, server, server.write("run.ipynb", ["1 + 1"], "newest"))
     page.run(0)
     page.drag_slider("beta", 100)
 """
@@ -30,13 +30,24 @@ def chromium_path():
     return next((path for path in map(shutil.which, names) if path), None)
 
 
+def kernel_spec(name, packages=None):
+    """What a ``kernel.json`` says of this Python, with other packages in front of its own."""
+    path = [str(packages)] * bool(packages) + [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return {
+        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        "env": {"PYTHONPATH": os.pathsep.join(path).rstrip(os.pathsep)},
+        "display_name": name,
+        "language": "python",
+    }
+
+
 class Server:
     """A running Jupyter server."""
 
     def __init__(self, folder, url, process):
         self.folder, self.url, self.process = Path(folder), url, process
 
-    def write(self, name, cells, kernel="python3"):
+    def write(self, name, cells, kernel):
         """Write a notebook: of code cells by their source, or a whole one."""
         if isinstance(cells, nbformat.NotebookNode):
             notebook = cells
@@ -62,14 +73,16 @@ class Server:
 
 @contextlib.contextmanager
 def lab(folder, kernels, *, dark=False, env=()):
-    """Start a JupyterLab on a free loopback port, with its settings and kernels in `folder`.
+    """Start a Jupyter server on a free loopback port, with its settings and kernels in `folder`.
+
+    JupyterLab, Notebook 7 and Voila are all at home there, as far as they are installed.
 
     Parameters
     ----------
     folder : path
         Served folder; holds the configuration as well.
-    kernels : dict of str to str
-        Python interpreters by name of the kernel.
+    kernels : dict of str to path or None
+        By name of the kernel: a folder with another ipykernel, see make_kernels.py.
     dark : bool
         Whether to start in the dark theme.
     env : mapping
@@ -77,13 +90,10 @@ def lab(folder, kernels, *, dark=False, env=()):
     """
     folder = Path(folder)
     home = folder / ".jupyter_home"
-    for name, python in kernels.items():
+    for name, packages in kernels.items():
         spec = home / "data" / "kernels" / name
         spec.mkdir(parents=True, exist_ok=True)
-        argv = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        spec.joinpath("kernel.json").write_text(
-            json.dumps({"argv": argv, "display_name": name, "language": "python"})
-        )
+        spec.joinpath("kernel.json").write_text(json.dumps(kernel_spec(name, packages)))
     settings = home / "settings" / "@jupyterlab"
     for plugin, content in {
         "apputils-extension/themes": {"theme": f"JupyterLab {'Dark' if dark else 'Light'}"},
@@ -102,9 +112,6 @@ def lab(folder, kernels, *, dark=False, env=()):
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
         "IPYTHONDIR": str(home / "ipython"),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(
-            os.pathsep
-        ),
         **dict(env),
     }
     log = open(home / "server.log", "w")  # noqa: SIM115
@@ -115,6 +122,7 @@ def lab(folder, kernels, *, dark=False, env=()):
         + [
             "--ServerApp.disable_check_xsrf=True",
             "--LabApp.expose_app_in_browser=True",
+            "--JupyterNotebookApp.expose_app_in_browser=True",
             "--LabApp.news_url=None",
         ],
         env=variables,
@@ -160,8 +168,8 @@ def chromium():
             browser.close()
 
 
-class Notebook:
-    """A notebook open in JupyterLab."""
+class Page:
+    """A page that a panel is in."""
 
     def __init__(self, page, server, name):
         self.page, self.server, self.name = page, server, name
@@ -169,30 +177,6 @@ class Notebook:
         page.on("console", lambda message: self.console.append((message.type, message.text)))
         page.on("pageerror", lambda error: self.console.append(("pageerror", str(error))))
         page.on("request", lambda request: self.requests.append(request.url))
-
-    @classmethod
-    def open(cls, browser, server, name, *, width=1300, height=1250):
-        """Open a notebook in a page of its own and wait for its kernel."""
-        page = browser.new_page(viewport={"width": width, "height": height})
-        notebook = cls(page, server, name)
-        notebook.load(reset=True)
-        notebook.wait(
-            f"{WIDGET}.sessionContext.session?.kernel?.status === 'idle'", what="the kernel"
-        )
-        # More room for the notebook.
-        page.evaluate(
-            "() => { for (const s of ['left', 'right']) {"
-            " window.jupyterapp.shell[s === 'left' ? 'collapseLeft' : 'collapseRight'](); } }"
-        )
-        return notebook
-
-    def load(self, *, reset=False):
-        """Load or reload the page."""
-        self.page.goto(f"{self.server.url}/lab/tree/{self.name}" + ("?reset" if reset else ""))
-        self.wait("window.jupyterapp?.shell?.currentWidget?.sessionContext", what="JupyterLab")
-        self.page.evaluate(
-            f"async () => {{ await {WIDGET}.context.ready; await {WIDGET}.sessionContext.ready; }}"
-        )
 
     def wait(self, condition, *, timeout=90, what=None):
         """Wait until a JavaScript expression is true."""
@@ -202,6 +186,125 @@ class Notebook:
             raise TimeoutError(
                 f"waited {timeout} s for {what or condition}; console: {self.console[-8:]}"
             ) from error
+
+    def wait_for_panel(self, phase="running", timeout=120):
+        """Wait until a panel shows the given phase and its charts are drawn."""
+        self.page.wait_for_selector(
+            f".vitoolkit-status[data-phase='{phase}']", timeout=timeout * 1000
+        )
+        if phase == "running":
+            self.page.wait_for_selector(
+                ".vitoolkit-figure[data-empty='false']", timeout=timeout * 1000
+            )
+
+    def status(self):
+        """Text of the status line."""
+        return self.page.locator(".vitoolkit-status").first.inner_text()
+
+    def step(self):
+        """Number of steps done, as the page shows it."""
+        words = self.status().replace(",", "").split()
+        return int(words[words.index("step") + 1])
+
+    def row(self, control):
+        """Row of a control."""
+        return self.page.locator(
+            ".vitoolkit-controls > *",
+            has=self.page.locator(f".widget-label:text-is('{control}')"),
+        ).first
+
+    def handle(self, control):
+        """Handle of a control's slider."""
+        handle = self.row(control).locator(".noUi-handle")
+        handle.scroll_into_view_if_needed()
+        return handle
+
+    def watch_hand(self, control):
+        """Note from now on when a key or the mouse moved a slider, and to where."""
+        self.handle(control).evaluate(
+            """(handle) => {
+              const target = handle.closest('.noUi-target'), moves = (window.__moves = []);
+              let time = 0;
+              const note = () => { time = (performance.timeOrigin + performance.now()) / 1000; };
+              document.addEventListener('keydown', note, true);
+              document.addEventListener('pointermove', note, true);
+              target.noUiSlider.on('slide.watched', ([value]) => moves.push([time, Number(value)]));
+            }"""
+        )
+
+    def moves(self):
+        """Time and value of every move since :meth:`watch_hand` or the last call."""
+        return self.page.evaluate("() => window.__moves.splice(0)")
+
+    def press_key(self, control, key, *, times, seconds):
+        """Press a key on a slider so many times in so many seconds."""
+        self.handle(control).focus()
+        for _ in range(times):
+            self.page.keyboard.press(key)
+            self.page.wait_for_timeout(1000 * seconds / times)
+
+    def drag_slider(self, control, dx, *, moves=20, seconds=0.8):
+        """Drag the handle of a control's slider by `dx` pixels."""
+        handle = self.handle(control)
+        box = handle.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        self.page.mouse.move(x, y)
+        self.page.mouse.down()
+        for move in range(moves):
+            self.page.mouse.move(x + dx * (move + 1) / moves, y)
+            self.page.wait_for_timeout(1000 * seconds / moves)
+        self.page.mouse.up()
+
+    def type_number(self, control, value):
+        """Type a number into a control's box and press Enter."""
+        box = self.row(control).locator("input[type=number]")
+        box.fill(str(value))
+        box.press("Enter")
+
+    def press(self, text):
+        """Press a button of the panel."""
+        self.page.locator(f".vitoolkit-panel button:has-text('{text}')").first.click()
+
+    def loss_points(self):
+        """Number of points of the loss line and its last step, as drawn on the page."""
+        return self.page.evaluate(
+            """() => { const chart = document.querySelector('.vitoolkit-figure').__vitoolkit;
+            const x = chart.sources.mean.data.x; return [x.length, x[x.length - 1]]; }"""
+        )
+
+
+class Notebook(Page):
+    """A notebook open in JupyterLab or in Notebook 7."""
+
+    front = "lab"
+
+    @classmethod
+    def open(cls, browser, server, name, *, front="lab", width=1300, height=1250):
+        """Open a notebook with its kernel in a page of its own, in "lab" or in "notebook"."""
+        notebook = cls(browser.new_page(viewport={"width": width, "height": height}), server, name)
+        notebook.front = front
+        notebook.load(reset=True)
+        notebook.wait(
+            f"{WIDGET}.sessionContext.session?.kernel?.status === 'idle'", what="the kernel"
+        )
+        # More room for the notebook.
+        notebook.page.evaluate(
+            "() => { for (const s of ['left', 'right']) {"
+            " window.jupyterapp.shell[s === 'left' ? 'collapseLeft' : 'collapseRight'](); } }"
+        )
+        return notebook
+
+    def load(self, *, reset=False):
+        """Load or reload the page."""
+        if self.front == "lab":
+            address = f"lab/tree/{self.name}" + ("?reset" if reset else "")
+        else:
+            address = f"notebooks/{self.name}"
+        self.page.goto(f"{self.server.url}/{address}")
+        self.wait("window.jupyterapp?.shell?.currentWidget?.sessionContext", what="the notebook")
+        self.page.evaluate(
+            f"async () => {{ await {WIDGET}.context.ready; await {WIDGET}.sessionContext.ready; }}"
+        )
 
     def start(self, cell):
         """Run a cell without waiting for it; several queue up as in the notebook."""
@@ -257,67 +360,20 @@ class Notebook:
         )
         self.page.wait_for_timeout(1500)
 
-    # --- the panel ---------------------------------------------------------------------------
-
-    def wait_for_panel(self, phase="running", timeout=120):
-        """Wait until a panel shows the given phase and its charts are drawn."""
-        self.page.wait_for_selector(
-            f".vitoolkit-status[data-phase='{phase}']", timeout=timeout * 1000
-        )
-        if phase == "running":
-            self.page.wait_for_selector(
-                ".vitoolkit-figure[data-empty='false']", timeout=timeout * 1000
-            )
-
-    def status(self):
-        """Text of the status line."""
-        return self.page.locator(".vitoolkit-status").first.inner_text()
-
-    def step(self):
-        """Number of steps done, as the page shows it."""
-        words = self.status().replace(",", "").split()
-        return int(words[words.index("step") + 1])
-
-    def row(self, control):
-        """Row of a control."""
-        return self.page.locator(
-            ".vitoolkit-controls > *",
-            has=self.page.locator(f".widget-label:text-is('{control}')"),
-        ).first
-
-    def drag_slider(self, control, dx, *, moves=20, seconds=0.8):
-        """Drag the handle of a control's slider by `dx` pixels."""
-        handle = self.row(control).locator(".noUi-handle")
-        handle.scroll_into_view_if_needed()
-        box = handle.bounding_box()
-        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-        self.page.mouse.move(x, y)
-        self.page.mouse.down()
-        for move in range(moves):
-            self.page.mouse.move(x + dx * (move + 1) / moves, y)
-            self.page.wait_for_timeout(1000 * seconds / moves)
-        self.page.mouse.up()
-
-    def type_number(self, control, value):
-        """Type a number into a control's box and press Enter."""
-        box = self.row(control).locator("input[type=number]")
-        box.fill(str(value))
-        box.press("Enter")
-
-    def press(self, text):
-        """Press a button of the panel."""
-        self.page.locator(f".vitoolkit-panel button:has-text('{text}')").first.click()
-
-    def loss_points(self):
-        """Number of points of the loss line and its last step, as drawn on the page."""
-        return self.page.evaluate(
-            """() => { const chart = document.querySelector('.vitoolkit-figure').__vitoolkit;
-            const x = chart.sources.mean.data.x; return [x.length, x[x.length - 1]]; }"""
-        )
-
     def screenshot(self, path, cell=None):
         """Take a picture of the page, or of a cell's output."""
         if cell is None:
             self.page.screenshot(path=path)
         else:
             self.page.locator(".jp-Cell-outputArea").nth(cell).screenshot(path=path)
+
+
+class Voila(Page):
+    """A notebook shown as an application by Voila."""
+
+    @classmethod
+    def open(cls, browser, server, name, *, width=1300, height=1250):
+        """Open a notebook; Voila shows it when all of its cells have ended."""
+        page = cls(browser.new_page(viewport={"width": width, "height": height}), server, name)
+        page.page.goto(f"{server.url}/voila/render/{name}", timeout=180_000)
+        return page

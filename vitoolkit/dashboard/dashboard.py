@@ -225,14 +225,12 @@ class Dashboard(Callback):
             self._safely(lambda: panel.watch(self.trace, self._rows))
 
     def _attend(self) -> None:
-        now = time.perf_counter()
-        self._next = math.inf if self._panel is None else now + 0.02
-        if self._panel is None or self._events is None:
+        self._next = math.inf
+        if self._panel is None or self._events is None or not self._safely(self._events.poll):
             return
-        if not self._safely(self._events.poll):
-            self._next = math.inf
-        elif not self._off:
+        if not self._off:
             self._safely(self._panel.refresh)
+        self._next = min(self._events.due, time.perf_counter() + 0.02)
 
     def _finish(self) -> None:
         try:

@@ -4,12 +4,13 @@ A kernel handles one request after the other, so what a slider sends waits until
 ends. Which way out works depends on the kernel, and is chosen by looking at it:
 
 ``"pump"``
-    The fitting thread reads the kernel's queue itself, every 20 ms: ipykernel 6, and
+    The fitting thread reads the kernel's queue itself, every 5 ms: ipykernel 6, and
     ipykernel >= 7.4, which routes a widget's messages to the shell that showed it (the very cell
-    that is running).
+    that is running). On ipykernel 7 a fit that a button started in a front end with subshells runs
+    in one, and reads that one's queue.
 ``"subshell"``
-    ipykernel 7.0 to 7.3 hands widget messages to a thread of its own. The queue is still read,
-    less often: a page that reloads asks there, and so do front ends without subshells.
+    ipykernel 7.0 to 7.3 hands widget messages to a thread of its own. The queue is still read: a
+    page that reloads asks there, and so do front ends without subshells.
 ``"thread"``
     The fit runs beside the cell. Nothing waits, nothing is read.
 ``"none"``
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 import signal
 import sys
 import threading
@@ -39,6 +41,10 @@ LIVE = frozenset(
 )
 #: Most messages answered in one go, so that a flood of them does not stop the fit.
 MOST = 50
+#: Seconds that a message in hand is given to finish after an interrupt.
+PATIENCE = 0.5
+#: Seconds between two looks at the queue; one takes a few microseconds.
+EVERY = 0.005
 
 _warned: set[str] = set()
 
@@ -59,8 +65,12 @@ class KernelEvents:
     ----------
     way : str
         "pump", "subshell", "thread" or "none"; see the module's text.
+    words : str
+        The same for people to read; for "none" what is missing, and the remedy.
     handled : int
         Number of messages answered so far.
+    due : float
+        When to look next, seconds of ``time.perf_counter``; infinite with nothing to read.
 
     Examples
     --------
@@ -73,29 +83,30 @@ class KernelEvents:
 
     def __init__(self, kernel: Any = None) -> None:
         self.kernel = current_kernel() if kernel is None else kernel
-        self.way = "none"
+        self.way, self.words = "none", ""
         self.handled = 0
         self._queue: _SocketQueue | _StreamQueue | None = None
         self._thread = threading.get_ident()
-        self._every = 0.02
-        self._due = 0.0
+        self._main = threading.current_thread() is threading.main_thread()
+        self.due = math.inf
         self._switch: float | None = None
         if self.kernel is None:
-            return
-        if threading.current_thread() is not threading.main_thread():
-            self.way = "thread"
             return
         try:
             self._queue = _queue_of(self.kernel)
         except _Missing as missing:
-            _warn_once(
+            self.words = (
                 f"the sliders of this dashboard act only after the cell: {missing}. "
                 f"Run the fit in the background (vitoolkit.fit(..., background=True)) to steer it."
             )
+            _warn_once(self.words)
             return
-        self.way = "subshell" if self._queue.native else "pump"
-        if self.way == "subshell":
-            self._every = 0.1
+        if self._queue is None:
+            self.way = "thread"
+        else:
+            self.way = "subshell" if self._queue.native else "pump"
+            self.due = 0.0
+        self.words = f"steering by {self.way}, {' '.join(_package(self.kernel))}"
 
     def __enter__(self) -> KernelEvents:
         self.start()
@@ -117,7 +128,7 @@ class KernelEvents:
             self._switch = None
 
     def poll(self, *, now: bool = False) -> int:
-        """Answer what has arrived, unless the last time is less than 20 ms ago.
+        """Answer what has arrived, unless the last time is less than 5 ms ago.
 
         Parameters
         ----------
@@ -134,26 +145,26 @@ class KernelEvents:
         KeyboardInterrupt
             When the kernel is interrupted meanwhile; the message in hand is finished first.
         """
-        if self._queue is None or threading.get_ident() != self._thread:
+        queue, clock = self._queue, time.perf_counter()
+        if queue is None or (clock < self.due and not now):
             return 0
-        clock = time.monotonic()
-        if clock < self._due and not now:
+        if threading.get_ident() != self._thread:
             return 0
-        self._due = clock + self._every
-        time.sleep(0)  # hands the interpreter to the thread that fills the queue
+        self.due = clock + EVERY
+        if not queue.waiting():
+            return 0
         answered = 0
-        with _interrupts_held() as release:
+        with _interrupts_held() if self._main else _no_interrupts() as release:
             while answered < MOST:
-                frames = self._queue.take()
+                frames = queue.take()
                 if frames is None:
                     break
-                self._answer(frames, release)
+                self._answer(queue, frames, release)
                 answered += 1
-        self._due = time.monotonic() + self._every
         self.handled += answered
         return answered
 
-    def _answer(self, frames: list[Any], interruptible: Any) -> None:
+    def _answer(self, queue: _SocketQueue | _StreamQueue, frames: Any, interruptible: Any) -> None:
         """Do what the kernel does with a request, and leave the running cell as it was."""
         kernel, session = self.kernel, self.kernel.session
         idents, rest = session.feed_identities(frames, copy=False)
@@ -162,15 +173,17 @@ class KernelEvents:
         except Exception:
             kernel.log.error("Invalid message", exc_info=True)
             return
-        # Replies on a comm follow the last subshell seen on it; this is the main shell's answer.
+        # What comes next on a comm goes where it was last published from: here, whoever asked.
         message["header"].pop("subshell_id", None)
+        if queue.subshell is not None:
+            message["header"]["subshell_id"] = queue.subshell
         cell_ident, cell = kernel._parent_ident["shell"], kernel.get_parent("shell")
         kernel.set_parent(idents, message, channel="shell")
         kernel._publish_status("busy", "shell")
         try:
             handler = kernel.shell_handlers[message["header"]["msg_type"]]
             with interruptible():
-                _finish(handler(self._queue.reply, idents, message))  # type: ignore[union-attr]
+                _finish(handler(queue.reply, idents, message))
         except Exception:
             kernel.log.error("Exception in message handler:", exc_info=True)
         finally:
@@ -178,22 +191,32 @@ class KernelEvents:
                 if stream is not None:
                     stream.flush()
             kernel._publish_status("idle", "shell")
+            queue.sent()
             kernel.set_parent(cell_ident, cell, channel="shell")
 
 
 class _SocketQueue:
-    """The main shell's queue in ipykernel 7: a socket that the shell channel's thread fills."""
+    """A shell's queue in ipykernel 7: a socket that the shell channel's thread fills."""
 
-    def __init__(self, kernel: Any) -> None:
+    def __init__(self, kernel: Any, subshell: str | None) -> None:
         manager = _need(kernel, "shell_channel_thread.manager")
-        pair = _need(manager, "get_shell_channel_to_subshell_pair")(None)
-        self.reply = _need(manager, "get_subshell_to_shell_channel_socket")(None)
+        pair = _need(manager, "get_shell_channel_to_subshell_pair")(subshell)
+        self.reply = _need(manager, "get_subshell_to_shell_channel_socket")(subshell)
         self.socket, self.stream = _need(pair, "to_socket"), _need(pair, "to_stream")
         self.loop = _need(self.stream, "io_loop")
         self.receive = _need(self.stream, "_recv_callback")
-        self.session = kernel.session
-        self.native = not _routes_to_the_cell()
+        self.session, self.subshell = kernel.session, subshell
+        self.native = subshell is None and not _routes_to_the_cell()
         self._rearmed = False
+
+    def waiting(self) -> bool:
+        """Whether there is a message."""
+        import zmq
+
+        return bool(self.socket.getsockopt(zmq.EVENTS) & zmq.POLLIN)
+
+    def sent(self) -> None:
+        """Leave the replies to the shell channel's thread, which has them by now."""
 
     def take(self) -> list[Any] | None:
         """Take the next message to answer; hand all before it back to the kernel's loop, in order.
@@ -229,10 +252,23 @@ class _StreamQueue:
 
     def __init__(self, kernel: Any) -> None:
         self.reply = _need(kernel, "shell_stream")
+        _need(self.reply, "socket")
         self.queue = _need(kernel, "msg_queue")
         _need(self.queue, "get_nowait")
-        self.session = kernel.session
+        self.session, self.subshell = kernel.session, None
         self.native = False
+
+    def waiting(self) -> bool:
+        """Whether there is a message, in the socket or before in the queue."""
+        import zmq
+
+        return bool(self.queue.qsize() or self.reply.socket.getsockopt(zmq.EVENTS) & zmq.POLLIN)
+
+    def sent(self) -> None:
+        """Send the replies, for which the kernel's loop has no time."""
+        import zmq
+
+        self.reply.flush(zmq.POLLOUT)
 
     def take(self) -> list[Any] | None:
         """Take the next message to answer out of the queue; the rest stays there in its order."""
@@ -277,14 +313,26 @@ def after_the_cell(act: Callable[[Any], None]) -> None:
     events.register("post_run_cell", ended)
 
 
-def _queue_of(kernel: Any) -> _SocketQueue | _StreamQueue:
+def _queue_of(kernel: Any) -> _SocketQueue | _StreamQueue | None:
+    """Return the queue of the shell whose thread this is, None in a thread of its own."""
+    main = threading.current_thread() is threading.main_thread()
+    subshell = None if main else _subshell()
+    if not main and subshell is None:
+        return None
     for name in ("session.unpack", "shell_handlers", "set_parent", "get_parent", "_publish_status"):
         _need(kernel, name)
     if "shell" not in _need(kernel, "_parent_ident"):
         raise _Missing(f"{_named(kernel)} keeps no identity of the running cell")
     if getattr(kernel, "shell_channel_thread", None) is not None:
-        return _SocketQueue(kernel)
+        return _SocketQueue(kernel, subshell)
     return _StreamQueue(kernel)
+
+
+def _subshell() -> str | None:
+    """Name of the subshell that this thread is."""
+    thread = threading.current_thread()
+    name = thread.name.removeprefix("subshell-")
+    return name if name != thread.name and hasattr(thread, "shell_channel_to_subshell") else None
 
 
 def _need(owner: Any, path: str) -> Any:
@@ -298,9 +346,13 @@ def _need(owner: Any, path: str) -> Any:
 
 def _named(owner: Any) -> str:
     """Name what lacks something, with its version: the first thing to know about a report."""
-    package = sys.modules.get(type(owner).__module__.partition(".")[0])
-    version = getattr(package, "__version__", "of unknown version")
-    return f"{type(owner).__module__}.{type(owner).__qualname__} ({version})"
+    return f"{type(owner).__module__}.{type(owner).__qualname__} ({_package(owner)[1]})"
+
+
+def _package(owner: Any) -> tuple[str, str]:
+    """Name and version of the package that something is from."""
+    name = type(owner).__module__.partition(".")[0]
+    return name, str(getattr(sys.modules.get(name), "__version__", "of unknown version"))
 
 
 def _routes_to_the_cell() -> bool:
@@ -334,7 +386,11 @@ def _finish(result: Any) -> None:
 
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[Any]:
-    """Hold SIGINT back while a message is in hand, deliver it afterwards; yields a way around."""
+    """Hold SIGINT back while a message is in hand, deliver it afterwards.
+
+    Yields a context for what may hang: inside, SIGINT gets through after a moment, or the second
+    time.
+    """
     caught: list[tuple[Any, Any]] = []
 
     def note(number: int, frame: Any) -> None:
@@ -342,13 +398,25 @@ def _interrupts_held() -> Iterator[Any]:
 
     @contextlib.contextmanager
     def lifted() -> Iterator[None]:
-        signal.signal(signal.SIGINT, handler)
-        try:
-            if caught:
+        timers: list[threading.Timer] = []
+
+        def noted_for_now(number: int, frame: Any) -> None:
+            patient = not caught
+            note(number, frame)
+            if not patient:
                 _deliver(handler, caught)
+                return
+            timers.append(threading.Timer(PATIENCE, _interrupt_the_main_thread))
+            timers[-1].daemon = True
+            timers[-1].start()
+
+        signal.signal(signal.SIGINT, noted_for_now)
+        try:
             yield
         finally:
             signal.signal(signal.SIGINT, note)
+            for timer in timers:
+                timer.cancel()
 
     handler = signal.signal(signal.SIGINT, note)
     try:
@@ -357,6 +425,19 @@ def _interrupts_held() -> Iterator[Any]:
         signal.signal(signal.SIGINT, handler)
         if caught:
             _deliver(handler, caught)
+
+
+@contextlib.contextmanager
+def _no_interrupts() -> Iterator[Any]:
+    """Stand in for :func:`_interrupts_held` outside the main thread, where none arrive."""
+    yield contextlib.nullcontext
+
+
+def _interrupt_the_main_thread() -> None:
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _deliver(handler: Any, caught: list[tuple[Any, Any]]) -> None:
