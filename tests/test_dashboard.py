@@ -53,7 +53,8 @@ def notebook(monkeypatch):
     arriving = []
 
     class Events:
-        way, kernel, handled = "pump", SimpleNamespace(shell=None), 0
+        way, words, kernel = "pump", "steering by pump, fake 1", SimpleNamespace(shell=None)
+        due = 0.0
         started = stopped = 0
 
         def start(self):
@@ -540,6 +541,18 @@ def test_a_page_that_lags_is_drawn_less(notebook):
     panel.refresh()
     assert panel.figure.sent == sent + 1
     panel.close()
+
+
+@pytest.mark.parametrize("way", ["pump", "none"])
+def test_the_panel_says_how_it_is_steered(model, notebook, monkeypatch, way):
+    monkeypatch.setattr(dashboard_module.KernelEvents, "way", way)
+    monkeypatch.setattr(dashboard_module.KernelEvents, "words", "no <queue>: fit elsewhere")
+    dashboard = vt.Dashboard()
+    train(model, dashboard)
+    children = dashboard._panel.widget.children
+    line = children[0 if way == "none" else -1]  # aloud on top
+    assert line.value == "no &lt;queue&gt;: fit elsewhere"
+    assert ("vitoolkit-loud" in line._dom_classes) == (way == "none")
 
 
 @pytest.mark.parametrize("method", ["refresh", "finish", "display"])

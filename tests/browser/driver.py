@@ -261,9 +261,10 @@ class Page:
         box.fill(str(value))
         box.press("Enter")
 
-    def press(self, text):
-        """Press a button of the panel."""
-        self.page.locator(f".vitoolkit-panel button:has-text('{text}')").first.click()
+    def press(self, text, panel=0):
+        """Press a button of a panel."""
+        panels = self.page.locator(".vitoolkit-panel")
+        panels.nth(panel).locator(f"button:has-text('{text}')").first.click()
 
     def loss_points(self):
         """Number of points of the loss line and its last step, as drawn on the page."""

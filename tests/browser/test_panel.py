@@ -2,6 +2,9 @@
 
 import json
 
+import pytest
+from conftest import TWO
+
 MODEL = """
 import json
 import numpy as np, pymc as pm
@@ -77,6 +80,7 @@ def no_errors(notebook):
     assert not wrong, wrong
 
 
+@pytest.mark.parametrize("kernel", TWO, indirect=True)
 def test_a_dragged_slider_reaches_the_running_fit(notebook):
     page = notebook(MODEL, fit(), REPORT)
     page.run(0)
@@ -116,6 +120,7 @@ def test_nothing_happens_that_nobody_did(notebook):
     assert told["status"] == "finished" and told["steps"] == 4000
 
 
+@pytest.mark.parametrize("kernel", TWO, indirect=True)
 def test_stop_keeps_everything_and_queued_cells_run_in_order(notebook):
     page = notebook(MODEL, fit(), "order.append('second')", "order.append('third')", REPORT)
     page.run(0)
@@ -156,6 +161,7 @@ def test_pause_holds_the_fit_and_resume_goes_on(notebook):
     assert told["control"]["beta"][held - 1 : held + 1] == [1.0, 2.5]
 
 
+@pytest.mark.parametrize("kernel", TWO, indirect=True)
 def test_interrupt_keeps_the_fit(notebook):
     page = notebook(MODEL, fit(), REPORT)
     page.run(0)
@@ -187,6 +193,7 @@ def test_a_finished_run_needs_no_kernel(notebook):
     no_errors(page)
 
 
+@pytest.mark.parametrize("kernel", TWO, indirect=True)
 def test_a_page_that_reloads_in_mid_fit_finds_the_panel(notebook):
     page = notebook(MODEL, fit(), REPORT)
     page.run(0)
@@ -208,6 +215,7 @@ def test_a_page_that_reloads_in_mid_fit_finds_the_panel(notebook):
     assert [e["new"] for e in told["events"] if e["control"] == "beta"] == [3.0]
 
 
+@pytest.mark.parametrize("kernel", TWO, indirect=True)
 def test_a_fit_of_pymcs_own(notebook):
     page = notebook(MODEL, PYMC_FIT, REPORT)
     page.run(0)

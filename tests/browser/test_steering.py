@@ -32,9 +32,31 @@ def fit(n=10_000_000, dashboard=dashboard, beta=beta):
 order = []
 """
 FIT = "fit(); order.append('fit')"
-REPORT = """
-now = time.time() - time.perf_counter()
-print(json.dumps({
+RAISING = """
+import ipywidgets
+raising = ipywidgets.IntSlider()
+raising.add_class("raising")
+raising.observe(lambda change: order.append(change["new"]) or 1 / 0, "value")
+raising
+"""
+OTHER = """
+other = vt.Beta(1.0, name="other")
+second = vt.Dashboard(other)
+fit(dashboard=second, beta=other)
+"""
+BUTTON = """
+import ipywidgets
+out, button = ipywidgets.Output(), ipywidgets.Button(description="Fit it")
+def act(_):
+    with out:
+        fit()
+    now = time.time() - time.perf_counter()
+    with open("button.json", "w") as file:
+        json.dump(REPORT, file)
+button.on_click(act)
+display(button, out)
+"""
+TOLD = """{
     "set": [(now + e.time, e.new, e.source) for e in beta.log],
     "status": dashboard.trace.attrs["status"],
     "way": dashboard._events.way,
@@ -42,8 +64,9 @@ print(json.dumps({
     "last": float(dashboard.trace.control["beta"][-1]),
     "seconds": float(np.ptp(dashboard.trace.time)),
     "gap": float(np.diff(dashboard.trace.time).max()),
-}))
-"""
+    "order": order,
+}"""
+REPORT = f"now = time.time() - time.perf_counter()\nprint(json.dumps({TOLD}))"
 MATRIX = [
     *(("lab", kernel) for kernel in KERNELS),
     *(("notebook", kernel) for kernel in TWO),
@@ -104,3 +127,89 @@ def test_every_key_press_and_the_end_of_a_drag_are_delivered(notebook, front, ke
     told = report(page, 2)
     assert_delivered(f"{front} {kernel}", pressed, dragged, told)
     assert told["status"] == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("front", "kernel"),
+    [("voila", "newest"), ("voila", "6.31.0"), ("lab", "newest")]
+    + [("lab", kernel) for kernel in KERNELS if kernel == "7.3.0"],
+    indirect=True,
+)
+def test_a_fit_that_a_button_started(notebook, server, front, kernel):
+    report = server.folder / "button.json"
+    report.unlink(missing_ok=True)
+    page = notebook(MODEL, BUTTON.replace("REPORT", TOLD))
+    if front == "lab":
+        page.run(0)
+        page.run(1)
+    page.page.locator("button:has-text('Fit it')").click(timeout=120_000)
+    page.wait_for_panel()
+    pressed, dragged = steer(page)
+    page.press("Stop")
+    for _ in range(300):
+        page.page.wait_for_timeout(100)
+        if report.exists() and report.read_text().endswith("}"):
+            break
+    told = json.loads(report.read_text())
+    assert_delivered(f"{front} {kernel} button", pressed, dragged, told)
+    assert told["way"] == "pump" and told["status"] == "stopped"
+
+
+@pytest.mark.parametrize("kernel", TWO, indirect=True)
+def test_nothing_is_lost_and_nothing_out_of_order(notebook):
+    later = ["order.append('later')", "order.append(input('name? '))"]
+    page = notebook(MODEL, RAISING, FIT, *later, "fit(); 1 / 0", "order.append('never')", REPORT)
+    page.run(0)
+    page.run(1)
+    for cell in (2, 3, 4):
+        page.start(cell)
+    page.wait_for_panel()
+    page.watch_hand("beta")
+    page.press_key("beta", "ArrowRight", times=10, seconds=1)
+    raising = page.page.locator(".raising .noUi-handle")
+    for _ in range(3):
+        raising.focus()
+        page.page.keyboard.press("ArrowRight")
+        page.press_key("beta", "ArrowRight", times=10, seconds=1)
+    page.page.wait_for_timeout(500)
+    assert page.running(2)
+    page.press("Stop")
+    page.page.locator(".jp-Stdin-input").fill("Ada")
+    page.page.locator(".jp-Stdin-input").press("Enter")
+    for cell in (2, 3, 4):
+        page.done(cell)
+    for cell in (5, 6):
+        page.start(cell)
+    page.wait_for_panel()
+    page.press_key("beta", "ArrowRight", times=10, seconds=1)
+    page.page.wait_for_timeout(500)
+    page.press("Stop")
+    page.done(5)
+    page.done(6)
+    told = report(page, 7)
+    assert told["order"] == [1, 2, 3, "fit", "later", "Ada"]
+    latencies(page.moves(), told["set"])
+    assert told["last"] == pytest.approx(2.0)
+    assert "ZeroDivisionError" in json.dumps(page.outputs(5))
+    said = (page.server.folder / ".jupyter_home" / "server.log").read_text()
+    assert "ZeroDivisionError" in said
+
+
+@pytest.mark.parametrize("kernel", TWO, indirect=True)
+def test_one_fit_after_the_other_each_with_its_own_panel(notebook):
+    page = notebook(MODEL, FIT, OTHER, REPORT.replace("beta.log", "beta.log + other.log"))
+    page.run(0)
+    for cell in (1, 2):
+        page.start(cell)
+    page.wait_for_panel()
+    page.press_key("beta", "ArrowRight", times=5, seconds=0.5)
+    page.page.wait_for_timeout(500)
+    page.press("Stop")
+    page.done(1)
+    page.wait_for_panel()
+    page.press_key("other", "ArrowLeft", times=5, seconds=0.5)
+    page.page.wait_for_timeout(500)
+    page.press("Stop")
+    page.done(2)
+    told = report(page, 3)
+    assert told["last"] == pytest.approx(1.1) and told["set"][-1][1] == pytest.approx(0.9)

@@ -176,15 +176,16 @@ class Dashboard(Callback):
     ) -> None:
         self._fit, self._off = fit, False
         self._next = math.inf
-        self._events = KernelEvents()
-        self._events.start()
+        self._events = events = KernelEvents()
+        events.start()
         if self._panel is not None:
             self._safely(self._panel.close)
             self._panel = None
-        if self._events.kernel is not None:
+        if events.kernel is not None:
 
             def show() -> None:
                 self._panel = Panel(fit, self.controls, variables, of_variable or {}, notes or {})
+                self._panel.steered_by(events.way, events.words)
                 self._panel.display()
                 self.shows_progress = True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import time
 from collections import deque
@@ -99,6 +100,16 @@ class Panel:
 
         self._tell()
         self._handle = display(self.widget, display_id=True)
+
+    def steered_by(self, way: str, words: str) -> None:
+        """Say below, softly, how a hand at the panel gets here; on top, aloud, if it does not."""
+        line = ipywidgets.HTML(html.escape(words))
+        line.add_class("vitoolkit-steering")
+        if way == "none":
+            line.add_class("vitoolkit-loud")
+            self.widget.children = (line, *self.widget.children)
+        else:
+            self.widget.children = (*self.widget.children, line)
 
     def watch(self, trace: Trace, rows: dict[str, int]) -> None:
         """Draw this trace from now on; `rows` of the data set belong to a local latent."""

@@ -1,0 +1,182 @@
+"""What the open panel costs the fit and the page, and how soon a key press is in force.
+
+    python -m benchmarks.bench_panel_overhead [--kernels FOLDER] [--versions newest 6.31.0]
+                                              [--seconds 40]
+
+The small model at full speed, one compiled call after the other, in a real JupyterLab in Chromium.
+In one and the same fit the panel is by turns attended to and left alone, a second each; a ratio is
+that of neighboring seconds, and the median over all is printed. Without a browser: the same fit run
+by nbclient, which keeps the widgets' state and never answers. The page's main thread: what Chromium
+says of it (TaskDuration by wall time) while the panel is attended to all the time. Last, 60 presses
+of an arrow key: time from the key press in the page to the value in force in the fit. FOLDER holds
+other ipykernels, as tests/browser/make_kernels.py makes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+
+BROWSER = Path(__file__).parents[1] / "tests" / "browser"
+
+MODEL = """
+import json, logging, math, time
+import pymc as pm, vitoolkit as vt
+from vitoolkit.loop import Callback
+from benchmarks.models import small
+logging.getLogger("pymc").setLevel(logging.WARNING)
+
+class Turns(Callback):
+    '''Attends to the panel and leaves it alone by turns, a second each; then attends to it.'''
+
+    def __init__(self, dashboard, seconds):
+        self.dashboard, self.turns, self.rates = dashboard, int(seconds), []
+        self.begin = None
+
+    def __call__(self, approx, losses, i):
+        pass
+
+    def on_block(self, run, block):
+        now = time.perf_counter()
+        if self.begin is None:
+            self.begin, self.warm = now, now + 3.0
+        if now < self.warm or len(self.rates) >= self.turns:
+            return
+        on = len(self.rates) % 2 == 0
+        if self.begin < self.warm:
+            self.begin, self.step = now, run.step
+            self.dashboard._next = 0.0 if on else math.inf
+        elif now > self.begin + 1.0:
+            self.rates.append((run.step - self.step) / (now - self.begin))
+            self.begin, self.step = now, run.step
+            self.dashboard._next = 0.0 if len(self.rates) % 2 == 0 else math.inf
+            if len(self.rates) == self.turns:
+                self.dashboard._next = 0.0
+                if not KEEP:
+                    run.stop()
+
+case = small()
+beta, rate = vt.Beta(1.0), vt.LearningRate(1e-3)
+dashboard = vt.Dashboard(beta, rate)
+turns = Turns(dashboard, SECONDS)
+with case.model:
+    inference = vt.KLqp(case.approx, beta=beta)
+"""
+FIT = """
+inference.fit(
+    10**8, obj_optimizer=pm.adam(learning_rate=rate.shared), callbacks=[dashboard, turns],
+    progressbar=False,
+)
+"""
+REPORT = """
+now = time.time() - time.perf_counter()
+print(json.dumps({
+    "rates": turns.rates,
+    "way": dashboard._events.words,
+    "step": repr(inference.step_function),
+    "set": [(now + event.time, event.new) for event in beta.log],
+}))
+"""
+
+
+def cells(seconds: int, keep: bool) -> list[str]:
+    return [f"SECONDS, KEEP = {seconds}, {keep}\n" + MODEL, FIT, REPORT]
+
+
+def overhead(told: dict) -> str:
+    on, off = told["rates"][::2], told["rates"][1::2]
+    ratios = [b / a - 1 for a, b in zip(on, off, strict=False)]
+    ratios += [b / a - 1 for a, b in zip(on[1:], off, strict=False)]
+    quartiles = statistics.quantiles(ratios, n=4)
+    return (
+        f"{100 * statistics.median(ratios):+5.1f} % (quartiles {100 * quartiles[0]:+.1f} to "
+        f"{100 * quartiles[2]:+.1f}) at {statistics.median(off):,.0f} steps/s"
+    )
+
+
+def without_browser(seconds: int) -> None:
+    from nbclient import NotebookClient
+
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells = [nbformat.v4.new_code_cell(source) for source in cells(seconds, keep=False)]
+    NotebookClient(notebook, timeout=900).execute()
+    told = json.loads("".join(output.get("text", "") for output in notebook.cells[2].outputs))
+    print(f"no browser, {told['step']}: the fit is slowed by {overhead(told)}", flush=True)
+
+
+def busy(session) -> tuple[float, float]:
+    metrics = {m["name"]: m["value"] for m in session.send("Performance.getMetrics")["metrics"]}
+    return metrics["TaskDuration"], metrics["Timestamp"]
+
+
+def in_browser(browser, server, kernel: str, seconds: int) -> None:
+    from driver import Notebook
+
+    page = Notebook.open(browser, server, server.write("run.ipynb", cells(seconds, True), kernel))
+    page.run(0)
+    page.start(1)
+    page.wait_for_panel(timeout=300)
+    page.page.wait_for_timeout(1000 * (seconds + 5))
+    session = page.page.context.new_cdp_session(page.page)
+    session.send("Performance.enable")
+    work, clock = busy(session)
+    page.page.wait_for_timeout(10_000)
+    work, clock = (
+        after - before for before, after in zip((work, clock), busy(session), strict=True)
+    )
+    page.watch_hand("beta")
+    page.press_key("beta", "ArrowRight", times=60, seconds=6)
+    page.page.wait_for_timeout(1000)
+    moves = page.moves()
+    page.press("Stop")
+    page.done(1)
+    page.run(2)
+    told = json.loads(page.text(2))
+    page.page.close()
+    print(f"{told['way']}: the fit is slowed by {overhead(told)}")
+    print(f"    the page's main thread is busy {100 * work / clock:.0f} % of the time")
+    late = [
+        1e3 * (min(at for at, new in told["set"] if new >= value - 1e-9 and at >= time) - time)
+        for time, value in moves
+    ]
+    print(
+        f"    {len(late)} key presses in force after {statistics.median(late):.0f} ms (median), "
+        f"{max(late):.0f} ms (worst)",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--kernels", type=Path, help="folder of other ipykernels")
+    parser.add_argument("--versions", nargs="+", default=["newest"])
+    parser.add_argument("--seconds", type=int, default=40)
+    parser.add_argument("--no-browser", action="store_true", help="only the fit without a browser")
+    arguments = parser.parse_args()
+    sys.path.insert(0, str(BROWSER))
+    from driver import chromium, lab
+
+    without_browser(arguments.seconds)
+    if arguments.no_browser:
+        return
+    kernels = {
+        version: None if version == "newest" else arguments.kernels / version
+        for version in arguments.versions
+    }
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        lab(folder, kernels) as server,
+        chromium() as browser,
+    ):
+        for version in kernels:
+            in_browser(browser, server, version, arguments.seconds)
+
+
+if __name__ == "__main__":
+    main()
