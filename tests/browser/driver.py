@@ -47,7 +47,7 @@ class Server:
     def __init__(self, folder, url, process):
         self.folder, self.url, self.process = Path(folder), url, process
 
-    def write(self, name, cells, kernel):
+    def write(self, name, cells, kernel="newest"):
         """Write a notebook: of code cells by their source, or a whole one."""
         if isinstance(cells, nbformat.NotebookNode):
             notebook = cells
