@@ -22,6 +22,7 @@ from pytensor.graph.replace import graph_replace
 from pytensor.link.jax import JAXLinker
 from pytensor.link.numba import NumbaLinker
 
+from vitoolkit.compilation import faster
 from vitoolkit.controls import Control
 from vitoolkit.draws import DrawsAhead, draws_ahead, inlined_minibatches
 
@@ -89,7 +90,7 @@ class StepFunction:
         self.controls = tuple(controls)
         self.auto = steps == "auto"
         kwargs = dict(compile_kwargs)
-        mode = get_mode(kwargs.pop("mode", None))
+        mode = faster(get_mode(kwargs.pop("mode", None)))
         values = pytensor.shared(
             np.array([[control.value for control in self.controls]], pytensor.config.floatX),
             name="controls",

@@ -1,0 +1,78 @@
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+from pytensor.compile.mode import Mode, get_mode
+from pytensor.link.numba import NumbaLinker
+
+import vitoolkit as vt
+from vitoolkit.compilation import faster
+
+
+def count(function, name):
+    return sum(str(node.op).count(name) for node in function.maker.fgraph.apply_nodes)
+
+
+def compiled(inputs, output):
+    mode = Mode(linker="py", optimizer="fast_run").excluding("fusion")
+    return [
+        pytensor.function(inputs, output, mode=m, on_unused_input="ignore")
+        for m in (mode, faster(mode))
+    ]
+
+
+def test_a_switch_of_one_function_computes_it_once():
+    c, x = pt.vector("c"), pt.vector("x")
+    stock, ours = compiled([c, x], pt.switch(c > 0, -pt.softplus(-x), -pt.softplus(x)))
+    assert (count(stock, "oftplus"), count(ours, "oftplus")) == (2, 1)
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=100).astype(c.dtype), 50 * rng.normal(size=100).astype(x.dtype)
+    np.testing.assert_array_equal(ours(*values), stock(*values))
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        lambda c, x, s: pt.switch(c > 0, pt.exp(x), pt.exp(s)),  # s is a scalar: exp of one number
+        lambda c, x, s: pt.switch(c > 0, pt.exp(x), pt.tanh(-x)),
+        lambda c, x, s: [pt.switch(c > 0, pt.exp(x), pt.exp(-x)), pt.exp(x)],
+        lambda c, x, s: pt.switch(c > 0, x, pt.exp(-x)),
+    ],
+    ids=["broadcast", "two functions", "needed elsewhere", "no function"],
+)
+def test_other_switches_stay(output):
+    c, x, s = pt.vector("c"), pt.vector("x"), pt.scalar("s")
+    stock, ours = compiled([c, x, s], output(c, x, s))
+    assert [str(node.op) for node in ours.maker.fgraph.toposort()] == [
+        str(node.op) for node in stock.maker.fgraph.toposort()
+    ]
+
+
+def test_a_mode_of_the_users_own_rewriter_is_left_alone():
+    mode = Mode(linker="py", optimizer=None)
+    assert faster(mode).linker is mode.linker
+    own = Mode(linker="py", optimizer=pytensor.compile.mode.optdb.query("+merge"))
+    assert faster(own) is own
+
+
+def test_the_entry_of_numba_takes_arguments_by_position():
+    x = pytensor.shared(np.zeros(3), shape=(3,))
+    rng = pytensor.shared(np.random.default_rng(1))
+    next_rng, draw = pt.random.normal(size=3, rng=rng).owner.outputs
+    updates = {x: x + draw, rng: next_rng}
+    function = pytensor.function([], x.sum(), updates=updates, mode=faster(get_mode("NUMBA")))
+    entry = function.vm.jit_fn
+    assert isinstance(function.maker.linker, NumbaLinker)
+    assert entry.py_func.__code__.co_argcount == len(function.maker.fgraph.inputs)
+    assert not entry.py_func.__code__.co_flags & 0x04  # no *args
+    for _ in range(2):
+        function()
+    expected = np.random.default_rng(1).normal(size=(2, 3)).sum(axis=0)
+    np.testing.assert_allclose(x.get_value(), expected, rtol=1e-12)
+
+
+def test_the_step_function_is_compiled_that_way(gaussians):
+    inference = vt.ADVI(random_seed=1)
+    inference.fit(2, progressbar=False, compile_kwargs={"mode": "FAST_COMPILE"})
+    tags = inference.step_function.function.maker.mode.provided_optimizer.include
+    assert "vitoolkit" in tags

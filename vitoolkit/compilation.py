@@ -1,0 +1,72 @@
+"""What makes compiled steps faster than PyTensor's own mode makes them, with the same numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytensor.compile.mode import Mode, optdb
+from pytensor.graph.rewriting.basic import node_rewriter
+from pytensor.graph.rewriting.db import RewriteDatabaseQuery
+from pytensor.link.numba import NumbaLinker
+from pytensor.tensor.basic import switch
+from pytensor.tensor.elemwise import Elemwise
+
+__all__ = ["faster"]
+
+_TAG = "vitoolkit"
+
+
+def faster(mode: Mode) -> Mode:
+    """Return the mode with vitoolkit's rewrites and, on Numba, a cheaper way into its functions."""
+    if not isinstance(mode.provided_optimizer, RewriteDatabaseQuery):
+        return mode
+    linker = _Linker() if type(mode.linker) is NumbaLinker else mode.linker
+    return Mode(linker=linker, optimizer=mode.provided_optimizer.including(_TAG))
+
+
+class _Linker(NumbaLinker):
+    """Numba with one parameter for each argument of the entry.
+
+    PyTensor's entry takes ``*args``. Numba types that tuple anew at every call, and in Python when
+    a random generator is in it, which costs about 10 µs an argument.
+    """
+
+    def jit_compile(self, fn_and_cache: Any) -> Any:
+        from pytensor.link.numba.cache import compile_numba_function_src
+        from pytensor.link.numba.dispatch.basic import numba_njit
+
+        function, key = fn_and_cache
+        inner = function.py_func.__globals__.get("jitable_func")
+        if key is None or inner is None:
+            return super().jit_compile(fn_and_cache)
+        names = ", ".join(f"x{i}" for i in range(len(self.fgraph.inputs)))
+        entry = compile_numba_function_src(
+            f"def entry({names}): return inner({names})",
+            "entry",
+            globals() | {"inner": inner},
+            cache_key=f"{key}_by_position",
+        )
+        return numba_njit(entry, final_function=True, cache=True)
+
+
+@node_rewriter([switch])
+def _switch_of_one_function(fgraph, node):
+    """Replace ``switch(c, f(x), f(y))`` by ``f(switch(c, x, y))``: f is computed once.
+
+    A Bernoulli likelihood is such a switch, of two softplus.
+    """
+    condition, *branches = node.inputs
+    if any(branch.owner is None for branch in branches):
+        return None
+    (op, *ops), inputs = zip(*[(branch.owner.op, branch.owner.inputs) for branch in branches])
+    if not isinstance(op, Elemwise) or ops != [op] or len(inputs[0]) != 1:
+        return None
+    x, y = inputs[0][0], inputs[1][0]
+    shapes = {variable.type.broadcastable for variable in (x, y, node.outputs[0])}
+    shared = any(len(fgraph.clients[branch]) > 1 for branch in branches)
+    if x.type.dtype != y.type.dtype or len(shapes) > 1 or shared:
+        return None
+    return [op(switch(condition, x, y))]
+
+
+optdb["specialize"].register(_switch_of_one_function.__name__, _switch_of_one_function, _TAG)
