@@ -35,6 +35,7 @@ class _Linker(NumbaLinker):
         from pytensor.link.numba.cache import compile_numba_function_src
         from pytensor.link.numba.dispatch.basic import numba_njit
 
+        assert self.fgraph is not None
         function, key = fn_and_cache
         inner = function.py_func.__globals__.get("jitable_func")
         if key is None or inner is None:
