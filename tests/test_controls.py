@@ -301,3 +301,212 @@ def test_the_future_has_a_gap_where_a_schedule_fails_and_is_empty_without_one():
     assert (np.isfinite(values) == good).all()
     for empty in (future_of(Beta(1.0), 0, 10), future_of(Beta(schedule=bad), 5, 4)):
         assert [len(part) for part in empty] == [0, 0]
+
+
+# --- another schedule in mid-fit, and undo ------------------------------------------------------
+
+
+def steered(n, steps, acts, fast, **kwargs):
+    """A fit with one β that calls ``acts[k](beta, run)`` between the steps k - 1 and k."""
+    beta, recorder = Beta(**kwargs), Recorder()
+    inference = ADVI(beta=beta, random_seed=3, steps_per_execution=steps)
+
+    class Act(Recorder):
+        def on_block(self, run, block):
+            super().on_block(run, block)
+            for k in range(block.first + 1, run.step + 1):
+                if k in acts:
+                    acts[k](beta, run)
+
+    alone = [] if steps > 1 else [lambda *_: None]  # with it, a block is one step
+    inference.fit(n, callbacks=[Act(), recorder, *alone], **fast)
+    return beta, recorder.trace
+
+
+MANY = pytest.mark.parametrize("steps", [1, 5], ids=["one step a call", "fused"])
+
+
+@MANY
+def test_reschedule_goes_on_from_the_value_of_the_step(gaussians, fast, steps):
+    ramp = schedules.linear(0.0, 1.0, steps=20)
+    acts = {5: lambda beta, run: beta.reschedule(end=2.0, steps=30, source="user")}
+    _, trace = steered(35, steps, acts, fast, schedule=ramp)
+    (event,) = trace.events
+    at = event.step
+    expected = schedules.redirected(ramp, at=at, value=ramp(at), end=2.0, steps=30)
+    assert at >= 5
+    np.testing.assert_array_equal(trace.control["beta"], expected.values(0, 35))
+    assert event._replace(time=0.0) == (
+        at, 0.0, "reschedule", "beta", 1.0, 2.0, "user", repr(expected),
+    )  # fmt: skip
+
+
+@MANY
+def test_a_schedule_assigned_in_mid_fit_is_an_event_and_has_the_wheel(gaussians, fast, steps):
+    new = schedules.cosine(1.0, 0.5, steps=30)
+
+    def act(beta, run):
+        beta.set(4.0)
+        beta.schedule = new
+
+    beta, trace = steered(30, steps, {5: act}, fast, value=1.0)
+    kinds = [event.kind for event in trace.events]
+    assert kinds == ["set", "reschedule"]
+    at = trace.events[1].step
+    np.testing.assert_array_equal(trace.control["beta"][at:], new.values(at, 30 - at))
+    assert (beta.schedule, beta.manual) == (new, False)
+
+
+def test_a_manual_value_is_where_a_new_end_starts_from(gaussians, fast):
+    acts = {
+        5: lambda beta, run: beta.set(4.0),
+        10: lambda beta, run: beta.reschedule(end=0.0, steps=20),
+    }
+    with pytest.warns(UserWarning, match="beta ended at 0"):
+        _, trace = steered(25, 1, acts, fast, schedule=schedules.linear(0.0, 1.0, steps=20))
+    at = trace.events[1].step
+    values = trace.control["beta"]
+    assert values[at - 1] == values[at] == 4.0
+    np.testing.assert_allclose(values[at:20], np.linspace(4.0, 0.0, 21 - at)[:-1], rtol=1e-12)
+    assert (values[20:] == 0.0).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({}, ValueError, "give end=, steps= or both"),
+        ({"end": 11.0}, ValueError, r"\[0, 10\], received 11"),
+        ({"steps": 2.5}, TypeError, "whole number of steps, received 2.5"),
+        ({"steps": 0}, ValueError, "must be more than 0, the step that comes next"),
+    ],
+)
+def test_bad_reschedules_change_nothing(arguments, error, message):
+    beta = Beta(schedule=schedules.linear(0.0, 1.0, steps=20))
+    with pytest.raises(error, match=message):
+        beta.reschedule(**arguments)
+    with pytest.raises(ValueError, match="give both end= and steps="):
+        Beta(1.0).reschedule(end=2.0)
+    assert beta.advance(10) == 0.5
+
+
+def test_reschedule_before_a_fit_begins_with_its_first_step(gaussians, fast):
+    beta, recorder = Beta(1.0), Recorder()
+    beta.reschedule(end=2.0, steps=4)
+    ADVI(beta=beta).fit(6, callbacks=[recorder], **fast)
+    assert recorder.trace.control["beta"].tolist() == [1.0, 1.25, 1.5, 1.75, 2.0, 2.0]
+
+
+@MANY
+def test_undo_walks_back_over_values_schedules_and_who_has_the_wheel(gaussians, fast, steps):
+    ramp = schedules.linear(0.0, 1.0, steps=70)
+    acts = {
+        10: lambda beta, run: beta.set(4.0),
+        20: lambda beta, run: beta.release(),
+        30: lambda beta, run: beta.reschedule(end=5.0),
+        40: lambda beta, run: [run.undo(source="user"), run.undo(source="user")],
+        50: lambda beta, run: run.undo(source="user"),
+        60: lambda beta, run: undone.append((run.can_undo, run.undo())),
+    }
+    undone = []
+    beta, trace = steered(70, steps, acts, fast, schedule=ramp)
+    assert undone == [(False, False)]
+    values = trace.control["beta"]
+    kinds = [(event.kind, event.text) for event in trace.events]
+    assert kinds[3:] == [("undo", "reschedule"), ("undo", "release"), ("undo", "set")]
+    first, second, third = trace.events[3:]
+    assert first.step == second.step and (first.source, second.new) == ("user", 4.0)
+    assert (values[second.step : third.step] == 4.0).all()
+    np.testing.assert_array_equal(values[third.step :], ramp.values(third.step, 70 - third.step))
+    assert (beta.schedule, beta.manual) == (ramp, False)
+
+
+def test_undo_takes_back_the_last_control_that_was_changed_and_a_drag_as_a_whole(gaussians, fast):
+    betas = {"z": Beta(1.0, name="a"), "w": Beta(1.0, name="b")}
+    recorder = Recorder()
+
+    def user(approx, losses, i):
+        if i in (3, 4, 5):
+            betas["z"].set(float(i), source="user")
+        if i == 6:
+            betas["w"].set(7.0, source="user")
+        if i in (10, 12, 14):
+            undone.append(inference.run.undo())
+
+    undone = []
+    inference = ADVI(beta=betas)
+    inference.fit(20, callbacks=[recorder, user], **fast)
+    assert undone == [True, True, False]
+    trace = recorder.trace
+    assert [(e.step, e.control) for e in trace.events if e.kind == "undo"] == [(10, "b"), (12, "a")]
+    assert trace.control["a"].tolist() == [1.0] * 3 + [3.0, 4.0] + [5.0] * 7 + [1.0] * 8
+    assert trace.control["b"].tolist() == [1.0] * 6 + [7.0] * 4 + [1.0] * 10
+
+
+def test_what_was_not_yet_in_force_is_undone_too_and_nothing_is_left_for_the_next_fit(
+    gaussians, fast
+):
+    beta, recorder = Beta(1.0), Recorder()
+
+    def user(approx, losses, i):
+        if i == 3:
+            beta.set(2.0)
+            inference.run.undo()
+        if i == 8:
+            beta.set(3.0)
+
+    inference = ADVI(beta=beta)
+    inference.fit(8, callbacks=[recorder, user], **fast)
+    assert recorder.trace.control["beta"].tolist() == [1.0] * 8
+    assert not beta.undo() and not inference.run.undo()
+    inference.refine(2, progressbar=False, callbacks=[recorder])
+    assert [event.kind for event in recorder.trace.events] == ["set", "undo", "set"]
+    assert recorder.trace.control["beta"][-1] == 3.0
+
+
+def test_undo_and_reschedule_under_pymcs_own_loop(gaussians, fast):
+    beta = Beta(schedule=schedules.linear(0.0, 1.0, steps=10))
+    recorder = Recorder(beta)
+
+    def user(approx, losses, i):
+        if i == 2:
+            beta.set(4.0)
+        if i == 4:
+            beta.undo()
+        if i == 5:
+            beta.reschedule(end=0.0, steps=8)
+
+    inference = PyMCKLqp(pm.MeanField(), beta=beta.shared)
+    inference.fit(10, callbacks=[user, recorder], **fast)
+    expected = [0.0, 0.1, 4.0, 4.0, 0.4, 0.5, 0.5 * 2 / 3, 0.5 / 3, 0.0, 0.0]
+    np.testing.assert_allclose(recorder.trace.control["beta"], expected, atol=1e-12)
+
+
+def test_replaying_every_kind_of_event_gives_the_same_losses(gaussians, fast):
+    ramp = schedules.linear(0.0, 1.0, steps=40)
+    acts = {
+        5: lambda beta, run: beta.set(4.0),
+        10: lambda beta, run: beta.reschedule(end=3.0, steps=30),
+        15: lambda beta, run: run.undo(),
+        20: lambda beta, run: run.undo(),
+        25: lambda beta, run: beta.reschedule(steps=28),
+        27: lambda beta, run: run.note("slow"),
+    }
+    _, first = steered(40, 5, acts, fast, schedule=ramp)
+
+    def again(event):
+        def act(beta, run):
+            if event.kind == "set":
+                beta.set(event.new)
+            elif event.kind == "reschedule":
+                beta.schedule = eval(event.text, vars(schedules))
+            elif event.kind == "undo":
+                run.undo()
+
+        return act
+
+    replayed = {}
+    for event in first.events:
+        replayed[event.step] = again(event)
+    _, second = steered(40, 1, replayed, fast, schedule=ramp)
+    np.testing.assert_array_equal(first.control["beta"], second.control["beta"])
+    np.testing.assert_allclose(first.loss, second.loss, rtol=1e-12)

@@ -43,6 +43,8 @@ EVENTS = [
     Event(0, 0.0, "set", "beta", 1.0, 4.0, "user"),
     Event(3, 0.1 + 0.2, "release", "β, x", -0.0, None, "code"),
     Event(3, float("inf"), 'odd "kind"\n', None, float("-inf"), float("inf"), "<b>"),
+    Event(4, 0.5, "note", None, None, None, "user", 'β, "z"\n collapses <i>\x00'),
+    Event(5, 0.6, "reschedule", "beta", 1.0, 2.0, "user", "linear(0.0, 2.0, steps=9)"),
 ]
 NAMES = [
     ((), ()),

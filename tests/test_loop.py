@@ -215,6 +215,13 @@ def test_a_gradient_that_is_not_finite_is_found_one_step_back(fast, steps):
 # --- stop, pause ---------------------------------------------------------------------------------
 
 
+def until(condition, seconds=30):
+    """Wait in a thread for something the fit does."""
+    limit = time.monotonic() + seconds
+    while not condition() and time.monotonic() < limit:
+        time.sleep(0.002)
+
+
 class From(vt.Recorder):
     """Do something from another thread once `steps` rows are there."""
 
@@ -259,6 +266,102 @@ def test_pause_waits_calls_idle_hooks_and_resume_goes_on(inference, fast):
     assert {status for status, _ in idle} == {"paused"}
     assert len({step for _, step in idle}) == 1
     assert [e.kind for e in recorder.trace.events] == ["pause", "resume"]
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+@FUSED
+def test_single_steps_take_one_step_each(gaussians, fast, steps, foreign):
+    inference = vt.ADVI(random_seed=1, steps_per_execution=steps)
+    seen = []
+
+    def press(run):
+        run.single_step(source="user")
+        until(lambda: len(seen) >= 1)
+        run.single_step(source="user")
+        until(lambda: len(seen) >= 2)
+        for _ in range(3):
+            run.single_step(source="user")
+        until(lambda: run.step == seen[1] + 3)
+        run.resume(source="user")
+        run.stop()
+
+    class Idle(From):
+        def on_idle(self, run):
+            super().on_idle(run)
+            if run.status == "paused" and (not seen or seen[-1] != run.step):
+                seen.append(run.step)
+
+    recorder = Idle(60, press)
+    callbacks = [recorder, lambda *_: None] if foreign else [recorder]
+    inference.fit(1_000_000, callbacks=callbacks, **fast)
+    *events, end = recorder.trace.events
+    if events[-1].kind == "resume":  # or stop came before it
+        assert events.pop().step == end.step or end.step > 60
+    assert [e.kind for e in events] == ["pause", *["step"] * 5]
+    first = events[0].step
+    assert [e.step for e in events] == [first, *range(first, first + 5)]
+    assert {e.source for e in events} == {"user"} and end.kind == "stop"
+    np.testing.assert_array_equal(recorder.trace.step, np.arange(end.step))
+
+
+def test_a_request_is_in_force_while_paused_and_in_the_record(gaussians, fast):
+    beta, recorder = vt.Beta(1.0), None
+    values = []
+
+    def press(run):
+        run.pause(source="user")
+        until(lambda: run.status == "paused")
+        beta.set(2.0, source="user")
+        until(lambda: len(recorder.trace.events) == 2)
+        values.append((beta.value, recorder.trace.events[-1].step, run.step))
+        run.undo(source="user")
+        until(lambda: len(recorder.trace.events) == 3)
+        run.resume(source="user")
+        run.stop()
+
+    recorder = From(20, press)
+    inference = vt.ADVI(beta=beta, random_seed=1)
+    inference.fit(1_000_000, callbacks=[recorder], **fast)
+    ((value, step, boundary),) = values
+    assert value == 2.0 and step == boundary
+    assert [e.kind for e in recorder.trace.events][:3] == ["pause", "set", "undo"]
+    assert (recorder.trace.control["beta"] == 1.0).all()
+
+
+def test_notes_are_events_with_words(inference, fast):
+    recorder = vt.Recorder()
+
+    def user(approx, losses, i):
+        if i == 4:
+            inference.run.note("  KL of z collapses ", source="user")
+
+    inference.fit(8, callbacks=[recorder, user], **fast)
+    (event,) = recorder.trace.events
+    assert (event.step, event.kind, event.text, event.source) == (
+        4, "note", "KL of z collapses", "user",
+    )  # fmt: skip
+    with pytest.raises(RuntimeError, match=r"the fit has ended \(finished\)"):
+        inference.run.note("late")
+    with pytest.raises(ValueError, match="needs words"):
+        inference.run.note(" ")
+    with pytest.raises(TypeError, match="a note is a string, received 3"):
+        inference.run.note(3)
+
+
+@FUSED
+def test_stop_and_interrupt_end_a_paused_fit(gaussians, fast, steps):
+    for ask, status in (("stop", "stopped"), ("interrupt", "interrupted")):
+        inference = vt.ADVI(random_seed=1, steps_per_execution=steps)
+
+        def press(run, ask=ask):
+            run.pause()
+            until(lambda: run.status == "paused")
+            getattr(run, ask)(source="user")
+
+        recorder = From(60, press)
+        inference.fit(1_000_000, callbacks=[recorder], **fast)
+        assert inference.run.status == recorder.trace.attrs["status"] == status
+        assert [e.kind for e in recorder.trace.events] == ["pause", ask]
 
 
 # --- fused calls -----------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import math
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -19,10 +20,17 @@ import numpy as np
 import pytensor
 
 from vitoolkit.events import Event
-from vitoolkit.schedules import Schedule, as_schedule
+from vitoolkit.schedules import Schedule, as_schedule, redirected
 from vitoolkit.steps import counter_of, pymc_loop
 
 __all__ = ["Beta", "Control", "LearningRate", "Switch", "distinct_controls", "future_of"]
+
+
+#: Requests of which only the last before a step is ever in force.
+_REPLACED = ("set", "release")
+#: A person's values that follow each other faster than this are one move, and one undo.
+_ONE_MOVE_SECONDS = 1.5
+_MOST_CHANGES = 1_000
 
 
 class _Request(NamedTuple):
@@ -33,6 +41,26 @@ class _Request(NamedTuple):
     source: str
     old: float
     written: bool
+    asked: float
+    schedule: Schedule | _Redirection | None = None
+
+
+class _Redirection(NamedTuple):
+    """Another end or length of a schedule; None for the one it has."""
+
+    end: float | None
+    steps: int | None
+
+
+class _Change(NamedTuple):
+    """A change that is in force, and the state before it."""
+
+    kind: str
+    source: str
+    asked: float
+    value: float
+    manual: bool
+    schedule: Schedule | None
 
 
 class Control:
@@ -97,8 +125,8 @@ class Control:
         self.name = name
         self.bounds = _checked_bounds(name, bounds, scale)
         self.scale = scale
-        self.schedule: Schedule | None = None if schedule is None else as_schedule(schedule)
-        if self.schedule is not None:
+        self._schedule: Schedule | None = None if schedule is None else as_schedule(schedule)
+        if self._schedule is not None:
             start = self._scheduled(0)
         elif value is not None:
             start = self._checked(value)
@@ -118,7 +146,8 @@ class Control:
         self._lock = threading.Lock()
         self._dtype = np.dtype(shared.dtype)
         self._storage = shared.container.storage  # set_value does the same, five times slower
-        self._request: _Request | None = None
+        self._requests: tuple[_Request, ...] = ()
+        self._changes: deque[_Change] = deque(maxlen=_MOST_CHANGES)
         self._manual = False
         self._run: Any = None  # the vitoolkit fit that holds this control
         self._thread: int | None = None  # the thread of PyMC's own loop that last called it
@@ -138,7 +167,7 @@ class Control:
     @property
     def pending(self) -> float | None:
         """A value that was asked for and waits for the next step boundary, or None."""
-        request = self._request
+        request = self._last_request
         return None if request is None or request.written else request.value
 
     @property
@@ -150,8 +179,128 @@ class Control:
     @property
     def manual(self) -> bool:
         """True while a value that was :meth:`set` holds, False while the schedule has the wheel."""
-        request = self._request
-        return self._manual if request is None else request.kind == "set"
+        request = self._last_request
+        if request is None or request.kind == "undo":
+            return self._manual
+        return request.kind == "set"
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """The schedule, or None. Assigned during a fit, it has the wheel from the next step on."""
+        return self._schedule
+
+    @schedule.setter
+    def schedule(self, schedule: Callable[[int], float] | float | None) -> None:
+        found = None if schedule is None else as_schedule(schedule)
+        if not self._running():
+            self._schedule = found
+            return
+        if found is not None:
+            self._checked(found(self._run.step if self._run is not None else 0))
+        self._ask("reschedule", None, "code", found)
+
+    def reschedule(
+        self, *, end: float | None = None, steps: int | None = None, source: str = "code"
+    ) -> None:
+        """Give the schedule another end or length, from any thread, and the wheel to the schedule.
+
+        From the next step on a new ramp goes from the value of that step to `end` and reaches it at
+        step `steps`; see :func:`vitoolkit.schedules.redirected`. It is an event of kind
+        "reschedule". Between two fits it takes place at the first step of the next.
+
+        Parameters
+        ----------
+        end : float, optional
+            The new end; default is the present schedule's.
+        steps : int, optional
+            The new length, counted from step 0 as for every schedule; default is the present
+            schedule's.
+        source : str
+            Who asks; it is written into the event.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When `end` is out of bounds, `steps` is not a whole number or is over already, or
+            neither is given. Without a schedule that has an end, both have to be given.
+
+        Examples
+        --------
+        >>> from vitoolkit import Beta, schedules
+        >>> beta = Beta(schedule=schedules.linear(0.0, 1.0, steps=100))
+        >>> beta.advance(50)
+        0.5
+        >>> beta.reschedule(end=2.0)
+        >>> beta.advance(51), beta.advance(100)
+        (0.51, 2.0)
+        """
+        old = self._schedule
+        if end is None and steps is None:
+            raise ValueError(f"reschedule {self.name!r}: give end=, steps= or both")
+        if (end is None or steps is None) and (old is None or not old.steps):
+            raise ValueError(
+                f"reschedule {self.name!r}: its schedule is {old!r}, without a length to keep: "
+                "give both end= and steps="
+            )
+        end = None if end is None else self._checked(end)
+        if steps is not None:
+            if isinstance(steps, bool) or not isinstance(steps, int | np.integer):
+                raise TypeError(f"steps must be a whole number of steps, received {steps!r}")
+            now = self._run.step if self._run is not None else 0
+            if steps <= now:
+                raise ValueError(
+                    f"steps of {self.name!r} must be more than {now}, the step that comes next, "
+                    f"received {steps}"
+                )
+            steps = int(steps)
+        self._ask("reschedule", None, source, _Redirection(end, steps))
+
+    @property
+    def last_change(self) -> float | None:
+        """When the change that :meth:`undo` takes back was asked for, or None without one.
+
+        Seconds of ``time.perf_counter``.
+        """
+        with self._lock:
+            if not self._requests:
+                return self._changes[-1].asked if self._changes else None
+            times = [change.asked for change in self._changes]
+            for request in self._requests:
+                if request.kind == "undo":
+                    del times[-1:]
+                elif not request.written:
+                    times.append(request.asked)
+            return times[-1] if times else None
+
+    def undo(self, *, source: str = "code") -> bool:
+        """Take back the last change that was made in the running fit; from any thread.
+
+        Value, schedule and who has the wheel are as before it, from the next step on. A value that
+        is set again and again within a moment, as by a slider, is one change.
+
+        Parameters
+        ----------
+        source : str
+            Who asks; it is written into the event.
+
+        Returns
+        -------
+        bool
+            False when there is nothing to take back, or no fit runs.
+        """
+        if self.last_change is None or not self._running():
+            return False
+        self._ask("undo", None, source)
+        return True
+
+    def forget_changes(self) -> None:
+        """Begin a fit with nothing to undo."""
+        self._changes.clear()
+
+    @property
+    def _last_request(self) -> _Request | None:
+        requests = self._requests
+        return requests[-1] if requests else None
 
     @property
     def controls(self) -> tuple[Control, ...]:
@@ -204,8 +353,8 @@ class Control:
                     RuntimeWarning,
                     stacklevel=2,
                 )
-        if self._request is not None and self._request.written:
-            self._take_request(step)
+        if self._requests and self._requests[0].written:
+            self._take_requests(step)
         self.used = self._value
         self._last = (counter, step)
         self.advance(step + 1)
@@ -217,7 +366,8 @@ class Control:
                 f"control {self.name!r} is in a running fit: reset it when the fit has ended"
             )
         with self._lock:
-            self._request, self._manual, self._last = None, False, None
+            self._requests, self._manual, self._last = (), False, None
+            self._changes.clear()
             if self.schedule is not None:
                 self._write(self._scheduled(0))
 
@@ -247,9 +397,9 @@ class Control:
         """
         if self._storage[0] is not self._written:
             self._check_foreign_write()
-        if self._request is not None:
-            self._take_request(step)
-        if self.schedule is not None and not self._manual:
+        if self._requests:
+            self._take_requests(step)
+        if self._schedule is not None and not self._manual:
             value = self._scheduled(step)
             if value != self._asked:
                 self._write(value)
@@ -258,8 +408,8 @@ class Control:
     def plan(self, first: int, out: np.ndarray) -> None:
         """Write the values of the steps from `first` on into `out`, shape (steps,)."""
         out[:] = self.advance(first)
-        if self.schedule is not None and not self._manual:
-            values = self.schedule.values(first, len(out))
+        if self._schedule is not None and not self._manual:
+            values = self._schedule.values(first, len(out))
             lo, hi = self.bounds
             if not (values.min() >= lo and values.max() <= hi):
                 for step in range(first, first + len(out)):
@@ -276,59 +426,116 @@ class Control:
                     f"and cannot be steered by {run.inference!r} as well: give each fit a control "
                     "of its own"
                 )
+            if self._run is None:
+                self._changes.clear()
             self._run = run
 
     def unbind(self) -> None:
         """Free the control at the end of a fit; what was asked for last is applied."""
         with self._lock:
             self._run = None
-            request = self._request
-            if request is not None and request.value is not None and not request.written:
-                self._write(request.value)
-                self._request = request._replace(written=True)
+            kept = []
+            for request in self._requests:
+                if request.kind == "undo":
+                    continue
+                if request.value is not None and not request.written:
+                    self._write(request.value)
+                    request = request._replace(written=True)
+                kept.append(request)
+            self._requests = tuple(kept)
 
     # --- internals -----------------------------------------------------------------------------
 
-    def _ask(self, kind: str, value: float | None, source: str) -> None:
+    def _ask(
+        self,
+        kind: str,
+        value: float | None,
+        source: str,
+        schedule: Schedule | _Redirection | None = None,
+    ) -> None:
         with self._lock:
-            before = self._request
-            old = self._value if before is None else before.old
-            if self._running():
-                self._request = _Request(kind, value, source, old, written=False)
-                if self._run is not None:
-                    self._run.asked = True
-                return
-            if value is not None:
+            before, old = self._requests, self._value
+            if kind in _REPLACED and before and before[-1].kind in _REPLACED:
+                before, old = before[:-1], before[-1].old  # only the last of them will be in force
+            # A new schedule waits for a step even when no fit runs: it begins there.
+            at_once = not self._running() and kind in _REPLACED
+            if at_once and value is not None:
                 self._write(value)
-            self._request = _Request(kind, value, source, old, written=True)
+            request = _Request(kind, value, source, old, at_once, time.perf_counter(), schedule)
+            self._requests = (*before, request)
+            if self._run is not None:
+                self._run.asked = True
 
     def _running(self) -> bool:
         if self._run is not None:
             return True
         return self._thread is not None and pymc_loop(self._thread) is not None
 
-    def _take_request(self, step: int) -> None:
+    def _take_requests(self, step: int) -> None:
         with self._lock:
-            request = self._request
-            if request is None:
-                return
-            self._manual = request.kind == "set"
-            self._request = None
+            requests, self._requests = self._requests, ()
+            for request in requests:
+                if request.kind == "undo":
+                    self._take_back(request, step)
+                else:
+                    self._take(request, step)
+
+    def _take(self, request: _Request, step: int) -> None:
+        kind, source, old = request.kind, request.source, request.old
+        before = _Change(kind, source, request.asked, self._value, self._manual, self._schedule)
+        new, text = None, None
+        if kind == "reschedule":
+            self._schedule, old, new = self._rescheduled(request.schedule, step)
+            text = repr(self._schedule)
+        self._manual = kind == "set"
         if request.value is not None:
             self._write(request.value)
-        elif self.schedule is not None:
+        elif self._schedule is not None:
             self._write(self._scheduled(step))
+        if not request.written:
+            self._remember(before)
+        new = self._value if kind != "reschedule" else new
+        now = time.perf_counter()
+        self.log.append(Event(step, now, kind, self.name, old, new, source, text))
+
+    def _take_back(self, request: _Request, step: int) -> None:
+        if not self._changes:
+            return
+        change, old = self._changes.pop(), self._value
+        self._manual, self._schedule = change.manual, change.schedule
+        follows = self._schedule is not None and not self._manual
+        self._write(self._scheduled(step) if follows else change.value)
+        now = time.perf_counter()
         self.log.append(
-            Event(
-                step,
-                time.perf_counter(),
-                request.kind,
-                self.name,
-                request.old,
-                self._value,
-                request.source,
-            )
+            Event(step, now, "undo", self.name, old, self._value, request.source, change.kind)
         )
+
+    def _remember(self, change: _Change) -> None:
+        last = self._changes[-1] if self._changes else None
+        if (
+            last is not None
+            and (change.kind, change.source) == (last.kind, last.source) == ("set", "user")
+            and change.asked - last.asked < _ONE_MOVE_SECONDS
+        ):
+            self._changes[-1] = last._replace(asked=change.asked)
+        else:
+            self._changes.append(change)
+
+    def _rescheduled(
+        self, wanted: Schedule | _Redirection | None, step: int
+    ) -> tuple[Schedule | None, float | None, float | None]:
+        """Return the new schedule, the end of the old one and its own."""
+        schedule = self._schedule
+        old = None if schedule is None else schedule.end
+        if isinstance(wanted, _Redirection):
+            follows = schedule is not None and not self._manual
+            value = self._scheduled(step) if follows else self._value
+            before = as_schedule(self._value if schedule is None else schedule)
+            end = before.end if wanted.end is None else wanted.end
+            steps = before.steps if wanted.steps is None else wanted.steps
+            assert end is not None and steps is not None
+            wanted = redirected(before, at=step, value=value, end=end, steps=steps)
+        return wanted, old, None if wanted is None else wanted.end
 
     def _write(self, value: float) -> None:
         self._asked = value
@@ -356,12 +563,12 @@ class Control:
         return number
 
     def _scheduled(self, step: int) -> float:
-        assert self.schedule is not None
+        assert self._schedule is not None
         try:
-            return self._checked(self.schedule(step))
+            return self._checked(self._schedule(step))
         except Exception as error:
             error.add_note(
-                f"raised by the schedule {self.schedule!r} of control {self.name!r} at step {step}"
+                f"raised by the schedule {self._schedule!r} of control {self.name!r} at step {step}"
             )
             raise
 
@@ -517,8 +724,9 @@ class Switch(Control):
     def _check_foreign_write(self) -> None:
         found = float(self._storage[0])
         self._written = self._storage[0]
-        if found != self._value and self._request is None:
-            self._request = _Request("set", found, "code", self._value, written=False)
+        if found != self._value and not self._requests:
+            now = time.perf_counter()
+            self._requests = (_Request("set", found, "code", self._value, False, now),)
 
 
 def _on_off(value: float) -> str:

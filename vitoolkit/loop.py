@@ -26,8 +26,8 @@ from rich.progress import Progress, TextColumn
 
 from vitoolkit.checkpoint import Checkpoint
 from vitoolkit.controls import Beta, Control, distinct_controls
-from vitoolkit.events import Event
 from vitoolkit.schedules import Schedule
+from vitoolkit.steered import Steered
 from vitoolkit.step_function import StepFunction
 from vitoolkit.steps import counter_of
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["Block", "Callback", "Run", "execute"]
 
 _REDRAW_SECONDS = 0.1
-_PAUSE_SECONDS = 0.02
 _HAND_OUT_SECONDS = 0.005
 _ROWS = 128
 _CHECKPOINT_SHARE = 100  # a checkpoint may take one part in this of the time
@@ -104,8 +103,10 @@ class Callback:
         """At the end of a fit, however it ended; ``run.status`` and ``run.error`` say how."""
 
 
-class Run:
+class Run(Steered):
     """One running ``fit`` or ``refine`` of a vitoolkit inference.
+
+    People and code steer it by the methods of :class:`~vitoolkit.steered.Steered`.
 
     Attributes
     ----------
@@ -126,7 +127,7 @@ class Run:
     compile_seconds : float or None
         Time until the first steps were taken, None before.
     log : list of Event
-        What happened to the run itself: pause, resume, stop.
+        What happened to the run itself: pause, step, resume, stop, note.
     """
 
     def __init__(
@@ -141,26 +142,14 @@ class Run:
         self.callbacks = tuple(callbacks)
         self.own = _distinct([c for c in self.callbacks if isinstance(c, Callback)])
         self.foreign = [c for c in self.callbacks if not isinstance(c, Callback | Control)]
-        self.controls = distinct_controls(
-            [
-                *inference.controls,
-                *controls,
-                *(control for c in self.callbacks for control in getattr(c, "controls", ())),
-            ]
-        )
         self.counter = counter_of(inference.approx)
-        self.first = self.step = self.counter.step + 1
-        self.status = "compiling"
+        self.first = self.counter.step + 1
+        held = (control for c in self.callbacks for control in getattr(c, "controls", ()))
+        super().__init__(distinct_controls([*inference.controls, *controls, *held]), self.first)
         self.error: BaseException | None = None
         self.begun = time.perf_counter()
         self.compile_seconds: float | None = None
-        self.log: list[Event] = []
         self.scores = np.empty(n)
-        #: Whether the next step boundary has something to heed: a control's request, stop, pause.
-        self.asked = False
-        self._stop: str | None = None
-        self._paused: str | None = None
-        self._resumed_by = "code"
 
     approx = property(lambda self: self.inference.approx)
     variables = property(lambda self: self.inference.variables)
@@ -175,30 +164,13 @@ class Run:
         """Steps finished in this call."""
         return self.step - self.first
 
-    def stop(self, *, source: str = "code") -> None:
-        """End the fit at the next step boundary and keep everything; from any thread."""
-        self._stop, self.asked = source, True
-
-    def pause(self, *, source: str = "code") -> None:
-        """Wait at the next step boundary until :meth:`resume` or :meth:`stop`; from any thread."""
-        self._paused, self.asked = source, True
-
-    def resume(self, *, source: str = "code") -> None:
-        """Go on after :meth:`pause`; from any thread."""
-        if self._paused is not None:
-            self._paused = None
-            self._resumed_by = source
-
     def compiled(self) -> None:
         """Note that the first steps were taken: Numba compiles when a function is first called."""
         self.compile_seconds = time.perf_counter() - self.begun
-        self.status = "running"
+        if self.status == "compiling":
+            self.status = "running"
         for callback in self.own:
             callback.on_compiled(self)
-
-    def add_event(self, kind: str, source: str) -> None:
-        """Log something that happened to the run, in force from the next step on."""
-        self.log.append(Event(self.step, time.perf_counter(), kind, None, None, None, source))
 
 
 def execute(
@@ -252,7 +224,7 @@ def execute(
             run.add_event("stop", str(stop) or "callback")
         except KeyboardInterrupt as error:
             run.status, run.error = "interrupted", error
-            run.add_event("interrupt", "user")
+            run.add_event("interrupt", run._interrupt or "user")
             if run.compile_seconds is None:
                 raise
         except BaseException as error:
@@ -279,8 +251,9 @@ def _train(
     redrawn = 0.0
     while run.done < run.n:
         if run.asked:
-            _heed(run, interrupt)
-        most = min(1 if alone else step.capacity, run.n - run.done)
+            run.heed(interrupt.idle)
+        # What is asked for again at once is a single step.
+        most = min(1 if alone or run.asked else step.capacity, run.n - run.done)
         try:
             if run.compile_seconds is None:
                 with interrupt.at_once():
@@ -436,31 +409,6 @@ class _Rewind:
         )
 
 
-def _heed(run: Run, interrupt: _Interrupt) -> None:
-    """Do what was asked for between two calls: interrupt, pause or stop."""
-    run.asked = False
-    if interrupt.asked:
-        raise KeyboardInterrupt
-    if run._paused is not None:
-        _wait(run, interrupt)
-    if run._stop is not None:
-        raise StopIteration(run._stop)
-
-
-def _wait(run: Run, interrupt: _Interrupt) -> None:
-    run.status = "paused"
-    run.add_event("pause", str(run._paused))
-    while run._paused is not None and run._stop is None:
-        if interrupt.asked:
-            raise KeyboardInterrupt
-        for callback in run.own:
-            callback.on_idle(run)
-        time.sleep(_PAUSE_SECONDS)
-    run.status = "running"
-    if run._stop is None:
-        run.add_event("resume", run._resumed_by)
-
-
 class _Interrupt:
     """Ctrl-C waits for the step boundary, so that a step that was taken is a step that is recorded.
 
@@ -470,7 +418,6 @@ class _Interrupt:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self.asked = False
         self._at_once = False
         self._installed = False
 
@@ -490,7 +437,17 @@ class _Interrupt:
     def _handle(self, signum, frame) -> None:
         if self._at_once or self.asked:
             signal.default_int_handler(signum, frame)
-        self.asked = self._run.asked = True
+        self._run.interrupt()
+
+    @property
+    def asked(self) -> bool:
+        """Whether the fit shall end at the next step boundary."""
+        return self._run._interrupt is not None
+
+    def idle(self) -> None:
+        """Let the callbacks do something while the fit is paused."""
+        for callback in self._run.own:
+            callback.on_idle(self._run)
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:

@@ -115,6 +115,10 @@ class Recorder(Callback):
             )
         self._collect_events()
 
+    def on_idle(self, run: Run) -> None:
+        """Collect the events of a fit that is paused."""
+        self._collect_events()
+
     def on_fit_end(self, run: Run) -> None:
         """Collect the last events and note how the fit ended."""
         self._collect_events()

@@ -320,6 +320,8 @@ def _event_table(trace: Trace, scales: Mapping[str, str]) -> str:
         scale = scales.get(event.control or "")
         ends = (event.old, event.new)
         change = "" if event.new is None else " → ".join(_value(end, scale, 4) for end in ends)
+        if event.kind == "note":
+            change = event.text or ""
         rows.append((f"{event.step:,}", event.kind, event.control or "", change, event.source))
     more = len(events) - len(shown)
     table = _html_table(("step", "event", "control", "change", "by"), rows)
