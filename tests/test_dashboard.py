@@ -19,19 +19,16 @@ from bokeh.document import Document
 
 import vitoolkit as vt
 from vitoolkit.dashboard import dashboard as dashboard_module
+from vitoolkit.dashboard import live_figure as live_figure_module
 from vitoolkit.dashboard import panel as panel_module
+from vitoolkit.dashboard.ahead import Ahead
 from vitoolkit.dashboard.control_row import ControlRow, slider_range
-from vitoolkit.dashboard.live_figure import (
-    INK,
-    LiveFigure,
-    Style,
-    control_styles,
-    frame_of,
-    marks_of,
-    points_for,
-    variable_styles,
-)
+from vitoolkit.dashboard.document import CHARTS
+from vitoolkit.dashboard.frame import Lines, frame_of, points_for
+from vitoolkit.dashboard.live_figure import LiveFigure
+from vitoolkit.dashboard.marks import marks_of
 from vitoolkit.dashboard.static_picture import active_text, picture_svg, summary_html
+from vitoolkit.dashboard.styles import INK, Style, control_styles, variable_styles
 from vitoolkit.dashboard.switch_row import SwitchRow
 from vitoolkit.parts import Part
 
@@ -262,12 +259,21 @@ def test_slider_range(bounds, value, scale, expected):
 # --- frames and figure ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("variables", "controls"), [(3, 2), (30, 31), (100, 40)])
+@pytest.mark.parametrize(("variables", "controls"), [(3, 2), (30, 31), (100, 40), (500, 2)])
 def test_a_frame_stays_small_however_long_the_fit(variables, controls):
     names = [f"v{i}" for i in range(variables)], [f"c{i}" for i in range(controls)]
-    view = a_trace(*names, rows=30_000).view(points_for(variables + controls))
-    header, arrays = frame_of(view, names[0], end=30_000).packed()
-    assert len(arrays) + len(str(header)) < 64_000
+    trace = a_trace(*names, rows=30_000)
+    for i in range(200):
+        trace.add_event(
+            vt.Event(150 * i, 2.0 * i, "set", "a_control_of_this_fit", 0.1, 0.25, "user")
+        )
+    view = trace.view(points_for(variables, controls))
+    schedule = vt.schedules.linear(0.1, 1.0, steps=60_000)
+    controls = [vt.Beta(schedule=schedule, name=name) for name in names[1]]
+    frame = frame_of(view, names[0], end=60_000, lines=Lines(names[0]), ahead=Ahead(controls))
+    header, arrays = frame.packed()
+    assert len(frame.kl) <= 24 and len(frame.now) == variables and len(frame.future)
+    assert len(arrays) + len(json.dumps(header)) < 64_000
     assert len(arrays) == 4 * sum(math.prod(shape) for _, shape in header["arrays"])
 
 
@@ -280,7 +286,10 @@ def test_a_frame_holds_what_the_trace_holds():
     assert frame.control[0][-1] == trace.control["beta"][-1]
     assert frame.kl.shape == (2, len(frame.step))
     assert np.all(np.abs(frame.kl - 5) < 1)
-    assert frame.marks.tolist() == [500.0]
+    assert frame.marks == [(500.0, "beta 0.5 → 2, by user")]
+    np.testing.assert_allclose(frame.elbo, -(frame.rate + frame.distortion))
+    np.testing.assert_allclose(frame.now, frame.kl[:, -1])
+    np.testing.assert_allclose(frame.rate, frame.kl.sum(axis=0))
 
 
 def test_rows_without_terms_are_no_part_of_a_mean_and_make_no_gap():
@@ -320,25 +329,69 @@ def test_a_mean_of_one_value_is_no_spike():
 
 
 @pytest.mark.parametrize(
-    ("notes", "variables", "controls", "last"),
+    ("notes", "variables", "controls", "shown"),
     [
-        ({}, ["z"], ["beta"], "control"),
-        ({}, ["z"], [], "kl"),
-        ({"kl": "none"}, [], [], "loss"),
+        ({}, ["z"], ["beta"], {"loss", "elbo", "kl", "control", "plane"}),
+        ({}, ["z"], [], {"loss", "elbo", "kl", "plane"}),
+        ({"kl": "none"}, [], [], {"loss"}),
+        ({"loss": "none"}, ["z"], [], {"elbo", "kl", "plane"}),
     ],
 )
-def test_the_chart_at_the_bottom_has_the_numbers_of_the_axis(notes, variables, controls, last):
+def test_the_charts_that_are_shown_are_those_with_something_to_show(
+    notes, variables, controls, shown
+):
     lines = dict.fromkeys(controls, Style(INK, ()))
     figure = LiveFigure(variable_styles(variables), lines, {}, notes=notes)
-    assert figure._legend["shown"][-1] == last
+    assert set(figure._legend["shown"]) == shown
     charts = Document.from_json(json.loads(figure._document)).roots
-    assert [chart.name for chart in charts if chart.xaxis.axis_label == "step"] == [last]
+    assert [chart.name for chart in charts] == list(CHARTS)
     figure.close()
+
+
+def test_of_many_variables_the_largest_have_a_line_and_those_that_were_picked():
+    names = [f"v{i}" for i in range(500)]
+    lines = Lines(names)
+    now = np.arange(500.0)
+    assert lines.choose(now) == tuple(range(488, 500))
+    now[487] = 488.5  # a little larger than one that has a line: not worth a change
+    assert lines.choose(now) == tuple(range(488, 500))
+    now[3] = 1000.0
+    now[490] = 0.0
+    assert lines.choose(now) == (3, 488, 489, *range(491, 500))
+    lines.picked = ("v7", "no such")
+    assert 7 in lines.choose(np.full(500, np.nan))
+    lines.picked = tuple(names)
+    assert len(lines.choose(now)) == 24
+    assert Lines(names[:24]).choose(now[:24]) == tuple(range(24))
+
+
+def test_the_future_is_that_of_the_schedules_in_force():
+    auto = vt.Beta(schedule=vt.schedules.linear(0.0, 1.0, steps=1000))
+    manual = vt.Control(schedule=vt.schedules.linear(0.0, 1.0, steps=1000), name="manual")
+    manual.set(3.0)
+    fails = vt.Control(schedule=lambda step: 1.0 if step < 10 else 1 / 0, name="fails")
+    ahead = Ahead([vt.Control(1.0), manual, fails, auto]).look(100, 500, 2000)
+    assert ahead.which == [3]
+    np.testing.assert_allclose(ahead.values[0], ahead.step / 1000)
+    assert ahead.step[-1] == 500
+    before = ahead.values
+    assert ahead.look(200, 500, 2000).values is before  # nothing to evaluate anew
+    assert ahead.look(600, 1000, 2000).step[-1] == 1000
+    auto.set(0.5)
+    assert ahead.look(600, 1000, 2000).which == []
+
+
+def test_what_is_recorded_of_the_gradient_is_drawn():
+    trace = a_trace(controls=("beta", "gradient_norm"))
+    frame = frame_of(trace.view(50), trace.variables, ["beta"], end=1000)
+    assert frame.measured == ("gradient_norm",) and len(frame.gradient) == 1
+    assert frame_of(a_trace().view(50), (), end=1000).gradient.size == 0
 
 
 def test_an_empty_trace_makes_an_empty_frame():
     header, arrays = frame_of(vt.Trace(("z",), ("beta",)).view(50), ("z",), end=10).packed()
-    assert arrays == b"" and ["kl", [1, 0]] in header["arrays"]
+    assert ["kl", [1, 0]] in header["arrays"] and ["now", [1]] in header["arrays"]
+    assert arrays == np.full(1, np.nan, np.float32).tobytes()
 
 
 def test_values_beyond_float32_do_not_stop_the_figure():
@@ -356,8 +409,13 @@ def test_a_drag_is_one_mark():
     drag = [event(1000 + 40 * i, 1 + 0.1 * i) for i in range(30)]
     later = [event(5000, 9.0), event(6000, 9.2, control="rate"), event(7000, 12, "stop", None)]
     by_schedule = [event(3000, 7.0, source="schedule")]
-    marks = marks_of([*drag, *by_schedule, *later], reach=10_000)
-    assert marks.tolist() == [1000, 5000, 6000, 7000]
+    noted = vt.Event(8000, 20.0, "note", text="β was too large", source="user")
+    marks = marks_of([*drag, *by_schedule, *later, noted], reach=10_000)
+    assert [step for step, _ in marks] == [1000, 5000, 6000, 7000, 8000]
+    assert [text for _, text in marks] == [
+        "beta 1 → 2 in 30 moves, by user", "beta 1 → 2, by user", "rate 1 → 2, by user",
+        "stop, by user", "note: β was too large, by user",
+    ]  # fmt: skip
 
 
 def test_every_variable_has_a_line_of_its_own():
@@ -383,13 +441,61 @@ def test_a_page_that_loads_reads_the_last_frame():
     assert state["_header"]["number"] == 1
     assert len(state["_arrays"]) == 4 * sum(math.prod(s) for _, s in state["_header"]["arrays"])
     assert figure.waiting == 1
-    figure._on_page(figure, {"kind": "drawn", "number": 1, "ms": 12.5}, [])
+    figure._on_page(figure, {"kind": "drawn", "number": 1, "ms": 12.5, "seen": True}, [])
     assert (figure.waiting, figure.drawing_ms) == (0, 12.5)
     figure._on_page(figure, {"kind": "held", "name": "beta"}, [])
     assert figure.held == "beta"
     figure._on_page(figure, {"kind": "held", "name": ""}, [])
     assert figure.held == ""
+    figure._on_page(figure, {"kind": "lines", "names": ["w"]}, [])
+    assert figure.picked == ("w",)
     figure.close()
+
+
+def test_nothing_is_drawn_for_a_page_that_was_closed(monkeypatch):
+    clock = SimpleNamespace(monotonic=lambda: clock.now, perf_counter=lambda: clock.now, now=100.0)
+    for module in (panel_module, live_figure_module):
+        monkeypatch.setattr(module, "time", clock)
+    fit = SimpleNamespace(first=0, n=1000, step=1000, status="running", error=None)
+    panel = panel_module.Panel(fit, [], ("z", "w"), {}, {})
+    panel.watch(a_trace(), {})
+    figure, sent = panel.figure, []
+    monkeypatch.setattr(figure, "send", lambda content, buffers=None: sent.append(content["kind"]))
+
+    def drawn(seen=True):
+        told = {"kind": "drawn", "number": figure.sent, "ms": 10.0, "seen": seen}
+        figure._on_page(figure, told, [])
+
+    def minute(answer=lambda: None):
+        sent.clear()
+        for _ in range(6000):
+            clock.now += 0.01
+            panel.refresh()
+            answer()
+        return sent
+
+    assert 500 < len(minute(drawn)) <= 600 and set(sent) == {"frame"}
+    assert len(minute(lambda: drawn(seen=False))) <= 40  # out of sight
+    drawn()
+    minute()  # closed
+    assert minute().count("frame") == 0 and sent.count("there?") == 12
+    figure._on_page(figure, {"kind": "here"}, [])
+    sent.clear()
+    panel.refresh()
+    assert sent == ["frame"]
+    drawn()
+    minute()
+    figure.get_state()  # a page loads
+    panel.refresh()
+    assert sent[-1] == "frame"
+    never_heard = panel_module.Panel(fit, [], ("z", "w"), {}, {})
+    never_heard.watch(a_trace(), {})
+    for _ in range(6000):
+        clock.now += 0.01
+        never_heard.refresh()
+    assert 40 < never_heard.figure.sent < 70  # it may be seen all the same
+    panel.close()
+    never_heard.close()
 
 
 # --- what stays in the notebook -------------------------------------------------------------------
@@ -526,12 +632,12 @@ def test_a_page_that_lags_is_drawn_less(notebook):
     panel = panel_module.Panel(fit, [], ("z", "w"), {}, {})
     panel.watch(trace, {})
     panel.refresh()
-    panel.figure.drawing_ms = 400.0
-    panel.figure.drawn = panel.figure.sent
+    told = {"kind": "drawn", "number": panel.figure.sent, "ms": 400.0, "seen": True}
+    panel.figure._on_page(panel.figure, told, [])
     panel._due = 0.0
     panel.refresh()
     assert panel._due - time.perf_counter() > 0.9
-    for _ in range(10):  # a page that went away
+    for _ in range(10):  # a page that is busy
         panel.figure.sent += 1
     panel._due = time.perf_counter() - 0.5
     sent = panel.figure.sent
@@ -723,7 +829,7 @@ def test_the_switch_of_the_scaling_comes_last_and_is_flipped(notebook):
     (event,) = dashboard.trace.events
     assert (event.control, event.new, event.source) == (names[2], 0.0, "user")
     shapes = dict(panel.figure._last[0]["arrays"])
-    assert (shapes["control"][0], shapes["marks"]) == (2, [1])
+    assert shapes["control"][0] == 2 and len(panel.figure._last[0]["marks"]) == 1
 
 
 def test_active_units_while_the_fit_runs(model, notebook):

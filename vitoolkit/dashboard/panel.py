@@ -11,17 +11,12 @@ from typing import Any
 import ipywidgets
 
 from vitoolkit.controls import Switch
+from vitoolkit.dashboard.ahead import Ahead
 from vitoolkit.dashboard.control_row import ControlRow
-from vitoolkit.dashboard.live_figure import (
-    LiveFigure,
-    StatusLine,
-    control_styles,
-    frame_of,
-    points_for,
-    running_mean,
-    variable_styles,
-)
+from vitoolkit.dashboard.frame import Lines, frame_of, mean_now, points_for
+from vitoolkit.dashboard.live_figure import LiveFigure, StatusLine
 from vitoolkit.dashboard.static_picture import active_text, shown_as, summary_html
+from vitoolkit.dashboard.styles import control_styles, variable_styles
 from vitoolkit.dashboard.switch_row import SwitchRow
 from vitoolkit.trace import Trace
 
@@ -29,10 +24,10 @@ __all__ = ["Panel"]
 
 #: Seconds between two pictures at least, and at most.
 FASTEST, SLOWEST = 0.1, 2.0
+#: Seconds between two questions to a page that was closed, whether there is one again.
+AWAY = 5.0
 #: Rows whose sliders are moved in one refresh: with dozens of controls they take turns.
 ROWS_A_REFRESH = 4
-#: Variables a panel has lines for.
-MOST_VARIABLES = 100
 
 
 class Panel:
@@ -54,7 +49,7 @@ class Panel:
         self, fit: Any, controls: Any, variables: Any, of_variable: Any, notes: Any
     ) -> None:
         self.fit = fit
-        self.variables = tuple(variables)[:MOST_VARIABLES]
+        self.variables = tuple(variables)
         styles = variable_styles(self.variables)
         self.scales = shown_as(controls)
         self.lines = [name for name, scale in self.scales.items() if scale != "switch"]
@@ -62,9 +57,10 @@ class Panel:
             styles,
             control_styles(self.lines, of_variable, styles),
             self.scales,
-            hidden=len(variables) - len(self.variables),
             notes=notes,
         )
+        self._chosen = Lines(self.variables)
+        self._ahead = Ahead([control for control in controls if control.name in self.lines])
         self.trace: Trace | None = None
         self.view: Any = None
         self._sizes: dict[str, int] = {}
@@ -114,15 +110,21 @@ class Panel:
     def watch(self, trace: Trace, rows: dict[str, int]) -> None:
         """Draw this trace from now on; `rows` of the data set belong to a local latent."""
         self.trace, self._sizes = trace, rows
-        self.view = trace.view(points_for(len(self.variables) + len(self.lines)))
+        self.view = trace.view(points_for(len(self.variables), len(self.lines)))
 
     def refresh(self) -> None:
         """Draw, if it is time and the page keeps up."""
-        now = time.perf_counter()
-        if now < self._due:
-            return
-        if self.figure.waiting > 2 and now < self._due + 1.0:
-            return  # no page, or a slow one: once a second keeps a page that comes back current
+        now, figure = time.perf_counter(), self.figure
+        if not figure.wanted:  # by a page that has come, or comes back
+            if now < self._due:
+                return
+            if figure.gone:
+                figure.ask()
+                self._due = now + AWAY
+                return
+            if figure.waiting > 2 and now < self._due + 1.0:
+                return  # a slow page, or one that cannot be heard: it gets a picture a second
+        figure.wanted = False
         self._pace.append((now, self.fit.step))
         size = self._draw(self.fit.first + self.fit.n)
         self._tell()
@@ -136,7 +138,7 @@ class Panel:
         took = time.perf_counter() - now
         self.cost = (took, size)
         # The page may spend a third of its time on us, and the fit one part in fifty.
-        pause = max(FASTEST, 3e-3 * self.figure.drawing_ms, 50 * took)
+        pause = max(FASTEST if figure.in_sight else SLOWEST, 3e-3 * figure.drawing_ms, 50 * took)
         self._due = now + min(pause, SLOWEST)
 
     def finish(self) -> None:
@@ -166,7 +168,10 @@ class Panel:
     def _draw(self, end: float) -> int:
         if self.trace is None:
             return 0
-        frame = frame_of(self.view, self.variables, self.lines, end=end)
+        self._chosen.picked = self.figure.picked
+        frame = frame_of(
+            self.view, self.variables, self.lines, end=end, lines=self._chosen, ahead=self._ahead
+        )
         now = time.perf_counter()
         if self.trace.parts and now >= self._active_due:
             self._active = active_text(self.trace, self._sizes)
@@ -191,8 +196,8 @@ class Panel:
             if fit.error is not None and not isinstance(fit.error, KeyboardInterrupt):
                 status["message"] = f"{type(fit.error).__name__}: {fit.error}".partition("\n")[0]
         if self.view is not None and len(self.view):
-            for name in ("loss", "elbo"):
-                status[name] = _finite(running_mean(self.view, name)[name][-1])
+            for name in ("loss", "elbo") if self.variables else ("loss",):
+                status[name] = _finite(mean_now(self.view, name))
         self.status.status = status
         label, icon = ("Resume", "play") if fit.status == "paused" else ("Pause", "pause")
         if self.pause.description != label:

@@ -12,13 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitoolkit.controls import Control, Switch
-from vitoolkit.dashboard.live_figure import (
-    INK,
-    Frame,
-    Style,
-    frame_of,
-    variable_styles,
-)
+from vitoolkit.dashboard.frame import Frame, Lines, frame_of
+from vitoolkit.dashboard.styles import INK, Style, variable_styles
 from vitoolkit.trace import Trace
 
 __all__ = ["active_text", "picture_svg", "shown_as", "summary_html"]
@@ -117,16 +112,17 @@ def picture_svg(
     str
     """
     variables = trace.variables if variables is None else tuple(variables)
-    points = max(60, min(400, 16_000 // (4 + len(variables))))
-    frame = frame_of(trace.view(points), variables, end=float(trace.step[-1]))
+    frame = frame_of(trace.view(400), variables, end=float(trace.step[-1]), lines=Lines(variables))
     styles = variable_styles(variables)
+    shown = {variables[i]: styles[variables[i]] for i in frame.lines}
     parts: list[str] = []
     top = _chart(parts, 0, 200, "Loss", frame, [], _band_range(frame), [])
     if variables:
         low, high = _range(frame.kl, frame.step)
-        lines = list(zip(frame.kl, styles.values(), strict=True))
-        ends, legend = (min(0.0, low), high), list(styles.items())
-        top = _chart(parts, top, 200, "KL by variable, nats", frame, lines, ends, legend)
+        lines = list(zip(frame.kl, shown.values(), strict=True))
+        ends, legend = (min(0.0, low), high), list(shown.items())
+        few = f", the largest {len(shown)} of {len(variables)}" * (len(shown) < len(variables))
+        top = _chart(parts, top, 200, f"KL by variable, nats{few}", frame, lines, ends, legend)
     ranges = {name: (control.min(), control.max()) for name, control in trace.control.items()}
     scales = scales or {}
     moved = [n for n, (low, high) in ranges.items() if high > low and scales.get(n) != "switch"]
@@ -184,7 +180,7 @@ def _chart(
     parts.append(
         f'<clipPath id="{name}">{box}/></clipPath><g clip-path="url(#{name})" fill="none">'
     )
-    for mark in frame.marks:
+    for mark, _ in frame.marks:
         parts.append(
             f'<path d="M{_x(frame, mark):.1f} {top:.1f}V{bottom:.1f}" stroke="{_SOFT}" '
             'stroke-dasharray="3 3" stroke-width="0.8"/>'

@@ -1,0 +1,178 @@
+"""The Bokeh document of the figure: empty charts, which the page fills and ranges."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from bokeh.core.json_encoder import serialize_json
+from bokeh.document import Document
+from bokeh.models import (
+    ColumnDataSource,
+    FixedTicker,
+    HoverTool,
+    LinearAxis,
+    LogAxis,
+    LogScale,
+    NumeralTickFormatter,
+    Range1d,
+)
+from bokeh.plotting import figure
+
+__all__ = ["CHARTS", "document"]
+
+#: Names of the charts, in their order on the page.
+CHARTS = ("loss", "elbo", "kl", "control", "plane", "gradient")
+MARK_TIPS = [("step", "@x{0,0}"), ("", "@text")]
+
+
+@functools.lru_cache(maxsize=16)
+def document(scales: tuple[str, ...]) -> str:
+    """Build the document as JSON.
+
+    Parameters
+    ----------
+    scales : tuple of str
+        "linear" or "log" for each control.
+
+    Returns
+    -------
+    str
+        One root for each of CHARTS.
+    """
+    steps = Range1d(start=0, end=1, name="steps")
+    logs = [scale == "log" for scale in scales]
+    only_logs = bool(logs) and all(logs)
+    loss, elbo = (_chart(name, steps, ticks=True) for name in ("loss", "elbo"))
+    for chart in (loss, elbo):
+        _band(chart, chart.name)
+    kl = _chart("kl", steps)
+    _lines(kl, "kl")
+    control = _chart("control", steps, y_axis_type="log" if only_logs else "linear")
+    control.xaxis.axis_label, control.min_border_bottom = "step", 40
+    mixed = any(logs) and not only_logs
+    if mixed:
+        _right_axis(control, "control_log", LogAxis, "log scale", y_scale=LogScale())
+    for name, options in {"control": {}, "control_log": {"y_range_name": "control_log"}}.items():
+        if name == "control" or mixed:
+            _lines(control, name, **options)
+            _lines(control, f"{name}_ahead", tips=False, **options)
+    gradient = _chart("gradient", steps, y_axis_type="log")
+    _right_axis(gradient, "gradient_snr", LogAxis, "signal / noise", y_scale=LogScale())
+    _lines(gradient, "gradient")
+    _lines(gradient, "gradient_snr", y_range_name="gradient_snr")
+    gradient.yaxis[0].axis_label = "norm"
+    for chart in (loss, elbo, kl, control, gradient):
+        marks = chart.vspan(
+            x="x", source=_source(f"{chart.name}_marks", "x", "text"), line_width=1,
+            line_alpha=0.5, line_dash=[3, 3], name="marks", level="underlay",
+        )  # fmt: skip
+        _hover(chart, [marks], MARK_TIPS, attachment="above")
+    made = Document()
+    for chart in (loss, elbo, kl, control, _plane(), gradient):
+        made.add_root(chart)
+    return serialize_json(made.to_json())
+
+
+def _chart(name: str, x_range: Range1d, *, ticks: bool = False, **kwargs: Any) -> Any:
+    chart = figure(
+        name=name, height=190, sizing_mode="stretch_width", x_range=x_range,
+        y_range=Range1d(start=0.1, end=1, name=f"{name}_range"), tools="box_zoom,pan,wheel_zoom",
+        active_drag="box_zoom", active_scroll=None, toolbar_location=None,
+        background_fill_alpha=0, border_fill_alpha=0, min_border_left=64, min_border_right=14,
+        min_border_top=6, min_border_bottom=24, output_backend="canvas", **kwargs,
+    )  # fmt: skip
+    chart.xgrid.grid_line_color = None
+    for axis in (*chart.xaxis, *chart.yaxis):
+        _axis(axis)
+    chart.xaxis.formatter = NumeralTickFormatter(format="0,0")
+    chart.xaxis.ticker.desired_num_ticks = 5
+    if ticks:
+        _own_ticks(chart.yaxis[0], f"{name}_axis")
+    return chart
+
+
+def _plane() -> Any:
+    """Rate against distortion: Alemi et al. (2018), Fixing a Broken ELBO."""
+    plane = _chart("plane", Range1d(start=0, end=1, name="rate_range"), ticks=True)
+    _own_ticks(plane.xaxis[0], "rate_axis")
+    plane.xaxis.axis_label, plane.yaxis.axis_label = "rate: sum of KL", "distortion: −data term"
+    plane.min_border_bottom = 40
+    plane.line(
+        "x", "y", source=_source("iso", "x", "y"), line_width=1, line_dash=[2, 4], name="iso"
+    )
+    path = plane.line(
+        "x", "y", source=_source("plane", "x", "y", "step", "elbo"),
+        line_width=1.5, line_alpha=0.55, name="path",
+    )  # fmt: skip
+    stops = plane.scatter(
+        "x", "y", source=_source("plane_marks", "x", "y", "step", "text"),
+        size=6, fill_alpha=0, line_width=1.2, name="stops",
+    )  # fmt: skip
+    plane.scatter("x", "y", source=_source("plane_now", "x", "y"), size=11, name="present")
+    values = [("rate", "@x{0,0.00}"), ("distortion", "@y{0,0.00}"), ("ELBO", "@elbo{0,0.00}")]
+    _hover(plane, [path], [("step", "@step{0,0}"), *values], line_policy="nearest")
+    _hover(plane, [stops], [("step", "@step{0,0}"), ("", "@text")], attachment="above")
+    return plane
+
+
+def _axis(axis: Any) -> Any:
+    axis.major_label_text_font_size = axis.axis_label_text_font_size = "11px"
+    axis.axis_label_text_font_style = "normal"
+    axis.axis_label_standoff = 4
+    axis.minor_tick_line_color = None
+    axis.axis_line_alpha = axis.major_tick_line_alpha = 0.5
+    return axis
+
+
+def _own_ticks(axis: LinearAxis, name: str) -> None:
+    """Let the page choose the ticks, which it does on scales that Bokeh has not."""
+    axis.ticker, axis.name = FixedTicker(ticks=[]), name
+
+
+def _right_axis(chart: Any, name: str, kind: Any, label: str, *, y_scale: Any) -> None:
+    chart.extra_y_ranges = {name: Range1d(start=1e-3, end=1, name=f"{name}_range")}
+    chart.extra_y_scales = {name: y_scale}
+    chart.add_layout(_axis(kind(y_range_name=name, axis_label=label)), "right")
+
+
+def _band(chart: Any, name: str) -> None:
+    # The area alone would show nothing where a point is one step, the line alone a moiré.
+    chart.varea(
+        "x", "low", "high", source=_source(f"{name}_band", "x", "low", "high"),
+        fill_alpha=0.2, name="band",
+    )  # fmt: skip
+    chart.line(
+        "x", "y", source=_source(f"{name}_raw", "x", "y"), line_width=1, line_alpha=0.2, name="raw"
+    )
+    mean = chart.line(
+        "x", "y", source=_source(name, "x", "y", "value", "smallest", "largest"),
+        line_width=2, name="mean_line",
+    )  # fmt: skip
+    tips = [
+        ("step", "@x{0,0}"),
+        ("mean", "@value{0,0.0000}"),
+        ("steps", "@smallest{0,0.00} to @largest{0,0.00}"),
+    ]
+    _hover(chart, [mean], tips, mode="vline")
+
+
+def _lines(chart: Any, name: str, *, tips: bool = True, **kwargs: Any) -> None:
+    """Draw many lines with one glyph, which costs the page as much as one line."""
+    drawn = chart.multi_line(
+        "xs", "ys", source=_source(name, "xs", "ys", "name", "color", "dash", "alpha", "width"),
+        line_color="color", line_dash="dash", line_alpha="alpha", line_width="width", name=name,
+        **kwargs,
+    )  # fmt: skip
+    if tips:
+        form = "{0,0.0000}" if name == "kl" else "{0.0[00000]}"
+        words = [("", "@name"), ("step", "$snap_x{0,0}"), ("value", f"$snap_y{form}")]
+        _hover(chart, [drawn], words, line_policy="nearest")
+
+
+def _hover(chart: Any, renderers: list[Any], tips: Any, **options: Any) -> None:
+    chart.add_tools(HoverTool(renderers=renderers, tooltips=tips, **options))
+
+
+def _source(name: str, *columns: str) -> ColumnDataSource:
+    return ColumnDataSource({column: [] for column in columns}, name=f"{name}_data")

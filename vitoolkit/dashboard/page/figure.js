@@ -1,0 +1,80 @@
+// The live figure: frames come from the kernel, and what the page drew goes back.
+
+export default () => {
+  let frame = null, due = false;
+  const views = new Set();
+
+  function redraw(model) { // the newest frame only, when the page has time, never in a hidden tab
+    if (due || !views.size || !frame) return;
+    due = true;
+    requestAnimationFrame(() => {
+      due = false;
+      const start = performance.now();
+      for (const view of views) view.draw(frame);
+      requestAnimationFrame(() => {
+        const ms = performance.now() - start, seen = [...views].some((view) => view.seen);
+        if (frame.number) model.send({ kind: "drawn", number: frame.number, ms, seen });
+      });
+    });
+  }
+
+  // Tells Python which control a person has in hand: a slider held down, a number being edited.
+  function watchHands(model, el) {
+    const controls = el.closest(".vitoolkit-panel")?.querySelector(".vitoolkit-controls");
+    if (!controls) return () => {};
+    let held = "";
+    const tell = (name) => { if (name !== held) { held = name; model.send({ kind: "held", name }); } };
+    const nameOf = (target) => {
+      for (const row of controls.children) {
+        if (row.contains(target)) return row.querySelector(".vitoolkit-name")?.textContent ?? "";
+      }
+      return "";
+    };
+    const number = (target) => target.matches?.("input[type=number]");
+    const hands = {
+      pointerdown: ({ target }) => { if (target.closest?.(".noUi-target")) tell(nameOf(target)); },
+      pointerup: ({ target }) => { if (!number(target)) tell(""); },
+      pointercancel: () => tell(""),
+      focusin: ({ target }) => { if (number(target)) tell(nameOf(target)); },
+      input: ({ target }) => { if (number(target)) tell(nameOf(target)); },
+      change: ({ target }) => { if (number(target)) tell(""); },
+      focusout: ({ target }) => { if (number(target)) tell(""); },
+    };
+    for (const [name, f] of Object.entries(hands)) document.addEventListener(name, f, true);
+    return () => { for (const [name, f] of Object.entries(hands)) document.removeEventListener(name, f, true); };
+  }
+
+  return {
+    initialize({ model }) {
+      const header = model.get("_header"), arrays = model.get("_arrays");
+      if (header && arrays?.byteLength) frame = decode(header, arrays);
+      model.on("msg:custom", (content, buffers) => {
+        if (content?.kind === "there?" && views.size && !document.hidden) model.send({ kind: "here" });
+        if (content?.kind !== "frame") return;
+        frame = decode(content.header, buffers[0]);
+        redraw(model);
+      });
+    },
+
+    async render({ model, el }) {
+      el.style.width = "100%";
+      const config = { document: model.get("_document"), legend: model.get("_legend") };
+      const charts = new Charts(config, el, (message) => model.send(message));
+      await charts.attach(await bokeh(model));
+      views.add(charts);
+      redraw(model);
+      const letGo = watchHands(model, el);
+      const back = () => { if (!document.hidden) model.send({ kind: "here" }); };
+      document.addEventListener("visibilitychange", back);
+      const observer = new MutationObserver(() => setTimeout(() => charts.theme(), 50));
+      observer.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name", "class"] });
+      return () => {
+        observer.disconnect();
+        document.removeEventListener("visibilitychange", back);
+        letGo();
+        views.delete(charts);
+        charts.close();
+      };
+    },
+  };
+};
