@@ -11,7 +11,6 @@ from bokeh.models import (
     ColumnDataSource,
     FixedTicker,
     HoverTool,
-    LinearAxis,
     LogAxis,
     LogScale,
     NumeralTickFormatter,
@@ -53,10 +52,10 @@ def document(scales: tuple[str, ...]) -> str:
     mixed = any(logs) and not only_logs
     if mixed:
         _right_axis(control, "control_log", LogAxis, "log scale", y_scale=LogScale())
-    for name, options in {"control": {}, "control_log": {"y_range_name": "control_log"}}.items():
-        if name == "control" or mixed:
-            _lines(control, name, **options)
-            _lines(control, f"{name}_ahead", tips=False, **options)
+    for name in ("control", "control_log")[: 1 + mixed]:
+        axis: Any = {} if name == "control" else {"y_range_name": name}
+        _lines(control, name, **axis)
+        _lines(control, f"{name}_ahead", tips=False, **axis)
     gradient = _chart("gradient", steps, y_axis_type="log")
     _right_axis(gradient, "gradient_snr", LogAxis, "signal / noise", y_scale=LogScale())
     _lines(gradient, "gradient")
@@ -75,7 +74,7 @@ def document(scales: tuple[str, ...]) -> str:
 
 
 def _chart(name: str, x_range: Range1d, *, ticks: bool = False, **kwargs: Any) -> Any:
-    chart = figure(
+    chart: Any = figure(
         name=name, height=190, sizing_mode="stretch_width", x_range=x_range,
         y_range=Range1d(start=0.1, end=1, name=f"{name}_range"), tools="box_zoom,pan,wheel_zoom",
         active_drag="box_zoom", active_scroll=None, toolbar_location=None,
@@ -125,7 +124,7 @@ def _axis(axis: Any) -> Any:
     return axis
 
 
-def _own_ticks(axis: LinearAxis, name: str) -> None:
+def _own_ticks(axis: Any, name: str) -> None:
     """Let the page choose the ticks, which it does on scales that Bokeh has not."""
     axis.ticker, axis.name = FixedTicker(ticks=[]), name
 
@@ -157,12 +156,12 @@ def _band(chart: Any, name: str) -> None:
     _hover(chart, [mean], tips, mode="vline")
 
 
-def _lines(chart: Any, name: str, *, tips: bool = True, **kwargs: Any) -> None:
+def _lines(chart: Any, name: str, *, tips: bool = True, **axis: Any) -> None:
     """Draw many lines with one glyph, which costs the page as much as one line."""
     drawn = chart.multi_line(
         "xs", "ys", source=_source(name, "xs", "ys", "name", "color", "dash", "alpha", "width"),
         line_color="color", line_dash="dash", line_alpha="alpha", line_width="width", name=name,
-        **kwargs,
+        **axis,
     )  # fmt: skip
     if tips:
         form = "{0,0.0000}" if name == "kl" else "{0.0[00000]}"

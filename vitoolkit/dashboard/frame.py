@@ -189,7 +189,8 @@ def frame_of(
     gradient = np.empty((0, n))
     if measured:
         gradient = view.running(_span(view, measured[0]), measured).array
-    step, future, planned = nothing, np.empty((0, 0)), ()
+    step, future = nothing, np.empty((0, 0))
+    planned: tuple[int, ...] = ()
     if ahead is not None and n:
         ahead.look(last, edge, end)
         step, future, planned = ahead.step, ahead.values, tuple(ahead.which)

@@ -60,7 +60,7 @@ function ticksOf(scale, start, end, count = 5) {
   if (!(end > start)) return [[], []];
   const low = scale.from(start), high = scale.from(end);
   let numbers, step = 0;
-  const wide = scale.name !== "linear" && end - start > 1.2;
+  const wide = scale.name !== "linear" && end - start > 0.4;
   if (!wide) {
     [numbers, step] = niceNumbers(Math.min(low, high), Math.max(low, high), count);
   } else {
@@ -68,7 +68,7 @@ function ticksOf(scale, start, end, count = 5) {
     const most = Math.max(Math.abs(low), Math.abs(high));
     numbers = scale.unit ? [0] : [];
     for (let k = Math.floor(Math.log10(least)); k <= Math.ceil(Math.log10(most)); k++) {
-      for (const m of end - start < 2.5 ? [1, 2, 5] : [1]) numbers.push(m * 10 ** k, -m * 10 ** k);
+      for (const m of end - start < 1 ? [1, 1.5, 2, 3, 4, 5, 6, 8] : end - start < 2.5 ? [1, 2, 5] : [1]) numbers.push(m * 10 ** k, -m * 10 ** k);
     }
     numbers.sort((a, b) => a - b);
   }
