@@ -38,9 +38,10 @@ __all__ = [
     "Event",
     # the panel, imported when it is first used
     "Dashboard",
+    "Comparison",
 ]
 
-_LAZY = {"Dashboard": "vitoolkit.dashboard"}
+_LAZY = {"Dashboard": "vitoolkit.dashboard", "Comparison": "vitoolkit.dashboard"}
 
 
 def __getattr__(name: str):

@@ -168,7 +168,7 @@ def _stack(columns: Sequence[ArrayLike], rows: int) -> NDArray[np.float64]:
 # --- writing without harm ------------------------------------------------------------------
 
 
-def _target(path: str | Path, suffix: str) -> Path:
+def target(path: str | Path, suffix: str) -> Path:
     path = Path(path).expanduser()
     if path.suffix.lower() != suffix:
         raise ValueError(f"the name of the file must end in {suffix!r}; received {str(path)!r}")
@@ -180,7 +180,7 @@ def _target(path: str | Path, suffix: str) -> Path:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, and put what was written there in its place."""
     target = Path(os.path.realpath(path))  # a symbolic link keeps pointing where it did
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
@@ -246,9 +246,9 @@ def _from_table(
 
 def to_csv(trace: Trace, path: str | Path) -> Path:
     """Write a CSV file: see `Trace.to_csv`."""
-    path, trace = _target(path, ".csv"), trace[:]
+    path, trace = target(path, ".csv"), trace[:]
     description = json.dumps(describe(trace))
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         with temporary.open("w", encoding="utf-8", newline="") as file:
             file.write(f"# {KEY} {description}\n")
             to_dataframe(trace).to_csv(file, na_rep="nan", lineterminator="\n")
@@ -277,7 +277,7 @@ def to_parquet(trace: Trace, path: str | Path) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path, trace = _target(path, ".parquet"), trace[:]
+    path, trace = target(path, ".parquet"), trace[:]
     description = json.dumps(describe(trace))
     frame = to_dataframe(trace)
     units = frame.attrs["units"]
@@ -288,7 +288,7 @@ def to_parquet(trace: Trace, path: str | Path) -> Path:
     # Column by column: from_pandas would turn NaN into null.
     columns = [frame.index if name == "step" else frame[name] for name in schema.names]
     table = pa.Table.from_arrays([pa.array(column.to_numpy()) for column in columns], schema=schema)
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         pq.write_table(table, temporary)
     return path
 
@@ -425,9 +425,9 @@ def _from_xarray(dataset: "xarray.Dataset", path: Path) -> Trace:
 def to_netcdf(trace: Trace, path: str | Path) -> Path:
     """Write a NetCDF file: see `Trace.to_netcdf`."""
     _require("h5netcdf", "h5py")
-    path = _target(path, ".nc")
+    path = target(path, ".nc")
     dataset = to_xarray(trace)
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         dataset.to_netcdf(temporary, engine="h5netcdf")
     return path
 
@@ -442,12 +442,12 @@ def _open_netcdf(path: Path) -> Trace:
 def to_zarr(trace: Trace, path: str | Path) -> Path:
     """Write a Zarr store: see `Trace.to_zarr`."""
     _require("zarr")
-    path = _target(path, ".zarr")
+    path = target(path, ".zarr")
     dataset = to_xarray(trace)
     store = any((path / name).exists() for name in ("zarr.json", ".zgroup"))
     if path.exists() and not store and (path.is_file() or any(path.iterdir())):
         raise FileExistsError(f"{str(path)!r} is not a Zarr store; it is not overwritten")
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         dataset.to_zarr(temporary, mode="w", consolidated=False)
     return path
 
@@ -465,7 +465,7 @@ def _open_zarr(path: Path) -> Trace:
 
 def to_json(trace: Trace, path: str | Path) -> Path:
     """Write a JSON file: see `Trace.to_json`."""
-    path, trace = _target(path, ".json"), trace[:]
+    path, trace = target(path, ".json"), trace[:]
     content = describe(trace)
     columns: dict[str, Any] = {"step": trace.step.tolist()}
     for name in UNITS:
@@ -474,7 +474,7 @@ def to_json(trace: Trace, path: str | Path) -> Path:
     columns["control"] = {name: _numbers(column) for name, column in trace.control.items()}
     columns["kl_by"] = {name: _nested(array) for name, array in trace.kl_by.items()}
     content |= {"units": {**UNITS, "kl": "nats", "kl_by": "nats"}, "columns": columns}
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         with temporary.open("w", encoding="utf-8") as file:
             json.dump(content, file, allow_nan=False)
     return path
@@ -567,7 +567,7 @@ def to_html(trace: Trace, path: str | Path, *, title: str = "Variational fit") -
     from bokeh.embed import components
     from bokeh.resources import Resources
 
-    path, trace = _target(path, ".html"), trace[:]
+    path, trace = target(path, ".html"), trace[:]
     description = describe(trace)
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
     body = f"<h1>{html.escape(title)}</h1>{_table([], list(trace.summary().items()))}"
@@ -584,7 +584,7 @@ def to_html(trace: Trace, path: str | Path, *, title: str = "Variational fit") -
     attrs = [(key, _text(value)) for key, value in description["attrs"].items()]
     body += f"<h2>Attributes</h2>{_table([], attrs)}"
     page = f"<!DOCTYPE html>\n<html lang=en><head>{head}</head><body>{body}</body></html>\n"
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
     return path
 

@@ -270,7 +270,7 @@ class Page:
         """Number of points of the loss line and its last step, as drawn on the page."""
         return self.page.evaluate(
             """() => { const chart = document.querySelector('.vitoolkit-figure').__vitoolkit;
-            const x = chart.sources.mean.data.x; return [x.length, x[x.length - 1]]; }"""
+            const x = chart.sources.loss.data.x; return [x.length, x[x.length - 1]]; }"""
         )
 
 

@@ -102,8 +102,8 @@ class Studio:
         self.server.write(f"{name}.ipynb", cells)
         return Notebook.open(self.browser, self.server, f"{name}.ipynb", **kwargs)
 
-    def keep(self, page, name):
-        panel = page.page.locator(".vitoolkit-panel").first
+    def keep(self, page, name, what=".vitoolkit-panel"):
+        panel = page.page.locator(what).first
         panel.scroll_into_view_if_needed()
         page.page.mouse.move(5, 5)
         page.page.wait_for_timeout(1200)
@@ -197,7 +197,33 @@ def finished(studio):
     page.page.close()
 
 
-SHOTS = {shot.__name__: shot for shot in (light, narrow, three, many, finished)}
+COMPARISON = """
+traces = {}
+for beta in (0.25, 1.0, 4.0):
+    with model:
+        recorder = vt.Recorder()
+        pm.fit(
+            1500, method=vt.ADVI(beta=beta, random_seed=1), callbacks=[recorder],
+            obj_optimizer=pm.adam(learning_rate=0.02), progressbar=False,
+            compile_kwargs={"mode": "FAST_COMPILE"},
+        )
+    traces[f"β = {beta}"] = recorder.trace
+vt.Comparison(traces)
+"""
+
+
+def comparison(studio):
+    page = studio.open("comparison", THREE, COMPARISON)
+    page.run(0)
+    page.run(1, timeout=600)
+    page.page.wait_for_selector(".vitoolkit-figure[data-empty='false']")
+    page.page.wait_for_timeout(1500)
+    studio.keep(page, "comparison", ".vitoolkit-figure")
+    page.page.close()
+    studio.server.stop_kernels()
+
+
+SHOTS = {shot.__name__: shot for shot in (light, narrow, three, many, finished, comparison)}
 
 
 def main():

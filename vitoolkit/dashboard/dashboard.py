@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable as AnyCallable
+from pathlib import Path
 from typing import Any
 
 from vitoolkit.controls import Control, distinct_controls
@@ -105,6 +106,40 @@ class Dashboard(Callback):
     def trace(self) -> Trace:
         """The record of the current fit, or of the last one."""
         return self.recorder.trace
+
+    def to_html(self, path: str | Path, *, title: str = "Variational fit") -> Path:
+        """Write the run as a web page of its own: the panel's charts, to zoom and to read.
+
+        The page needs no network and no kernel. It holds decimated columns, so that it stays small
+        however long the fit; it cannot be opened as a trace again.
+
+        Parameters
+        ----------
+        path : str or Path
+            Ends in ``.html``. A file that is there is replaced, once the new one is complete.
+        title : str, optional
+            Heading of the page.
+
+        Returns
+        -------
+        Path
+            Where it was written.
+
+        Raises
+        ------
+        ValueError
+            If the name ends otherwise.
+        FileNotFoundError
+            If the folder does not exist.
+        """
+        from vitoolkit.dashboard.report import report_html
+        from vitoolkit.export import replacing, target
+
+        path = target(path, ".html")
+        page = report_html(self.trace, shown_as(self.controls), title=title)
+        with replacing(path) as temporary:
+            temporary.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
+        return path
 
     # --- a vitoolkit inference --------------------------------------------------------------
 

@@ -18,11 +18,12 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
-__all__ = ["CHARTS", "document"]
+__all__ = ["CHARTS", "comparison_document", "document"]
 
 #: Names of the charts, in their order on the page.
 CHARTS = ("loss", "elbo", "kl", "control", "plane", "gradient")
 MARK_TIPS = [("step", "@x{0,0}"), ("", "@text")]
+PLANE_TIPS = [("rate", "@x{0,0.00}"), ("distortion", "@y{0,0.00}"), ("ELBO", "@elbo{0,0.00}")]
 
 
 @functools.lru_cache(maxsize=16)
@@ -39,7 +40,7 @@ def document(scales: tuple[str, ...]) -> str:
     str
         One root for each of CHARTS.
     """
-    steps = Range1d(start=0, end=1, name="steps")
+    steps = Range1d(start=0, end=1, name="steps_range")
     logs = [scale == "log" for scale in scales]
     only_logs = bool(logs) and all(logs)
     loss, elbo = (_chart(name, steps, ticks=True) for name in ("loss", "elbo"))
@@ -73,6 +74,26 @@ def document(scales: tuple[str, ...]) -> str:
     return serialize_json(made.to_json())
 
 
+@functools.cache
+def comparison_document() -> str:
+    """Build the document of a comparison as JSON: ELBO, sum of the KLs, rate against distortion."""
+    steps = Range1d(start=0, end=1, name="steps_range")
+    elbo, kl = (_chart(name, steps, ticks=True) for name in ("elbo", "kl"))
+    plane = _plane_chart()
+    for chart in (elbo, kl, plane):
+        chart.height = 230
+        _lines(chart, chart.name, tips=chart is not plane)
+    present = plane.scatter(
+        "x", "y", source=_source("plane_now", "x", "y", "color", "name", "elbo"),
+        size=10, color="color",
+    )  # fmt: skip
+    _hover(plane, [present], [("", "@name"), *PLANE_TIPS])
+    made = Document()
+    for chart in (elbo, kl, plane):
+        made.add_root(chart)
+    return serialize_json(made.to_json())
+
+
 def _chart(name: str, x_range: Range1d, *, ticks: bool = False, **kwargs: Any) -> Any:
     chart: Any = figure(
         name=name, height=190, sizing_mode="stretch_width", x_range=x_range,
@@ -91,12 +112,17 @@ def _chart(name: str, x_range: Range1d, *, ticks: bool = False, **kwargs: Any) -
     return chart
 
 
-def _plane() -> Any:
-    """Rate against distortion: Alemi et al. (2018), Fixing a Broken ELBO."""
+def _plane_chart() -> Any:
     plane = _chart("plane", Range1d(start=0, end=1, name="rate_range"), ticks=True)
     _own_ticks(plane.xaxis[0], "rate_axis")
     plane.xaxis.axis_label, plane.yaxis.axis_label = "rate: sum of KL", "distortion: −data term"
     plane.min_border_bottom = 40
+    return plane
+
+
+def _plane() -> Any:
+    """Rate against distortion: Alemi et al. (2018), Fixing a Broken ELBO."""
+    plane = _plane_chart()
     plane.line(
         "x", "y", source=_source("iso", "x", "y"), line_width=1, line_dash=[2, 4], name="iso"
     )
@@ -109,8 +135,7 @@ def _plane() -> Any:
         size=6, fill_alpha=0, line_width=1.2, name="stops",
     )  # fmt: skip
     plane.scatter("x", "y", source=_source("plane_now", "x", "y"), size=11, name="present")
-    values = [("rate", "@x{0,0.00}"), ("distortion", "@y{0,0.00}"), ("ELBO", "@elbo{0,0.00}")]
-    _hover(plane, [path], [("step", "@step{0,0}"), *values], line_policy="nearest")
+    _hover(plane, [path], [("step", "@step{0,0}"), *PLANE_TIPS], line_policy="nearest")
     _hover(plane, [stops], [("step", "@step{0,0}"), ("", "@text")], attachment="above")
     return plane
 

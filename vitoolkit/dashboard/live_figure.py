@@ -24,7 +24,7 @@ from vitoolkit.dashboard.document import document
 from vitoolkit.dashboard.frame import Frame
 from vitoolkit.dashboard.styles import Style
 
-__all__ = ["BokehJS", "LiveFigure", "StatusLine", "page_code"]
+__all__ = ["BokehJS", "LiveFigure", "StatusLine", "bokehjs", "figure_legend", "page_code"]
 
 _HERE = Path(__file__).parent / "page"
 CSS = _HERE / "page.css"
@@ -65,6 +65,25 @@ class StatusLine(anywidget.AnyWidget):
     status = traitlets.Dict({"phase": "waiting"}).tag(sync=True)
 
 
+def figure_legend(
+    variables: Mapping[str, Style],
+    controls: Mapping[str, Style],
+    scales: Mapping[str, str],
+    notes: Mapping[str, str],
+) -> dict[str, Any]:
+    """Tell the page which charts there are, and what their lines are called and look like."""
+    filled = {"loss": True, "kl": bool(variables), "control": bool(controls)}
+    shown = [chart for chart, full in filled.items() if full and chart not in notes]
+    if "kl" in shown:
+        shown += ["elbo", "plane"]
+    return {
+        "kl": [[name, *style] for name, style in variables.items()],
+        "control": [[name, *style, scales.get(name, "linear")] for name, style in controls.items()],
+        "notes": dict(notes),
+        "shown": shown,
+    }
+
+
 class LiveFigure(anywidget.AnyWidget):
     """Loss, ELBO, KL of each variable, control values, and rate against distortion.
 
@@ -78,7 +97,7 @@ class LiveFigure(anywidget.AnyWidget):
         Words in place of the chart "loss" or "kl".
     """
 
-    _esm = page_code("text", "bokeh", "scales", "legends", "charts", "figure")
+    _esm = page_code("text", "bokeh", "scales", "legends", "sheet", "charts", "figure")
     _css = CSS
     _document = traitlets.Unicode().tag(sync=True)
     _version = traitlets.Unicode(bokeh.__version__).tag(sync=True)
@@ -113,21 +132,9 @@ class LiveFigure(anywidget.AnyWidget):
         self.wanted = False
         self._held = ("", -math.inf)
         self._heard = -math.inf
-        notes = dict(notes or {})
-        filled = {"loss": True, "kl": bool(variables), "control": bool(controls)}
-        shown = [chart for chart, full in filled.items() if full and chart not in notes]
-        if "kl" in shown:
-            shown += ["elbo", "plane"]
         super().__init__(
             _document=document(tuple(scales.get(name, "linear") for name in controls)),
-            _legend={
-                "kl": [[name, *style] for name, style in variables.items()],
-                "control": [
-                    [name, *style, scales.get(name, "linear")] for name, style in controls.items()
-                ],
-                "notes": notes,
-                "shown": shown,
-            },
+            _legend=figure_legend(variables, controls, scales, notes or {}),
             _library=BokehJS.shared(),
         )
         self.on_msg(self._on_page)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["Mark", "change_in_words", "marks_of"]
+__all__ = ["Act", "Mark", "acts_of", "marks_of"]
 
 #: Most characters of a mark's text.
 LONGEST = 160
@@ -26,23 +26,54 @@ class Mark(NamedTuple):
     text: str
 
 
-def change_in_words(event: Any, old: float | None = None) -> str:
-    """Say what an event changed, such as ``"beta 1 → 4"`` or ``"pause"``.
+class Act(NamedTuple):
+    """One event, or several of a slider that was dragged.
 
-    Parameters
+    Attributes
     ----------
+    step : int
+        The first step that ran with it.
     event : Event
-    old : float, optional
-        The value before, if this is the last of several events.
+        The last of the events.
+    old : float or None
+        The value before the first of them.
+    moves : int
+        How many they were.
     """
-    what = event.kind
-    if event.control is not None:
-        old = event.old if old is None else old
-        values = [f"{value:.4g}" for value in (old, event.new) if value is not None]
-        what = f"{event.control} {' → '.join(values)}"
-        if event.kind != "set":
-            what = f"{event.kind} {what}"
-    return f"{what}: {event.text}" if event.text else what
+
+    step: int
+    event: Any
+    old: float | None
+    moves: int
+
+    def __str__(self) -> str:
+        event, values = self.event, (self.old, self.event.new)
+        what = event.kind
+        if event.control is not None:
+            change = " → ".join(f"{value:.4g}" for value in values if value is not None)
+            what = f"{event.control} {change}"
+            if event.kind != "set":
+                what = f"{event.kind} {what}"
+        if self.moves > 1:
+            what += f" in {self.moves} moves"
+        return f"{what}: {event.text}" if event.text else what
+
+
+def acts_of(events: Sequence[Any]) -> list[Act]:
+    """Put the events of a drag together; what a schedule does by itself is left out."""
+    acts: list[Act] = []
+    latest: dict[tuple[str, str | None], int] = {}
+    for event in events:
+        if event.source == "schedule":
+            continue
+        what = (event.kind, event.control)
+        i = latest.get(what)
+        if i is not None and event.kind == "set" and event.time - acts[i].event.time < 1.5:
+            acts[i] = acts[i]._replace(event=event, moves=acts[i].moves + 1)
+            continue
+        latest[what] = len(acts)
+        acts.append(Act(event.step, event, event.old, 1))
+    return acts
 
 
 def marks_of(events: Sequence[Any], *, reach: float, most: int = 60) -> list[Mark]:
@@ -64,32 +95,17 @@ def marks_of(events: Sequence[Any], *, reach: float, most: int = 60) -> list[Mar
     list of Mark
         In the order of the events.
     """
-    acts: list[list[Any]] = []  # step, first event, last event, how many
-    last: dict[tuple[str, str | None], list[Any]] = {}
-    for event in events[-50 * most :]:
-        if event.source == "schedule":
-            continue
-        what = (event.kind, event.control)
-        act = last.get(what)
-        if act is not None and event.kind == "set" and event.time - act[2].time < 1.5:
-            act[2], act[3] = event, act[3] + 1
-            continue
-        last[what] = act = [float(event.step), event, event, 1]
-        acts.append(act)
-    groups: list[list[list[Any]]] = []
-    for act in acts:
-        if groups and 0 <= act[0] - groups[-1][0][0] <= 0.004 * reach:
+    groups: list[list[Act]] = []
+    for act in acts_of(events[-50 * most :]):
+        if groups and 0 <= act.step - groups[-1][0].step <= 0.004 * reach:
             groups[-1].append(act)
         else:
             groups.append([act])
-    return [Mark(group[0][0], _text(group)) for group in groups[-most:]]
+    return [Mark(float(group[0].step), _text(group)) for group in groups[-most:]]
 
 
-def _text(group: list[list[Any]]) -> str:
-    words = []
-    for _, first, last, count in group[:4]:
-        moves = f" in {count} moves" if count > 1 else ""
-        words.append(f"{change_in_words(last, first.old)}{moves}, by {last.source}")
+def _text(group: Sequence[Act]) -> str:
+    words = [f"{act}, by {act.event.source}" for act in group[:4]]
     if len(group) > 4:
         words.append(f"and {len(group) - 4} more")
     text = "; ".join(words)

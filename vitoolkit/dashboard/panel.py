@@ -153,7 +153,9 @@ class Panel:
         if self._handle is not None and self.trace is not None:
             from IPython.display import HTML
 
-            summary = summary_html(self.trace, self.variables, self.scales, active=self._active)
+            summary = summary_html(
+                self.trace, self.variables, self.scales, active=self._active, view=self.view
+            )
             self._handle.update(HTML(summary))
 
     def close(self) -> None:

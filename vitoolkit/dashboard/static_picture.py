@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 
 from vitoolkit.controls import Control, Switch
 from vitoolkit.dashboard.frame import Frame, Lines, frame_of
+from vitoolkit.dashboard.marks import acts_of
 from vitoolkit.dashboard.styles import INK, Style, variable_styles
+from vitoolkit.decimation import View
 from vitoolkit.trace import Trace
 
-__all__ = ["active_text", "picture_svg", "shown_as", "summary_html"]
+__all__ = ["active_text", "event_table", "picture_svg", "run_table", "shown_as", "summary_html"]
 
 _WIDTH, _LEFT, _RIGHT = 900, 84, 24
 _TEXT, _SOFT, _LINE = "#222222", "#666666", "#dddddd"
-_MOST_EVENTS, _MOST_STRIPS = 12, 6
+_MOST_STRIPS = 6
 
 
 def shown_as(controls: Iterable[Control]) -> dict[str, str]:
@@ -59,6 +61,7 @@ def summary_html(
     scales: Mapping[str, str] | None = None,
     *,
     active: str = "",
+    view: View | None = None,
 ) -> str:
     """Return the picture and a table of the run as HTML that Jupyter shows trusted or not.
 
@@ -72,6 +75,8 @@ def summary_html(
         "log" for the controls drawn on a logarithmic axis, "switch" for those that are not drawn.
     active : str
         Words on active units.
+    view : View, optional
+        Of the trace, if there is one that need not be made.
 
     Returns
     -------
@@ -81,10 +86,10 @@ def summary_html(
     if not len(trace):
         error = trace.attrs.get("error")
         return f"<p>The fit took no steps{'.' if error is None else ': ' + escape(str(error))}</p>"
-    tables = f"{_table(trace, scales, active)}{_event_table(trace, scales)}"
+    tables = f"{run_table(trace, scales, active)}{event_table(trace, scales)}"
     if not trace.has_terms and np.isnan(trace.loss).all():
         return tables  # a fit that computes no loss, such as PyMC's SVGD
-    svg = picture_svg(trace, variables, scales)
+    svg = picture_svg(trace, variables, scales, view)
     source = base64.b64encode(svg.encode()).decode()
     text = f"Loss, KL by variable and controls of {len(trace):,} recorded steps"
     return (
@@ -94,7 +99,10 @@ def summary_html(
 
 
 def picture_svg(
-    trace: Trace, variables: Sequence[str] | None = None, scales: Mapping[str, str] | None = None
+    trace: Trace,
+    variables: Sequence[str] | None = None,
+    scales: Mapping[str, str] | None = None,
+    view: View | None = None,
 ) -> str:
     """Draw the run as an SVG document: loss, KL of each variable, controls, and what people did.
 
@@ -106,23 +114,33 @@ def picture_svg(
         Variables to show; default is all of the trace.
     scales : mapping of str to str, optional
         "log" for the controls drawn on a logarithmic axis, "switch" for those that are not drawn.
+    view : View, optional
+        Of the trace, if there is one that need not be made.
 
     Returns
     -------
     str
     """
     variables = trace.variables if variables is None else tuple(variables)
-    frame = frame_of(trace.view(400), variables, end=float(trace.step[-1]), lines=Lines(variables))
-    styles = variable_styles(variables)
-    shown = {variables[i]: styles[variables[i]] for i in frame.lines}
+    view = trace.view(400) if view is None else view
+    frame = frame_of(view, variables, end=float(trace.step[-1]), lines=Lines(variables))
     parts: list[str] = []
-    top = _chart(parts, 0, 200, "Loss", frame, [], _band_range(frame), [])
+    band = (frame.low, frame.high, frame.mean)
+    top = 0.0
+    if np.isfinite(frame.mean).any():
+        top = _chart(parts, top, 160, "Loss", frame, [], _band_range(frame, *band), band=band)
     if variables:
+        band = (frame.elbo_low, frame.elbo_high, frame.elbo)
+        ends = _band_range(frame, *band)
+        top = _chart(parts, top, 160, "ELBO at β = 1, nats", frame, [], ends, band=band)
+        styles = variable_styles(variables)
+        shown = [styles[variables[i]] for i in frame.lines]
         low, high = _range(frame.kl, frame.step)
-        lines = list(zip(frame.kl, shown.values(), strict=True))
-        ends, legend = (min(0.0, low), high), list(shown.items())
+        lines = list(zip(frame.kl, shown, strict=True))
         few = f", the largest {len(shown)} of {len(variables)}" * (len(shown) < len(variables))
-        top = _chart(parts, top, 200, f"KL by variable, nats{few}", frame, lines, ends, legend)
+        ends = (min(0.0, low), high)
+        top = _chart(parts, top, 200, f"KL by variable, nats{few}", frame, lines, ends)
+        top = _bars(parts, top, variables, frame.now, styles, most=len(shown))
     ranges = {name: (control.min(), control.max()) for name, control in trace.control.items()}
     scales = scales or {}
     moved = [n for n, (low, high) in ranges.items() if high > low and scales.get(n) != "switch"]
@@ -131,7 +149,7 @@ def picture_svg(
         values = frame.control[trace.controls.index(name)]
         log = scales.get(name) == "log" and low > 0
         title, lines = name + " (log scale)" * log, [(values, Style(INK, ()))]
-        top = _chart(parts, top, 70, title, frame, lines, (low, high), [], log=log)
+        top = _chart(parts, top, 70, title, frame, lines, (low, high), log=log)
     ticks = _ticks(_first(frame), float(frame.end))
     for tick in ticks:
         parts.append(_text(_x(frame, tick), top + 8, f"{tick:,.0f}", anchor="middle"))
@@ -152,15 +170,15 @@ def _chart(
     frame: Frame,
     lines: Sequence[tuple[NDArray[Any], Style]],
     ends: tuple[float, float],
-    legend: Sequence[tuple[str, Style]],
     *,
+    band: tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None = None,
     log: bool = False,
 ) -> float:
-    """Add one chart with its title and legend; returns where the next one starts."""
+    """Add one chart with its title: lines, or a mean in its band; returns where it ends."""
     parts.append(
         f'<text x="10" y="{top + 18:.0f}" font-weight="600" fill="{_TEXT}">{escape(title)}</text>'
     )
-    top = _legend(parts, top + 18, legend, start=30 + 7 * len(title)) + 8
+    top += 26
     scale = np.log10 if log else np.asarray
     low, high = (float(scale(end)) for end in ends)
     flat = not high > low
@@ -185,31 +203,52 @@ def _chart(
             f'<path d="M{_x(frame, mark):.1f} {top:.1f}V{bottom:.1f}" stroke="{_SOFT}" '
             'stroke-dasharray="3 3" stroke-width="0.8"/>'
         )
-    if not lines:
-        known = np.isfinite(frame.low) & np.isfinite(frame.high)
-        there, low_, high_ = _x(frame, frame.step[known]), y(frame.low[known]), y(frame.high[known])
-        band = _path([*there, *there[::-1]], [*high_, *low_[::-1]], Style("#c8c8c8", ()), 0.7)
-        parts.append(band.replace('fill="none"', 'fill="#dedede"'))
-        lines = [(frame.mean, Style(INK, ()))]
+    if band is not None:
+        known = np.isfinite(band[0]) & np.isfinite(band[1])
+        there, low_, high_ = _x(frame, frame.step[known]), y(band[0][known]), y(band[1][known])
+        area = _path([*there, *there[::-1]], [*high_, *low_[::-1]], Style("#c8c8c8", ()), 0.7)
+        parts.append(area.replace('fill="none"', 'fill="#dedede"'))
+        lines = [(band[2], Style(INK, ()))]
     for values, style in lines:
         parts.append(_path(_x(frame, frame.step), y(values), style, 1.8))
     parts.append(f'</g>{box} fill="none" stroke="{_LINE}"/>')
     return bottom + 10
 
 
-def _legend(
-    parts: list[str], y: float, legend: Sequence[tuple[str, Style]], *, start: float
+def _bars(
+    parts: list[str],
+    top: float,
+    variables: Sequence[str],
+    now: NDArray[Any],
+    styles: Mapping[str, Style],
+    *,
+    most: int,
 ) -> float:
-    x = start
-    for name, style in legend:
-        shown = name if len(name) <= 28 else name[:27] + "…"
-        width = 44 + 7 * len(shown)
-        if x + width > _WIDTH - 10:
-            x, y = start, y + 17
-        parts.append(_path([x, x + 22], [y - 4, y - 4], style, 2.4))
-        parts.append(_text(x + 28, y, shown, color=_TEXT))
-        x += width
-    return y
+    """Add the KL of each variable at the end, the largest first: it is the legend of the lines."""
+    order = np.argsort(-np.nan_to_num(now), kind="stable")[:most].tolist()
+    known = now[np.isfinite(now)]
+    total, largest = float(known.sum()), max(float(known.max(initial=0.0)), 1e-12)
+    left, right = _LEFT + 190, _WIDTH - _RIGHT - 130
+    y = top + 10
+    for i in order:
+        name, value, style = variables[i], float(now[i]), styles[variables[i]]
+        words = name if len(name) <= 26 else name[:25] + "…"
+        long = max(0.0, value / largest) * (right - left) if math.isfinite(value) else 0.0
+        parts.append(_path([_LEFT, _LEFT + 22], [y - 4, y - 4], style, 2.4))
+        parts.append(_text(_LEFT + 28, y, words, color=_TEXT))
+        parts.append(
+            f'<rect x="{left}" y="{y - 9:.1f}" width="{long:.1f}" height="9" fill="{style.color}"/>'
+        )
+        parts.append(_text(right + 70, y, _number(value), anchor="end", color=_TEXT))
+        if total > 0 and value > 0:
+            parts.append(_text(right + 126, y, f"{100 * value / total:.1f} %", anchor="end"))
+        y += 17
+    if len(variables) > len(order):
+        rest = total - float(np.nan_to_num(now[order]).sum())
+        parts.append(_text(_LEFT + 28, y, f"{len(variables) - len(order)} more"))
+        parts.append(_text(right + 70, y, _number(rest), anchor="end"))
+        y += 17
+    return y - 6
 
 
 def _path(x: Any, y: Any, style: Style, width: float) -> str:
@@ -253,10 +292,12 @@ def _range(values: NDArray[Any], step: NDArray[Any]) -> tuple[float, float]:
     return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
 
 
-def _band_range(frame: Frame) -> tuple[float, float]:
-    low, high = _range(frame.mean, frame.step)
+def _band_range(
+    frame: Frame, lows: NDArray[Any], highs: NDArray[Any], mean: NDArray[Any]
+) -> tuple[float, float]:
+    low, high = _range(mean, frame.step)
     late = frame.step >= frame.step[-1] - 0.8 * (frame.step[-1] - frame.step[0])
-    band = np.concatenate([frame.low[late], frame.high[late]])
+    band = np.concatenate([lows[late], highs[late]])
     band = band[np.isfinite(band)]
     if not band.size:
         return low, high
@@ -282,7 +323,7 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
-def _table(trace: Trace, scales: Mapping[str, str], active: str) -> str:
+def run_table(trace: Trace, scales: Mapping[str, str], active: str) -> str:
     """Tell the run in numbers, means over its last 5 %."""
     rows: list[tuple[str, str]] = []
     status = trace.attrs.get("status", "running")
@@ -291,10 +332,12 @@ def _table(trace: Trace, scales: Mapping[str, str], active: str) -> str:
     if "error" in trace.attrs:
         rows.append(("error", str(trace.attrs["error"])))
     if trace.has_terms or not np.isnan(trace.loss).all():
-        rows.append(("loss", _words(_late(trace.loss))))
+        rows.append(("loss", _words(_late(trace, lambda rows: rows.loss))))
     if trace.has_terms:
-        rows.append(("ELBO, nats", _words(_late(trace.elbo))))
-        means = {name: _late(values) for name, values in trace.kl.items()}
+        rows.append(("ELBO, nats", _words(_late(trace, lambda rows: rows.elbo))))
+        rows.append(("data term, nats", _words(_late(trace, lambda rows: rows.data))))
+        rows.append(("sum of KL, nats", _words(_late(trace, lambda rows: rows.data - rows.elbo))))
+        means = {name: _late(trace, lambda rows, v=name: rows.kl[v]) for name in trace.variables}  # type: ignore[misc]
         order = sorted(means, key=lambda name: -np.nan_to_num(means[name]))
         rows += [(f"KL of {name}, nats", _words(means[name])) for name in order[:10]]
         if len(order) > 10:
@@ -306,20 +349,22 @@ def _table(trace: Trace, scales: Mapping[str, str], active: str) -> str:
     return _html_table(("", "mean of the last 5 %; controls at the end"), rows)
 
 
-def _event_table(trace: Trace, scales: Mapping[str, str]) -> str:
-    events = [event for event in trace.events if event.source != "schedule"]
-    if not events:
+def event_table(trace: Trace, scales: Mapping[str, str], *, most: int = 30) -> str:
+    """List what was done to the run as an HTML table, a drag in one line; "" if nothing was."""
+    acts = acts_of(trace.events)
+    if not acts:
         return ""
-    shown = events[:_MOST_EVENTS]
+    shown = acts[:most]
     rows = []
-    for event in shown:
+    for act in shown:
+        event = act.event
         scale = scales.get(event.control or "")
-        ends = (event.old, event.new)
-        change = "" if event.new is None else " → ".join(_value(end, scale, 4) for end in ends)
-        if event.kind == "note":
-            change = event.text or ""
-        rows.append((f"{event.step:,}", event.kind, event.control or "", change, event.source))
-    more = len(events) - len(shown)
+        change = [_value(end, scale, 4) for end in (act.old, event.new) if end is not None]
+        words = " → ".join(change) + (f" in {act.moves} moves" if act.moves > 1 else "")
+        if event.text:
+            words = f"{words}: {event.text}" if words else event.text
+        rows.append((f"{act.step:,}", event.kind, event.control or "", words, event.source))
+    more = len(acts) - len(shown)
     table = _html_table(("step", "event", "control", "change", "by"), rows)
     return table + (f"<p>and {more:,} more events in the trace</p>" if more else "")
 
@@ -338,11 +383,12 @@ def _html_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _late(values: NDArray[Any]) -> float:
+def _late(trace: Trace, read: Callable[[Trace], NDArray[Any]]) -> float:
     """Mean of the finite values among the last 5 %; of the last one there is, if none is late."""
-    late = values[-max(1, len(values) // 20) :]
+    late = read(trace[-max(1, len(trace) // 20) :])
     finite = late[np.isfinite(late)]
     if not finite.size:
+        values = read(trace)
         finite = values[np.isfinite(values)][-1:]
     return float(finite.mean()) if finite.size else math.nan
 

@@ -58,9 +58,8 @@ export default () => {
 
     async render({ model, el }) {
       el.style.width = "100%";
-      const config = { document: model.get("_document"), legend: model.get("_legend") };
-      const charts = new Charts(config, el, (message) => model.send(message));
-      await charts.attach(await bokeh(model));
+      const charts = new Charts({ legend: model.get("_legend") }, el, (message) => model.send(message));
+      await charts.attach(await bokeh(model), model.get("_document"));
       views.add(charts);
       redraw(model);
       const letGo = watchHands(model, el);

@@ -1,0 +1,197 @@
+"""Several fits in one panel: their ELBO, KL, and path of rate and distortion, overlaid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+import anywidget
+import bokeh
+import ipywidgets
+import numpy as np
+import traitlets
+
+from vitoolkit.dashboard.ahead import edge_of
+from vitoolkit.dashboard.document import comparison_document
+from vitoolkit.dashboard.frame import frame_of
+from vitoolkit.dashboard.live_figure import CSS, BokehJS, page_code
+from vitoolkit.dashboard.styles import variable_styles
+from vitoolkit.trace import Trace
+
+__all__ = ["Comparison"]
+
+COLUMNS = ("step", "elbo", "rate", "distortion")
+HEADINGS = ("run", "", "steps", "ELBO, nats", "rate: sum of KL", "distortion: −data term")
+#: Bytes of a message, shared by the runs.
+BUDGET = 56_000
+
+
+class Comparison:
+    """Several fits in one panel, picked by name, live as long as one of them runs.
+
+    Shown as the last line of a cell, it overlays the ELBO at β = 1, the sum of the KL contributions
+    and the path of rate and distortion (Alemi et al. 2018), with a table to hide and show runs by
+    name. While a run goes on, the page asks for news once a second; nothing is sent to a closed
+    one.
+
+    Parameters
+    ----------
+    runs : mapping of str to Trace, Fit, Dashboard or Recorder
+        The runs by name. What is not a trace has a `trace`, read anew at every refresh.
+
+    Attributes
+    ----------
+    runs : dict
+        The runs by name. Add to it, or take away, and :meth:`refresh`.
+
+    Raises
+    ------
+    TypeError
+        When a run is neither a trace nor has one, or a name is not a string.
+    ValueError
+        When no runs are given.
+
+    Examples
+    --------
+    >>> import vitoolkit as vt
+    >>> traces = {}
+    >>> for beta in (0.5, 1.0):
+    ...     traces[f"β = {beta}"] = trace = vt.Trace(variables=("z",))
+    ...     for step in range(100):
+    ...         trace.append(step, 0.1 * step, 9.0, -6.0 / beta, [2.0 / beta])
+    >>> comparison = vt.Comparison(traces)
+    >>> comparison
+    <Comparison of 'β = 0.5' (100 steps, ELBO -16), 'β = 1.0' (100 steps, ELBO -8)>
+    """
+
+    def __init__(self, runs: Mapping[str, Any]) -> None:
+        if not isinstance(runs, Mapping):
+            raise TypeError(f"runs is a mapping of names to runs; received {runs!r}")
+        if not runs:
+            raise ValueError("at least one run is needed; received none")
+        self.runs = dict(runs)
+        self._views: dict[str, Any] = {}
+        self._widget: ComparisonFigure | None = None
+        for name in self.runs:
+            self._trace(name)
+
+    def refresh(self) -> None:
+        """Look at the runs again and send what is new to the page."""
+        if self._widget is not None:
+            self._widget.show(*self._packed())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Tell the runs in numbers.
+
+        Returns
+        -------
+        list of dict
+            For each run its ``name``, ``status``, ``steps``, and the last running means of
+            ``elbo``, ``rate`` (sum of KL) and ``distortion`` (negative data term) in nats; NaN
+            where the run has no terms.
+        """
+        rows = []
+        for name in self.runs:
+            run = self._run(name)
+            last = {c: float(run[c][-1]) if len(run[c]) else np.nan for c in COLUMNS[1:]}
+            rows.append({"name": name, "status": run["status"], "steps": run["steps"], **last})
+        return rows
+
+    def _trace(self, name: str) -> Trace:
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a run is a string; received {name!r}")
+        run = self.runs[name]
+        trace = run if isinstance(run, Trace) else getattr(run, "trace", None)
+        if not isinstance(trace, Trace):
+            raise TypeError(
+                f"the run {name!r} is to be a Trace, or to have one as a Fit, a Dashboard or a "
+                f"Recorder does; received {run!r}"
+            )
+        return trace
+
+    def _run(self, name: str) -> dict[str, Any]:
+        trace, view = self._trace(name), self._views.get(name)
+        points = max(40, min(500, BUDGET // 4 // len(COLUMNS) // len(self.runs)))
+        if view is None or view.trace is not trace or view.points > points:
+            view = self._views[name] = trace.view(points)
+        last = int(trace.step[-1]) if len(trace) else 0
+        frame = frame_of(view, trace.variables, (), end=last)
+        running = "status" not in trace.attrs
+        run = {c: getattr(frame, c) for c in COLUMNS} if trace.variables else {}
+        run = run or dict.fromkeys(COLUMNS, np.empty(0))
+        edge = edge_of(last, np.inf) if running else float(last)
+        status = str(trace.attrs.get("status", "running"))
+        return {**run, "status": status, "steps": last + bool(len(trace)), "edge": edge}
+
+    def _packed(self) -> tuple[dict[str, Any], bytes]:
+        styles = variable_styles(list(self.runs))
+        runs, arrays, flat = [], [], []
+        for i, (name, style) in enumerate(styles.items()):
+            run = self._run(name)
+            for column in COLUMNS:
+                values = np.asarray(run.pop(column), np.float32)
+                arrays.append([f"{column} {i}", list(values.shape)])
+                flat.append(values)
+            runs.append({"name": name, "color": style.color, "dash": style.dash, **run})
+        live = any(run["status"] == "running" for run in runs)
+        return {"runs": runs, "arrays": arrays, "live": live}, np.concatenate(flat).tobytes()
+
+    def __repr__(self) -> str:
+        words = [
+            f"{row['name']!r} ({row['steps']:,} steps, ELBO {row['elbo']:.6g})"
+            for row in self.rows()
+        ]
+        return f"<Comparison of {', '.join(words)}>"
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{word}</th>" for word in HEADINGS)
+        body = "".join(
+            f"<tr><td>{escape(row['name'])}</td><td>{escape(row['status'])}</td>"
+            f"<td>{row['steps']:,}</td>"
+            + "".join(f"<td>{row[c]:,.6g}</td>" for c in COLUMNS[1:])
+            + "</tr>"
+            for row in self.rows()
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        if self._widget is None or self._widget.comm is None:
+            self._widget = ComparisonFigure(self.refresh)
+        self.refresh()
+        bundle: Any = self._widget._repr_mimebundle_(**kwargs)
+        data = bundle[0] if isinstance(bundle, tuple) else bundle
+        return {**data, "text/plain": repr(self), "text/html": self._repr_html_()}
+
+
+class ComparisonFigure(anywidget.AnyWidget):
+    """What the page shows of a comparison.
+
+    Parameters
+    ----------
+    more : callable
+        Called when the page asks for news.
+    """
+
+    _esm = page_code("text", "bokeh", "scales", "legends", "sheet", "comparison")
+    _css = CSS
+    _document = traitlets.Unicode().tag(sync=True)
+    _version = traitlets.Unicode(bokeh.__version__).tag(sync=True)
+    _library = traitlets.Any(None, allow_none=True).tag(
+        sync=True, **ipywidgets.widget_serialization
+    )
+    _header = traitlets.Any(None, allow_none=True).tag(
+        sync=True, to_json=lambda value, widget: widget.last[0]
+    )
+    _arrays = traitlets.Any(b"").tag(sync=True, to_json=lambda value, widget: widget.last[1])
+
+    def __init__(self, more: Any) -> None:
+        self.last: tuple[Any, bytes] = (None, b"")
+        super().__init__(_document=comparison_document(), _library=BokehJS.shared())
+        self.on_msg(lambda widget, content, buffers: more())
+
+    def show(self, header: dict[str, Any], arrays: bytes) -> None:
+        """Send the runs, unless the page has them as they are."""
+        if (header, arrays) != self.last:
+            self.last = (header, arrays)
+            self.send({"kind": "runs", "header": header}, [arrays])

@@ -1,0 +1,156 @@
+// A sheet of Bokeh charts: sections with a heading, ranges that follow the data, zoom, theme, and no
+// work for what nobody sees.
+
+function decode(header, view) {
+  const bytes = view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength);
+  const all = new Float32Array(bytes), frame = { ...header };
+  let at = 0;
+  for (const [name, shape] of header.arrays) {
+    const width = shape[shape.length - 1];
+    if (shape.length === 1) {
+      frame[name] = all.subarray(at, (at += width));
+    } else {
+      frame[name] = Array.from({ length: shape[0] }, () => all.subarray(at, (at += width)));
+    }
+  }
+  return frame;
+}
+
+class Sheet {
+  constructor(el, send) {
+    this.root = tag("div", "vitoolkit vitoolkit-figure");
+    this.root.dataset.empty = "true";
+    this.grid = tag("div", "vitoolkit-grid");
+    this.root.append(this.grid);
+    this.sections = {};
+    this.stale = new Set();
+    this.hidden = new Set();
+    this.scale = {};
+    this.sight = new IntersectionObserver((entries) => {
+      for (const { target, isIntersecting } of entries) {
+        const name = target.dataset.chart;
+        isIntersecting ? this.hidden.delete(name) : this.hidden.add(name);
+        if (isIntersecting && this.stale.has(name) && this.last) this.draw(this.last, [name]);
+      }
+      const seen = this.seen;
+      if (seen && !this.was) send({ kind: "here" });
+      this.was = seen;
+    });
+    this.back = tag("button", "vitoolkit-follow", "follow the fit again");
+    this.back.onclick = () => this.release();
+    this.root.addEventListener("pointerdown", ({ target }) => { this.touched = target.closest?.(".vitoolkit-chart") ?? this.touched; }, true);
+    this.root.__vitoolkit = this; // for those who look at the page from outside, such as tests
+    el.append(this.root);
+  }
+
+  section(name, title, look = "vitoolkit-chart") {
+    const section = tag("section", "vitoolkit-section"), head = tag("div", "vitoolkit-head"), body = tag("div", look);
+    section.dataset.chart = body.dataset.chart = name;
+    head.append(tag("h4", "", title));
+    section.append(head, body);
+    this.grid.append(section);
+    if (look === "vitoolkit-chart") body.title = "drag to zoom, double-click to follow the fit again";
+    this.touched ??= body;
+    return (this.sections[name] = Object.assign(section, { head, body }));
+  }
+
+  async attach(B, json, names) {
+    while (!this.root.isConnected) await new Promise(requestAnimationFrame);
+    this.doc = B.require("document").Document.from_json(JSON.parse(json));
+    const divs = names.map((name) => this.sections[name].body);
+    this.views = await B.embed.add_document_standalone(this.doc, divs[0], divs);
+    this.sources = {};
+    this.ranges = {};
+    this.axes = {};
+    for (const model of this.doc._all_models.values()) {
+      const [, name, what] = /^(.*)_(data|range|axis)$/.exec(model.name ?? "") ?? [];
+      if (what) ({ data: this.sources, range: this.ranges, axis: this.axes })[what][name] = model;
+    }
+    const zoomed = () => { if (!this.ours) { this.hold(); this.ticks(); } };
+    for (const range of Object.values(this.ranges)) {
+      range.properties.start.change.connect(zoomed);
+      range.properties.end.change.connect(zoomed);
+    }
+    for (const div of divs) div.addEventListener("dblclick", () => this.release());
+    this.theme();
+  }
+
+  get seen() { return this.hidden.size < Object.values(this.sections).filter((section) => !section.body.hidden).length; }
+
+  hold() {
+    this.held = true;
+    this.touched.append(this.back);
+    this.root.classList.add("vitoolkit-zoomed");
+  }
+
+  release() {
+    this.held = false;
+    this.root.classList.remove("vitoolkit-zoomed");
+    this.fresh = true;
+    if (this.last) this.draw(this.last);
+  }
+
+  theme() {
+    const css = getComputedStyle(document.body), get = (name, or) => css.getPropertyValue(name).trim() || or;
+    const fg = ink(), soft = get("--jp-content-font-color2", "#666"), line = get("--jp-border-color2", "#ddd");
+    const paper = get("--jp-layout-color0", "#fff");
+    for (const model of this.doc._all_models.values()) {
+      const { type, name } = model;
+      if (type === "Figure") model.setv({ outline_line_color: line });
+      else if (/Axis$/.test(type)) model.setv({ axis_label_text_color: soft, major_label_text_color: soft, axis_line_color: soft, major_tick_line_color: soft });
+      else if (/Grid$/.test(type)) model.setv({ grid_line_color: line, grid_line_alpha: 0.6 });
+      else if (type !== "GlyphRenderer") continue;
+      else if (name === "band") model.glyph.setv({ fill_color: fg });
+      else if (name === "present") model.glyph.setv({ fill_color: fg, line_color: paper });
+      else if (name === "iso") model.glyph.setv({ line_color: soft });
+      else if (["raw", "mean_line", "marks", "path", "stops"].includes(name)) model.glyph.setv({ line_color: fg });
+    }
+    if (this.last) this.draw(this.last);
+  }
+
+  draw(frame, names = Object.keys(this.sections)) {
+    this.last = frame;
+    if (!this.sources) return;
+    const n = frame.step.length;
+    this.root.dataset.empty = String(n === 0);
+    this.ours = true;
+    if (n && !this.held) this.steps(frame);
+    for (const name of names) {
+      const section = this.sections[name];
+      if (this.hidden.has(name) || section.hidden || section.body.hidden) { this.stale.add(name); continue; }
+      this.stale.delete(name);
+      this[`draw_${name}`](frame, n);
+    }
+    this.fresh = false;
+    this.ours = false;
+    this.ticks();
+  }
+
+  along(first, last, edge) { // the step axis, and from where on the others fit
+    const { steps } = this.ranges, start = Math.min(first, 0);
+    if (this.fresh || steps.end !== edge || steps.start !== start) steps.setv({ start, end: edge });
+    // The fall from the starting point would flatten all that follows: the y axes fit the last four fifths.
+    this.from = last - 0.8 * (last - first);
+    if (this.fresh) for (const [name, range] of Object.entries(this.ranges)) if (name !== "steps") range.setv({ start: 0.1, end: 1e30 });
+  }
+
+  ticks() {
+    for (const [name, axis] of Object.entries(this.axes)) {
+      const { start, end } = this.ranges[name], scale = this.scale[name] ?? LINEAR, key = `${start} ${end} ${scale.name}`;
+      if (axis.__key === key || end > 1e29) continue;
+      axis.__key = key;
+      const [places, words] = ticksOf(scale, start, end);
+      axis.major_label_overrides = new Map(places.map((place, i) => [place, words[i]]));
+      axis.ticker.ticks = places;
+    }
+  }
+
+  settle(name, found, log) { if (!this.held && found) settle(this.ranges[name], found, log); }
+
+  close() {
+    this.sight.disconnect();
+    this.views?.clear?.();
+    this.doc?.clear();
+    this.root.remove();
+  }
+}
