@@ -5,7 +5,6 @@ reopened without a kernel, a comparison.
 """
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 
@@ -234,7 +233,7 @@ def main():
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
-        with lab(folder, {"python3": sys.executable}) as server:
+        with lab(folder, {"newest": None}) as server:
             studio = Studio(server, browser, given.folder, FAST if given.fast else "")
             for name in given.names or SHOTS:
                 SHOTS[name](studio)
