@@ -54,6 +54,9 @@ def notebook(monkeypatch):
         due = 0.0
         started = stopped = 0
 
+        def __init__(self, beside=False):
+            self.way = "thread" if beside else "pump"
+
         def start(self):
             Events.started += 1
 

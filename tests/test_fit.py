@@ -1,3 +1,10 @@
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
 import numpy as np
 import pymc as pm
 import pytest
@@ -39,7 +46,6 @@ def test_methods(gaussians, fast):
         ({"learning_rate": 0.0}, ValueError, r"learning_rate must be in \[1e-06, 1\]"),
         ({"beta": {"x": 1.0}}, KeyError, "'z', 'w'"),
         ({"record": "run.db"}, NotImplementedError, "to_netcdf"),
-        ({"background": True}, NotImplementedError, "sliders work"),
         ({"callbacks": [1]}, TypeError, "callable"),
     ],
 )
@@ -56,3 +62,128 @@ def test_an_inference_of_pymc_is_sent_to_pm_fit(gaussians):
 def test_an_inference_brings_its_own_beta(gaussians):
     with pytest.raises(TypeError, match="brings its own beta"):
         vt.fit(10, method=vt.ADVI(), beta=2.0)
+
+
+# --- in the background -------------------------------------------------------------------------
+
+
+def until(condition, seconds=60):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.002)
+
+
+def test_a_fit_in_the_background_is_live_steered_and_the_same_numbers(gaussians, fast):
+    fit = vt.fit(1_000_000, random_seed=1, background=True, **fast)
+    assert not fit.done and "in the background: " in repr(fit)
+    until(lambda: len(fit.trace) > 50)
+    with pytest.raises(RuntimeError, match=r"still runs \(running, step .* of 1,000,000\).*pause"):
+        fit.sample(5)
+    with pytest.raises(TimeoutError, match="still runs after 0.01 s"):
+        fit.result(timeout=0.01)
+    fit.controls["beta"].set(2.0)
+    until(lambda: fit.trace.events)
+    fit.pause()
+    until(lambda: fit.status == "paused")
+    step = fit.run.step
+    assert fit.sample(5).posterior["z"].shape == (1, 5)
+    assert fit.run.step == step
+    fit.resume()
+    until(lambda: fit.run.step > step)
+    fit.stop()
+    assert fit.wait() and fit.done and fit.result() is fit
+    assert fit.trace.attrs["status"] == fit.status == "stopped"
+    change = fit.trace.events[0].step
+    again = vt.fit(change, random_seed=1, **fast)
+    np.testing.assert_allclose(again.trace.loss, fit.trace.loss[:change], rtol=1e-12)
+    fit.refine(3, progressbar=False)
+    assert len(fit.trace) == len(fit.inference.hist)
+
+
+def test_two_fits_at_once_are_kept_apart(minibatch_regression, fast):
+    alone = [vt.fit(60, beta=beta, random_seed=7, **fast).trace for beta in (1.0, 4.0)]
+    both = [vt.fit(60, beta=beta, random_seed=7, background=True, **fast) for beta in (1.0, 4.0)]
+    for fit, expected in zip(both, alone, strict=True):
+        np.testing.assert_array_equal(fit.result().trace.loss, expected.loss)
+
+
+def test_a_control_or_an_inference_in_a_running_fit_is_refused_at_once(gaussians, fast):
+    rate, inference = vt.LearningRate(), vt.ADVI()
+    fit = vt.fit(1_000_000, method=inference, learning_rate=rate, background=True, **fast)
+    with pytest.raises(RuntimeError, match="'learning_rate' is steered by a running fit of <ADVI"):
+        vt.fit(5, learning_rate=rate, background=True, **fast)
+    with pytest.raises(RuntimeError, match="this inference is in a running fit already"):
+        inference.refine(5)
+    fit.stop()
+    fit.wait()
+    assert vt.fit(5, learning_rate=rate, **fast).controls["learning_rate"] is rate
+
+
+def test_an_error_in_the_background_is_raised_to_who_waits(gaussians, fast, capsys):
+    def fail(approx, losses, i):
+        if i == 4:
+            until(lambda: fit._background._waiting)
+            raise ZeroDivisionError("mine")
+
+    fit = vt.fit(50, background=True, callbacks=[fail], **fast)
+    for ask in (fit.wait, fit.result, lambda: asyncio.run(awaiting(fit))):
+        with pytest.raises(ZeroDivisionError, match="mine") as caught:
+            ask()
+        assert any(entry.name == "fail" for entry in caught.traceback)
+    assert fit.status == "failed" and len(fit.trace) == 4
+    assert "mine" not in capsys.readouterr().err
+
+
+async def awaiting(fit):
+    return await fit
+
+
+def test_an_error_that_nobody_waits_for_is_printed_once(gaussians, fast, capsys):
+    def fail(approx, losses, i):
+        raise ZeroDivisionError("mine")
+
+    fit = vt.fit(50, background=True, callbacks=[fail], **fast)
+    until(lambda: fit.done)
+    printed = capsys.readouterr().err
+    assert printed.count("ZeroDivisionError: mine") == 1
+    assert printed.startswith("The fit in the background failed:")
+
+
+def test_an_interrupt_while_waiting_ends_the_fit(gaussians, fast):
+    fit = vt.fit(1_000_000, background=True, **fast)
+    until(lambda: len(fit.trace))
+    main = threading.get_ident()
+    threading.Timer(0.2, lambda: __import__("signal").pthread_kill(main, 2)).start()
+    assert fit.wait(30)
+    assert fit.status == fit.trace.attrs["status"] == "interrupted"
+    assert [event.kind for event in fit.trace.events] == ["interrupt"]
+
+
+def test_fit_async_frees_the_loop_and_a_cancelled_task_ends_its_fit(gaussians, fast):
+    async def work():
+        task = asyncio.create_task(vt.fit_async(1_000_000, **fast))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return await vt.fit_async(30, **fast)
+
+    assert len(asyncio.run(work()).trace) == 30
+
+
+def test_a_program_that_ends_stops_its_fit():
+    code = (
+        "import pymc as pm, vitoolkit as vt, time\n"
+        "with pm.Model():\n"
+        "    z = pm.Normal('z')\n"
+        "    pm.Normal('y', z, observed=[0.2, 1.1])\n"
+        "    fit = vt.fit(10**9, background=True, compile_kwargs={'mode': 'FAST_COMPILE'})\n"
+        "while not len(fit.trace): time.sleep(0.01)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300,
+        cwd=Path(vt.__file__).parents[1],
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "the program ended while a fit ran in the background" in done.stderr

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from vitoolkit import schedules
 from vitoolkit.controls import Beta, Control, LearningRate, Switch
 from vitoolkit.events import Event
-from vitoolkit.fit import Fit, fit
+from vitoolkit.fit import Fit, fit, fit_async
 from vitoolkit.inference import ADVI, FullRankADVI, KLqp
 from vitoolkit.monitor import KLMonitor
 from vitoolkit.recorder import Recorder
@@ -30,6 +30,7 @@ __all__ = [
     "FullRankADVI",
     # one call
     "fit",
+    "fit_async",
     "Fit",
     # the record
     "Recorder",

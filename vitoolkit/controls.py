@@ -481,9 +481,11 @@ class Control:
                     self._take(request, step)
 
     def _take(self, request: _Request, step: int) -> None:
-        kind, source, old = request.kind, request.source, request.old
+        kind, source = request.kind, request.source
+        old: float | None = request.old
         before = _Change(kind, source, request.asked, self._value, self._manual, self._schedule)
-        new, text = None, None
+        new: float | None = None
+        text = None
         if kind == "reschedule":
             self._schedule, old, new = self._rescheduled(request.schedule, step)
             text = repr(self._schedule)

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import pymc as pm
 from pymc.variational.inference import Inference
 from pymc.variational.opvi import Approximation
 
+from vitoolkit.background import Background
 from vitoolkit.controls import Control, LearningRate
 from vitoolkit.inference import ADVI, BetaLike, FullRankADVI, KLqp
+from vitoolkit.loop import Run
 from vitoolkit.recorder import Recorder
 from vitoolkit.trace import Trace
 
-__all__ = ["Fit", "fit"]
+__all__ = ["Fit", "fit", "fit_async"]
 
 _METHODS: dict[str, Callable[..., KLqp]] = {"advi": ADVI, "fullrank_advi": FullRankADVI}
 
 
 class Fit:
-    """A finished fit: the approximation and everything around it.
+    """A fit: the approximation and everything around it, running or finished.
 
     Attributes
     ----------
@@ -29,18 +31,26 @@ class Fit:
     inference : KLqp
         What trained it; ``inference.refine(n)`` goes on.
     trace : Trace
-        The record of the fit.
+        The record of the fit, readable and exportable while it grows.
     controls : dict of str to Control
         The controls of the fit by name.
     dashboard : Dashboard or None
         The panel, if one was asked for.
     """
 
-    def __init__(self, inference: KLqp, recorder: Recorder, controls, dashboard) -> None:
+    def __init__(
+        self,
+        inference: KLqp,
+        recorder: Recorder,
+        controls,
+        dashboard,
+        background: Background | None = None,
+    ) -> None:
         self.inference = inference
         self.recorder = recorder
         self.controls: dict[str, Control] = {control.name: control for control in controls}
         self.dashboard = dashboard
+        self._background = background
 
     @property
     def approx(self) -> Approximation:
@@ -51,6 +61,89 @@ class Fit:
     def trace(self) -> Trace:
         """The record of the fit."""
         return self.recorder.trace
+
+    # --- a fit in the background --------------------------------------------------------------
+
+    @property
+    def run(self) -> Run:
+        """What steers it: pause, resume, single_step, stop, undo, note; from any thread."""
+        assert self.inference.run is not None
+        return self.inference.run
+
+    @property
+    def status(self) -> str:
+        """Where it stands: "compiling", "running", "paused", or how it ended."""
+        return self.run.status
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, however it ended."""
+        return self._background is None or self._background.done
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end of a fit in the background; the widgets of its panel act meanwhile.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Most seconds to wait.
+
+        Returns
+        -------
+        bool
+            Whether the fit has ended.
+
+        Raises
+        ------
+        Exception
+            What the fit raised.
+        KeyboardInterrupt
+            On Ctrl-C, or the notebook's stop button, while the fit compiles.
+
+        Notes
+        -----
+        Ctrl-C, or the notebook's stop button, ends the fit at the next step boundary as it ends one
+        in the cell: everything is kept, the status is "interrupted", and `wait` returns. A fit that
+        still compiles ends right after that, but `wait` does not wait for it.
+        """
+        return True if self._background is None else self._background.wait(timeout)
+
+    def result(self, timeout: float | None = None) -> Fit:
+        """Wait for the end and return the fit itself.
+
+        Raises
+        ------
+        TimeoutError
+            When it has not ended after `timeout` seconds.
+        Exception
+            As for :meth:`wait`.
+        """
+        if not self.wait(timeout):
+            raise TimeoutError(f"the fit still runs after {timeout:g} s: {self._where()}")
+        return self
+
+    def __await__(self) -> Generator[Any, None, Fit]:
+        if self._background is not None:
+            yield from self._background.awaited().__await__()
+        return self
+
+    def stop(self) -> None:
+        """End the fit at the next step boundary and keep everything."""
+        self.run.stop()
+
+    def pause(self) -> None:
+        """Wait at the next step boundary until :meth:`resume` or :meth:`stop`."""
+        self.run.pause()
+
+    def resume(self) -> None:
+        """Go on after :meth:`pause`."""
+        self.run.resume()
+
+    def _where(self) -> str:
+        run = self.run
+        return f"{run.status}, step {run.done:,} of {run.n:,}"
+
+    # --- what came of it ----------------------------------------------------------------------
 
     def refine(self, n: int, *, progressbar: bool = True) -> Fit:
         """Train `n` more steps with the same step function, optimizer state and trace."""
@@ -67,12 +160,23 @@ class Fit:
         random_seed : int, optional
             Seed of the draws.
 
+        Raises
+        ------
+        RuntimeError
+            While the fit runs: its parameters would change between two draws. A fit that is paused
+            can be sampled.
+
         Returns
         -------
         arviz.InferenceData or xarray.DataTree
             What ``approx.sample`` of the installed PyMC returns, with the trace in the group
             ``variational_trace``.
         """
+        if not self.done and self.status != "paused":
+            raise RuntimeError(
+                f"the fit still runs ({self._where()}), so that its parameters change under way: "
+                "call fit.wait() for the end, or fit.pause() to sample where it stands"
+            )
         with self.approx.model:
             posterior = self.approx.sample(draws, random_seed=random_seed)
         record = self.trace.to_xarray()
@@ -85,6 +189,8 @@ class Fit:
         return posterior
 
     def __repr__(self) -> str:
+        if not self.done:
+            return f"<Fit in the background: {self._where()}>"
         return f"<Fit of {self.inference!r}; {self.trace!r}>"
 
 
@@ -128,7 +234,7 @@ def fit(
     dashboard : bool or Dashboard
         Show a live panel in the notebook.
     background : bool
-        Return at once and fit in a thread; not available yet.
+        Return at once and fit in a thread: the cell is free, and the panel stays live.
     callbacks : sequence of callable
         More callbacks.
     random_seed : int, optional
@@ -145,14 +251,26 @@ def fit(
     Returns
     -------
     Fit
+        With ``background=True`` one that still runs: ``fit.wait()`` and ``fit.result()`` wait for
+        its end, as does ``await fit``; ``fit.stop()``, ``fit.pause()`` and ``fit.run`` steer it.
 
     Raises
     ------
     KeyError, TypeError, ValueError
         For a β or a learning rate that is out of bounds, of an unknown variable or of a wrong type,
         an unknown method, or an optimizer without learning rate.
+    RuntimeError
+        When a control, or the inference, is in another running fit.
     NotImplementedError
-        For `record` and `background`.
+        For `record`.
+
+    Notes
+    -----
+    An exception in the background is raised by ``wait``, ``result`` and ``await``, shown in the
+    panel, and printed in the output of the cell if nobody waits. Fits in the background have
+    parameters, random generators and controls of their own; they compile one after the other,
+    because PyTensor's settings belong to the process. No progress bar is drawn. A program that ends
+    stops what still runs.
 
     Examples
     --------
@@ -176,25 +294,67 @@ def fit(
             "record= (a journal on disk) is not available yet; fit.trace.to_netcdf(path) and its "
             "siblings write the record of a fit that has ended, also by an error or an interrupt"
         )
-    if background:
-        raise NotImplementedError(
-            "background=True is not available yet; run the fit in the cell, where the dashboard's "
-            "sliders work"
-        )
     inference = _inference(method, beta, model=model, random_seed=random_seed, start=start)
     rate = _learning_rate(learning_rate)
     recorder = Recorder(rate, every=every)
     panel = _dashboard(dashboard, recorder)
-    inference.fit(
+    train = inference.begin(
         n,
         callbacks=[recorder if panel is None else panel, rate, *callbacks],
         obj_optimizer=_live_optimizer(optimizer, rate),
-        progressbar=progressbar,
+        progressbar=progressbar and not background,
+        background=background,
         **kwargs,
     )
     if panel is not None:
         recorder = panel.recorder
-    return Fit(inference, recorder, (*inference.controls, rate), panel)
+    controls = (*inference.controls, rate)
+    if not background:
+        train()
+        return Fit(inference, recorder, controls, panel)
+    assert inference.run is not None
+    thread = Background(inference.run, train)
+    thread.start()
+    return Fit(inference, recorder, controls, panel, thread)
+
+
+async def fit_async(n: int = 10_000, **kwargs: Any) -> Fit:
+    """Fit in the background and await the end: :func:`fit` for an ``async`` cell or program.
+
+    Parameters
+    ----------
+    n : int
+        Number of steps.
+    **kwargs
+        As for :func:`fit`.
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    Exception
+        What the fit raised.
+
+    Notes
+    -----
+    A task that is cancelled ends its fit at the next step boundary; the trace is kept.
+
+    Examples
+    --------
+    >>> import asyncio
+    >>> import pymc as pm
+    >>> import vitoolkit as vt
+    >>> async def both():
+    ...     with pm.Model():
+    ...         z = pm.Normal("z")
+    ...         y = pm.Normal("y", z, observed=[0.2, 1.1])
+    ...         return await asyncio.gather(vt.fit_async(200), vt.fit_async(200, beta=4.0))
+    >>> [len(fit.trace) for fit in asyncio.run(both())]
+    [200, 200]
+    """
+    return await fit(n, **{**kwargs, "background": True})
 
 
 def _inference(method, beta, *, model, random_seed, start) -> KLqp:

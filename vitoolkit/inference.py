@@ -20,7 +20,7 @@ from pymc.variational.updates import adagrad_window
 from pytensor.tensor import TensorVariable
 
 from vitoolkit.controls import Beta, Control, Switch, distinct_controls
-from vitoolkit.loop import Block, Run, execute
+from vitoolkit.loop import Block, Run, begin, execute
 from vitoolkit.objective import (
     BetaKL,
     constant_value,
@@ -299,8 +299,38 @@ class KLqp(Inference):
         ValueError
             When a control is written by ``more_updates`` as well, or `n` is negative.
         """
+        self.begin(
+            n,
+            score,
+            callbacks,
+            progressbar,
+            progressbar_theme,
+            backend=backend,
+            include_transformed=include_transformed,
+            **kwargs,
+        )()
+        return self.approx
+
+    def begin(
+        self,
+        n: int,
+        score: bool | None = None,
+        callbacks: list[Callable] | None = None,
+        progressbar: bool = True,
+        progressbar_theme: Any = None,
+        *,
+        backend: str | None = None,
+        include_transformed: bool = False,
+        background: bool = False,
+        **kwargs: Any,
+    ) -> Callable[[], None]:
+        """Begin a fit as :meth:`fit` does, and return what compiles and trains.
+
+        Arguments are checked, controls claimed and panels shown here, in the calling thread; what
+        is returned is to be called once, in any thread.
+        """
         score = self._maybe_score(score)
-        run = Run(self, _step_count(n), _callback_list(callbacks))
+        run = Run(self, _step_count(n), _callback_list(callbacks), background=background)
         for updated in kwargs.get("more_updates") or {}:
             for control in run.controls:
                 if updated is control.shared:
@@ -311,7 +341,7 @@ class KLqp(Inference):
         kwargs = self._prepare(backend, include_transformed, kwargs)
         optimizer = kwargs.get("obj_optimizer", adagrad_window)
         self._optimizer = getattr(getattr(optimizer, "func", optimizer), "__name__", None)
-        return self._run(
+        return self._begun(
             run,
             lambda: self.objective.step_function(
                 controls=run.controls, steps=self.steps_per_execution, n=run.n, **kwargs
@@ -351,12 +381,14 @@ class KLqp(Inference):
         TypeError
             When there was no ``fit`` before.
         """
+        self._check_free()
         if self.state is None:
             raise TypeError("refine goes on with a compiled fit: call fit(...) first")
         _, step, last_callbacks, score = self.state
         callbacks = last_callbacks if callbacks is None else _callback_list(callbacks)
         run = Run(self, _step_count(n), callbacks, step.controls)
-        return self._run(run, lambda: step, score, progressbar, progressbar_theme)
+        self._begun(run, lambda: step, score, progressbar, progressbar_theme)()
+        return self.approx
 
     def keep(self, run: Run, score: bool) -> None:
         """Take over what a run has reached so far; the loop calls it however the run ended."""
@@ -371,21 +403,29 @@ class KLqp(Inference):
         if self.step_function is not None:
             self.state = State(self.steps_taken, self.step_function, list(run.callbacks), score)
 
-    def _run(self, run, compile_step, score, progressbar, progressbar_theme) -> Approximation:
+    def _begun(self, run, compile_step, score, progressbar, progressbar_theme):
+        self._check_free()
         self.run, self.step_function = run, None
 
         def compiled() -> StepFunction:
             self.step_function = compile_step()
             return self.step_function
 
-        execute(
+        begin(run, score=score)
+        return lambda: execute(
             run,
             compiled,
             score=score,
             progressbar=progressbar,
             progressbar_theme=progressbar_theme,
         )
-        return self.approx
+
+    def _check_free(self) -> None:
+        if self.run is not None and self.run.running:
+            raise RuntimeError(
+                f"this inference is in a running fit already, at step {self.run.step:,}: wait for "
+                "its end, or use another inference"
+            )
 
     def _prepare(self, backend, include_transformed, kwargs) -> dict[str, Any]:
         if "fn_kwargs" in kwargs:

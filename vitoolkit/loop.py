@@ -34,12 +34,13 @@ from vitoolkit.steps import counter_of
 if TYPE_CHECKING:
     from vitoolkit.inference import KLqp
 
-__all__ = ["Block", "Callback", "Run", "execute"]
+__all__ = ["Block", "Callback", "Run", "begin", "execute"]
 
 _REDRAW_SECONDS = 0.1
 _HAND_OUT_SECONDS = 0.005
 _ROWS = 128
 _CHECKPOINT_SHARE = 100  # a checkpoint may take one part in this of the time
+_COMPILING = threading.RLock()
 # The loop stands in for PyMC's, so that it speaks where PyMC's speaks.
 _logger = logging.getLogger("pymc.variational.inference")
 
@@ -126,6 +127,8 @@ class Run(Steered):
         The controls of the inference and of its callbacks.
     compile_seconds : float or None
         Time until the first steps were taken, None before.
+    background : bool
+        Whether it runs in a thread of its own.
     log : list of Event
         What happened to the run itself: pause, step, resume, stop, note.
     """
@@ -136,6 +139,8 @@ class Run(Steered):
         n: int,
         callbacks: Sequence[Callable],
         controls: Sequence[Control] = (),
+        *,
+        background: bool = False,
     ) -> None:
         self.inference = inference
         self.n = n
@@ -150,6 +155,10 @@ class Run(Steered):
         self.begun = time.perf_counter()
         self.compile_seconds: float | None = None
         self.scores = np.empty(n)
+        self.background = background
+        self.bound: list[Control] = []
+        self.started: list[Callback] = []
+        self.warned: list[Control] = []
 
     approx = property(lambda self: self.inference.approx)
     variables = property(lambda self: self.inference.variables)
@@ -173,6 +182,38 @@ class Run(Steered):
             callback.on_compiled(self)
 
 
+def begin(run: Run, *, score: bool) -> None:
+    """Claim the controls and tell the callbacks, in the thread that asks for the fit.
+
+    Parameters
+    ----------
+    run : Run
+        The fit.
+    score : bool
+        As for :func:`execute`.
+
+    Raises
+    ------
+    RuntimeError
+        When a control is in another running fit.
+    Exception
+        Whatever a callback raises.
+    """
+    try:
+        for control in run.controls:
+            control.bind(run)
+            run.bound.append(control)
+        run.warned = _warn_of_long_schedules(run)
+        for callback in run.own:
+            run.started.append(callback)
+            callback.on_fit_start(run)
+    except BaseException as error:
+        run.status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        run.error = error
+        _end(run, score)
+        raise
+
+
 def execute(
     run: Run,
     compile_step: Callable[[], StepFunction],
@@ -181,7 +222,7 @@ def execute(
     progressbar: bool,
     progressbar_theme: Any,
 ) -> None:
-    """Compile and train; whatever happens, losses, state and traces are kept.
+    """Compile and train what has begun; whatever happens, losses, state and traces are kept.
 
     Parameters
     ----------
@@ -203,39 +244,53 @@ def execute(
     Exception
         Whatever a callback, a control or the compilation raises.
     """
-    started: list[Callback] = []
-    with contextlib.ExitStack() as bound:
-        for control in run.controls:
-            control.bind(run)
-            bound.callback(control.unbind)
-        short = _warn_of_long_schedules(run)
-        try:
-            for callback in run.own:
-                started.append(callback)
-                callback.on_fit_start(run)
-            run.begun = time.perf_counter()
+    try:
+        run.begun = time.perf_counter()
+        with _one_compiles(run):
             step = compile_step()
-            bar = progressbar and not any(c.shows_progress for c in run.own)
-            with _progress(run, bar, progressbar_theme) as redraw, _Interrupt(run) as interrupt:
-                _train(run, step, interrupt, redraw, score)
-            run.status = "finished"
-        except StopIteration as stop:
-            run.status = "stopped"
-            run.add_event("stop", str(stop) or "callback")
-        except KeyboardInterrupt as error:
-            run.status, run.error = "interrupted", error
-            run.add_event("interrupt", run._interrupt or "user")
-            if run.compile_seconds is None:
-                raise
-        except BaseException as error:
-            run.status, run.error = "failed", error
+        bar = progressbar and not any(c.shows_progress for c in run.own)
+        with _progress(run, bar, progressbar_theme) as redraw, _Interrupt(run) as interrupt:
+            _train(run, step, interrupt, redraw, score)
+        run.status = "finished"
+    except StopIteration as stop:
+        run.status = "stopped"
+        run.add_event("stop", str(stop) or "callback")
+    except KeyboardInterrupt as error:
+        run.status, run.error = "interrupted", error
+        run.add_event("interrupt", run._interrupt or "user")
+        if run.compile_seconds is None:
             raise
-        finally:
-            run.inference.keep(run, score)
-            for callback in started:
-                callback.on_fit_end(run)
+    except BaseException as error:
+        run.status, run.error = "failed", error
+        raise
+    finally:
+        _end(run, score)
     _say_how_it_ended(run)
-    _warn_at_the_end(run, short)
+    _warn_at_the_end(run, run.warned)
+
+
+def _end(run: Run, score: bool) -> None:
+    try:
+        run.inference.keep(run, score)
+        for callback in run.started:
+            callback.on_fit_end(run)
+    finally:
+        for control in run.bound:
+            control.unbind()
+
+
+@contextlib.contextmanager
+def _one_compiles(run: Run) -> Iterator[None]:
+    """Let one fit of the process compile at a time: PyTensor's settings are the process's."""
+    while not _COMPILING.acquire(timeout=0.05):
+        for callback in run.started:
+            callback.on_idle(run)
+        if run.asked:
+            run.heed(lambda: None)
+    try:
+        yield
+    finally:
+        _COMPILING.release()
 
 
 def _train(
@@ -256,7 +311,7 @@ def _train(
         most = min(1 if alone or run.asked else step.capacity, run.n - run.done)
         try:
             if run.compile_seconds is None:
-                with interrupt.at_once():
+                with _one_compiles(run), interrupt.at_once():
                     take(most)
                 run.compiled()
             else:

@@ -97,9 +97,10 @@ class StepFunction:
             shape=(None, len(self.controls)),
         )
         self._values = values.container.storage
+        state, new = list(updates), list(updates.values())
+        loss, terms, *new = _with_own_generators([loss, terms, *new])
         outputs = pt.concatenate([floatX(loss)[None], floatX(terms)])
         generators = collect_default_updates(outputs=[loss])
-        state, new = list(updates), list(updates.values())
         if steps != "auto":
             self.fused, self.reason = int(steps) > 1, f"steps_per_execution={steps} was asked for"
         elif not isinstance(mode.linker, NumbaLinker):
@@ -202,6 +203,18 @@ class StepFunction:
 
     def _stand_ins(self, row):
         return {c.shared: row[i].astype(c.shared.dtype) for i, c in enumerate(self.controls)}
+
+
+def _with_own_generators(nodes):
+    """The nodes with generators that no other fit draws from: a minibatch's are the model's."""
+    own = {
+        rng: pytensor.shared(rng.get_value(borrow=False), name=rng.name)
+        for rng in collect_default_updates(outputs=nodes)
+    }
+    for rng, copy in own.items():
+        if getattr(rng, "default_update", None) is not None:
+            copy.default_update = graph_replace([rng.default_update], own, strict=False)[0]
+    return graph_replace(nodes, own, strict=False)
 
 
 def _inner_mode(mode: Mode) -> dict[str, Mode]:

@@ -165,6 +165,7 @@ class Dashboard(Callback):
 
     def on_idle(self, run: Run) -> None:
         """Answer the page while the fit is paused."""
+        self.recorder.on_idle(run)
         self._attend()
 
     def on_fit_end(self, run: Run) -> None:
@@ -211,7 +212,7 @@ class Dashboard(Callback):
     ) -> None:
         self._fit, self._off = fit, False
         self._next = math.inf
-        self._events = events = KernelEvents()
+        self._events = events = KernelEvents(beside=getattr(fit, "background", False))
         events.start()
         if self._panel is not None:
             self._safely(self._panel.close)

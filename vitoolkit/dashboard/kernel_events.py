@@ -60,6 +60,8 @@ class KernelEvents:
     ----------
     kernel : ipykernel.kernelbase.Kernel, optional
         The kernel; by default the one this process runs in, if any.
+    beside : bool
+        True for a fit in a thread of its own: nothing waits for it, so nothing is read.
 
     Attributes
     ----------
@@ -81,7 +83,7 @@ class KernelEvents:
     ('none', 0)
     """
 
-    def __init__(self, kernel: Any = None) -> None:
+    def __init__(self, kernel: Any = None, *, beside: bool = False) -> None:
         self.kernel = current_kernel() if kernel is None else kernel
         self.way, self.words = "none", ""
         self.handled = 0
@@ -93,7 +95,7 @@ class KernelEvents:
         if self.kernel is None:
             return
         try:
-            self._queue = _queue_of(self.kernel)
+            self._queue = None if beside else _queue_of(self.kernel)
         except _Missing as missing:
             self.words = (
                 f"the sliders of this dashboard act only after the cell: {missing}. "

@@ -1,0 +1,137 @@
+"""A fit in a thread of its own, beside the cell or the script that started it."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from vitoolkit.loop import Run
+
+__all__ = ["Background"]
+
+_LOOK_SECONDS = 0.005
+#: Seconds a fit has to end in after an interrupt, or when the program ends.
+_PATIENCE_SECONDS = 5.0
+
+_running: set[Background] = set()
+
+
+class Background:
+    """The thread of a fit.
+
+    Parameters
+    ----------
+    run : Run
+        The fit, begun in the thread that asks for it.
+    train : callable
+        Does the rest.
+
+    Attributes
+    ----------
+    error : BaseException or None
+        What ended a fit that failed.
+    """
+
+    def __init__(self, run: Run, train: Callable[[], Any]) -> None:
+        self.run = run
+        self.error: BaseException | None = None
+        self._train = train
+        self._ended = threading.Event()
+        self._waiting = 0
+        self._thread = threading.Thread(target=self._work, name="vitoolkit fit", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        if not _running:
+            atexit.unregister(_stop_all)
+            atexit.register(_stop_all)
+        _running.add(self)
+        self._thread.start()
+
+    @property
+    def done(self) -> bool:
+        """Whether the fit has ended, however it ended."""
+        return self._ended.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end, and answer the widgets of the page meanwhile; see `Fit.wait`."""
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("a fit cannot wait for its own end: this is its own thread")
+        until = None if timeout is None else time.monotonic() + timeout
+        self._waiting += 1
+        try:
+            answer = _answering()
+            while not self.done and (until is None or time.monotonic() < until):
+                left = _LOOK_SECONDS if until is None else until - time.monotonic()
+                self._ended.wait(max(0.0, min(_LOOK_SECONDS, left)))
+                answer()
+        except KeyboardInterrupt:
+            self.run.interrupt()
+            if self.run.compile_seconds is None:  # cannot be cut short: it ends once compiled
+                raise
+            self._ended.wait(_PATIENCE_SECONDS)
+        finally:
+            self._waiting -= 1
+        if self.done and self.error is not None:
+            raise self.error
+        return self.done
+
+    async def awaited(self) -> None:
+        """The same for `await`; when that is cancelled, the fit is interrupted."""
+        self._waiting += 1
+        try:
+            answer = _answering()
+            while not self.done:
+                await asyncio.sleep(_LOOK_SECONDS)
+                answer()
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            self.run.interrupt()
+            raise
+        finally:
+            self._waiting -= 1
+        if self.error is not None:
+            raise self.error
+
+    def _work(self) -> None:
+        try:
+            with self.run.approx.model:  # PyMC's context belongs to a thread
+                self._train()
+        except KeyboardInterrupt:
+            pass  # asked for by a person while it was compiling: `run.status` says so
+        except BaseException as error:
+            self.error = error
+            if not self._waiting:  # nobody is there to raise it to
+                print("The fit in the background failed:", file=sys.stderr)
+                traceback.print_exception(error, file=sys.stderr)
+        finally:
+            _running.discard(self)
+            self._ended.set()
+
+
+def _answering() -> Callable[[], Any]:
+    """Return what answers the page's widgets while this thread waits, if there is a page."""
+    if "ipykernel" not in sys.modules:
+        return lambda: None
+    from vitoolkit.dashboard.kernel_events import KernelEvents
+
+    return KernelEvents().poll
+
+
+def _stop_all() -> None:
+    """End what runs when the program ends, so that no thread computes in a dying interpreter."""
+    for fit in list(_running):
+        fit.run.stop(source="exit")
+    for fit in list(_running):
+        run = fit.run
+        fit._thread.join(_PATIENCE_SECONDS)
+        print(
+            f"vitoolkit: the program ended while a fit ran in the background; it was stopped at "
+            f"step {run.step:,} of {run.first + run.n:,}. fit.wait() waits for its end.",
+            file=sys.stderr,
+        )
