@@ -118,7 +118,8 @@ def busy(session) -> tuple[float, float]:
 def in_browser(browser, server, kernel: str, seconds: int) -> None:
     from driver import Notebook
 
-    page = Notebook.open(browser, server, server.write("run.ipynb", cells(seconds, True), kernel))
+    name = server.write(f"{kernel}.ipynb", cells(seconds, True), kernel)
+    page = Notebook.open(browser, server, name)
     page.run(0)
     page.start(1)
     page.wait_for_panel(timeout=300)
@@ -139,6 +140,7 @@ def in_browser(browser, server, kernel: str, seconds: int) -> None:
     page.run(2)
     told = json.loads(page.text(2))
     page.page.close()
+    server.stop_kernels()
     print(f"{told['way']}: the fit is slowed by {overhead(told)}")
     print(f"    the page's main thread is busy {100 * work / clock:.0f} % of the time")
     late = [
