@@ -4,6 +4,14 @@ const PHASES = {
   finished: "finished", stopped: "stopped", interrupted: "interrupted", failed: "failed",
 };
 
+// Notebook 7 takes the arrow keys for its shortcuts, unless the very element that has the focus refuses.
+if (!window.__vitoolkit_keys) {
+  window.__vitoolkit_keys = true;
+  document.addEventListener("focusin", ({ target }) => {
+    if (target.closest?.(".vitoolkit-panel")) target.setAttribute("data-lm-suppress-shortcuts", "true");
+  });
+}
+
 function renderStatus({ model, el }) {
   const root = tag("div", "vitoolkit vitoolkit-status");
   root.setAttribute("role", "status");
