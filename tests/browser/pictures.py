@@ -111,6 +111,22 @@ class Studio:
         print(name, *wrong[:3])
 
 
+def busy(page, seconds=10):
+    """Share of the time in which the page's main thread had something to do."""
+    client = page.page.context.new_cdp_session(page.page)
+    client.send("Performance.enable")
+
+    def read():
+        metrics = client.send("Performance.getMetrics")["metrics"]
+        return {m["name"]: m["value"] for m in metrics}
+
+    before = read()
+    page.page.wait_for_timeout(1000 * seconds)
+    after = read()
+    spent, took = (after[name] - before[name] for name in ("TaskDuration", "Timestamp"))
+    return spent / took
+
+
 def running(studio, name, model, *, n=200_000, seconds=12, act=True, **kwargs):
     """Run a fit for a while, and move β as a person would."""
     page = studio.open(name, model, studio.fit(n), **kwargs)
@@ -134,6 +150,7 @@ def end(page):
 def light(studio):
     page = running(studio, "light", CLINICS, n=50_000)
     studio.keep(page, "light")
+    print(f"main thread busy {busy(page):.0%} of the time")
     page.theme(dark=True)
     studio.keep(page, "dark")
     page.theme(dark=False)
@@ -164,6 +181,7 @@ def many(studio):
     page.drag_slider("beta", 30)
     page.page.wait_for_timeout(3000)
     studio.keep(page, "many")
+    print(f"main thread busy {busy(page):.0%} of the time")
     page.page.locator(".vitoolkit-search").fill("[12")
     page.page.locator(".vitoolkit-row >> nth=2").click()
     page.page.wait_for_timeout(1500)

@@ -360,7 +360,7 @@ def test_a_fit_of_particles_has_words_in_place_of_its_charts(notebook):
     page = notebook(MODEL, svgd)
     page.run(0)
     page.start(1)
-    page.page.wait_for_selector("text=the approximation is a set of particles")
+    page.page.wait_for_selector("text=the approximation is a set of particles", timeout=120_000)
     assert page.page.locator(".vitoolkit-chart:visible").count() == 0
     assert page.page.locator(".vitoolkit-head:visible h4").all_inner_texts() == [
         "Loss",

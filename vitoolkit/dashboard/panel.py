@@ -137,8 +137,8 @@ class Panel:
                 break
         took = time.perf_counter() - now
         self.cost = (took, size)
-        # The page may spend a third of its time on us, and the fit one part in fifty.
-        pause = max(FASTEST if figure.in_sight else SLOWEST, 3e-3 * figure.drawing_ms, 50 * took)
+        # The page may spend a quarter of its time on us, and the fit one part in fifty.
+        pause = max(FASTEST if figure.in_sight else SLOWEST, 4e-3 * figure.drawing_ms, 50 * took)
         self._due = now + min(pause, SLOWEST)
 
     def finish(self) -> None:

@@ -87,12 +87,15 @@ def report_html(
     scales = scales or {}
     parts = [f"<h1>{escape(title)}</h1>"]
     if len(trace):
-        parts.append('<div id="figure"></div>')
-    parts.append(f'<div class="tables"><div><h2>Run</h2>{run_table(trace, scales, "")}</div>')
-    events = event_table(trace, scales, most=500)
-    parts.append(f"<div><h2>Events</h2>{events or '<p>None.</p>'}</div></div>")
-    if len(trace):
-        parts += _figure(trace, scales)
+        events = event_table(trace, scales, most=500) or "<p>None.</p>"
+        parts += [
+            '<div id="figure"></div><div class="tables">',
+            f"<div><h2>Run</h2>{run_table(trace, scales, '')}</div>",
+            f"<div><h2>Events</h2>{events}</div></div>",
+            *_figure(trace, scales),
+        ]
+    else:
+        parts.append("<p>The fit took no steps.</p>")
     css = CSS.read_text("utf-8") + STYLE
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'

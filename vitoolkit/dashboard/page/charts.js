@@ -37,6 +37,7 @@ class Charts extends Sheet {
     });
     list.head.append(this.list.total, (this.active = tag("span", "vitoolkit-soft")), this.list.reset);
     list.body.append(this.list.search, this.list.box);
+    list.body.style.setProperty("--rows", `${ROW * legend.kl.length + 6}px`);
     if (!kl.body.hidden && legend.kl.length > 24) kl.head.append(tag("span", "vitoolkit-soft", "the largest, and those you click in the list"));
     this.control = chips(control.head, legend.control, redraw("control"));
     plane.head.append((this.point = tag("span", "vitoolkit-soft")));

@@ -11,10 +11,10 @@ export default () => {
       due = false;
       const start = performance.now();
       for (const view of views) view.draw(frame);
-      requestAnimationFrame(() => {
+      requestAnimationFrame(() => setTimeout(() => { // when Bokeh has painted, and the browser too
         const ms = performance.now() - start, seen = [...views].some((view) => view.seen);
         if (frame.number) model.send({ kind: "drawn", number: frame.number, ms, seen });
-      });
+      }));
     });
   }
 

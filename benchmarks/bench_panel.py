@@ -1,0 +1,73 @@
+"""What a refresh of the panel costs in Python, and its message, however long the fit.
+
+Run it as ``python -m benchmarks.bench_panel [rows ...]``; 10 million rows of 50 variables, the
+longest by default, need 4.5 GB, and twice that for a moment when the trace grows. With fewer rows
+``--variables 500`` shows a model of many variables.
+"""
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+
+from benchmarks.bench_trace import NEW_ROWS, resident
+from vitoolkit import Beta, Event, LearningRate, Trace, schedules
+from vitoolkit.dashboard.ahead import Ahead
+from vitoolkit.dashboard.frame import Lines, frame_of, mean_now, points_for
+
+BLOCK = 10_000
+
+
+def extend(trace: Trace, count: int, rng: np.random.Generator) -> None:
+    """Add rows to a trace, and an event."""
+    first = len(trace)
+    steps = np.arange(first, first + count)
+    terms = rng.normal(size=(count, 1 + len(trace.variables)))
+    controls = np.ones((count, len(trace.controls)))
+    trace.extend(steps, 1e-3 * steps, -terms[:, 0], terms, controls)
+    trace.add_event(Event(first, 1e-3 * first, "set", "beta", 1.0, 2.0, "user"))
+
+
+def main() -> None:
+    """Print a line for each length."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", nargs="*", type=int, default=[10**3, 10**5, 10**7])
+    parser.add_argument("--variables", type=int, default=50)
+    given = parser.parse_args()
+    rng = np.random.default_rng(0)
+    names = [f"v{i}" for i in range(given.variables)]
+    beta = Beta(schedule=schedules.linear(0.0, 1.0, steps=10**7))
+    controls = (beta, LearningRate(1e-2))
+    before = resident()
+    trace = Trace(names, [control.name for control in controls])
+    view = trace.view(points_for(len(names), len(controls)))
+    lines, ahead = Lines(names), Ahead(controls)
+
+    def refresh() -> int:
+        frame = frame_of(view, names, trace.controls, end=2e7, lines=lines, ahead=ahead)
+        header, arrays = frame.packed()
+        mean_now(view, "loss"), mean_now(view, "elbo")  # for the status line
+        return len(arrays) + len(str(header))
+
+    print(f"{len(names)} variables, {view.points} points, {NEW_ROWS} new rows a refresh")
+    print("      rows   refresh (median, worst of 40)   message   memory / rows' own size")
+    for rows in sorted(given.rows):
+        while len(trace) < rows:
+            extend(trace, min(BLOCK, rows - len(trace)), rng)
+            view.update()
+        took, size = [], 0
+        for _ in range(40):
+            extend(trace, NEW_ROWS, rng)
+            start = time.perf_counter()
+            size = refresh()
+            took.append(1e3 * (time.perf_counter() - start))
+        own = 8 * len(trace) * (4 + len(names) + len(controls))
+        print(
+            f"{rows:>10,}{statistics.median(took):>12.2f} ms, {max(took):.2f} ms"
+            f"{size / 1000:>14.1f} kB{(resident() - before) / own:>12.2f} of {own / 1e6:,.1f} MB"
+        )
+
+
+if __name__ == "__main__":
+    main()
