@@ -369,3 +369,37 @@ def test_a_fit_of_particles_has_words_in_place_of_its_charts(notebook):
     page.press("Stop")
     page.done(1)
     no_errors(page)
+
+
+def test_what_a_person_looks_at(notebook):
+    """Scales, the list of variables, a mark's words, sections out of sight."""
+    page = notebook(MODEL, fit(), REPORT)
+    page.run(0)
+    page.start(1)
+    page.wait_for_panel()
+    page.type_number("beta", 2.0)
+    page.wait(f"{FIGURE}.last.marks.length === 1")
+    marks = f"{FIGURE}.sources.loss_marks.data.text[0]"
+    page.wait(f"{marks} === 'beta 1 → 2, by user'")
+    page.page.locator(".vitoolkit-choices button:text-is('log')").click()
+    page.wait(f"{FIGURE}.scale.elbo.name === 'log'")  # negative: minus the logarithm of its size
+    shown = f"{FIGURE}.sources.elbo.data"
+    page.wait(f"Math.abs({shown}.y.at(-1) + Math.log10(-{shown}.value.at(-1))) < 1e-3", timeout=20)
+    page.page.locator(".vitoolkit-choices button:text-is('linear')").click()
+    names = page.page.locator(".vitoolkit-row .name")
+    assert sorted(names.all_inner_texts()) == ["intercept", "w"]
+    page.page.locator(".vitoolkit-row", has_text="intercept").click()
+    page.wait(f"{FIGURE}.sources.kl.data.alpha.filter((a) => a === 0).length === 1")
+    rate = f"{FIGURE}.last.rate.at(-1) - {FIGURE}.last.now.reduce((a, b) => a + b)"
+    assert abs(page.page.evaluate(rate)) < 0.05 * page.page.evaluate(f"{FIGURE}.last.rate.at(-1)")
+    last = f"{FIGURE}.sources.loss.data.x.at(-1)"
+    page.page.evaluate("document.querySelector('.vitoolkit-figure').style.display = 'none'")
+    page.page.wait_for_timeout(1000)
+    before = page.page.evaluate(last)
+    page.page.wait_for_timeout(3000)
+    assert page.page.evaluate(last) == before  # nobody sees it: nothing is drawn
+    page.page.evaluate("document.querySelector('.vitoolkit-figure').style.display = ''")
+    page.wait(f"{last} > {before}", timeout=20)
+    page.press("Stop")
+    page.done(1)
+    no_errors(page)
