@@ -145,6 +145,41 @@ def test_ctrl_c_between_steps_keeps_every_step_that_was_taken(gaussians, fast, s
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_ctrl_c_while_compiling_ends_it_at_once(gaussians, fast):
+    recorder = vt.Recorder()
+    inference = vt.ADVI(random_seed=1)
+
+    def optimizer(loss, params):
+        os.kill(os.getpid(), signal.SIGINT)
+        return pm.sgd(loss, params)
+
+    with pytest.raises(KeyboardInterrupt):
+        inference.fit(10, callbacks=[recorder], obj_optimizer=optimizer, **fast)
+    assert inference.run.status == recorder.trace.attrs["status"] == "interrupted"
+    assert len(recorder.trace) == len(inference.hist) == inference.steps_taken == 0
+
+
+@FUSED
+def test_ctrl_c_during_the_first_steps_keeps_them(gaussians, fast, steps):
+    armed = []
+
+    def schedule(step):
+        if armed and armed.pop():
+            os.kill(os.getpid(), signal.SIGINT)
+        return 1.0
+
+    recorder = vt.Recorder()
+    inference = vt.ADVI(beta=vt.Beta(schedule=schedule), random_seed=1, steps_per_execution=steps)
+
+    class Arm(vt.Recorder):
+        def on_compiled(self, run):
+            armed.append(True)
+
+    inference.fit(1_000, callbacks=[recorder, Arm()], **fast)
+    assert inference.run.status == "interrupted"
+    assert len(recorder.trace) == len(inference.hist) == inference.steps_taken == steps
+
+
 def test_ctrl_c_in_a_slow_callback_of_the_user_arrives_at_once(inference, fast):
     def slow(approx, losses, i):
         os.kill(os.getpid(), signal.SIGINT)
@@ -408,6 +443,18 @@ def test_auto_is_one_step_with_a_callback_of_somebody_else(gaussians, fast):
     numbers = []
     vt.ADVI().fit(5, callbacks=[lambda a, _, i: numbers.append(i)], **fast)
     assert numbers == [1, 2, 3, 4, 5]
+
+
+@FUSED
+def test_the_trace_says_how_many_steps_a_call_took_and_why(gaussians, fast, steps):
+    recorder = vt.Recorder()
+    inference = vt.ADVI(steps_per_execution=steps)
+    inference.fit(3, callbacks=[recorder], **fast)
+    many = "one step" if steps == 1 else "up to 50 steps"
+    assert recorder.trace.attrs["steps_per_execution"] == (
+        f"{many} a call: steps_per_execution={steps} was asked for"
+    )
+    assert recorder.trace.attrs["steps_per_execution"] in repr(inference.step_function)
 
 
 @pytest.mark.parametrize("steps", [0, -1, 2.5, "many", True])

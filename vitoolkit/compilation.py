@@ -7,11 +7,12 @@ from typing import Any
 from pytensor.compile.mode import Mode, optdb
 from pytensor.graph.rewriting.basic import node_rewriter
 from pytensor.graph.rewriting.db import RewriteDatabaseQuery
+from pytensor.link.jax import JAXLinker
 from pytensor.link.numba import NumbaLinker
 from pytensor.tensor.basic import switch
 from pytensor.tensor.elemwise import Elemwise
 
-__all__ = ["faster"]
+__all__ = ["compile_now", "faster"]
 
 _TAG = "vitoolkit"
 
@@ -22,6 +23,23 @@ def faster(mode: Mode) -> Mode:
         return mode
     linker = _Linker() if type(mode.linker) is NumbaLinker else mode.linker
     return Mode(linker=linker, optimizer=mode.provided_optimizer.including(_TAG))
+
+
+def compile_now(function: Any) -> None:
+    """Compile what would be compiled at the first call, without that call and what it changes.
+
+    Ctrl-C can then end a compilation at once, and needs not to look whether a step was taken.
+    """
+    linker = function.maker.linker
+    if isinstance(linker, NumbaLinker | JAXLinker):
+        jitted = function.vm.jit_fn
+        arguments = [storage[0] for storage in function.vm.inputs]
+        if isinstance(linker, NumbaLinker):
+            import numba
+
+            jitted.compile(tuple(numba.typeof(argument) for argument in arguments))
+        else:
+            jitted(*arguments)  # JAX's functions change nothing
 
 
 class _Linker(NumbaLinker):

@@ -92,7 +92,7 @@ class Callback:
         """Before anything is compiled."""
 
     def on_compiled(self, run: Run) -> None:
-        """After the first steps, with which compilation ends."""
+        """When everything is compiled, before the first step."""
 
     def on_block(self, run: Run, block: Block) -> None:
         """After every few milliseconds of steps; copy what you keep of `block`."""
@@ -126,7 +126,7 @@ class Run(Steered):
     controls : tuple of Control
         The controls of the inference and of its callbacks.
     compile_seconds : float or None
-        Time until the first steps were taken, None before.
+        How long compilation took, None before it ended.
     background : bool
         Whether it runs in a thread of its own.
     log : list of Event
@@ -174,7 +174,7 @@ class Run(Steered):
         return self.step - self.first
 
     def compiled(self) -> None:
-        """Note that the first steps were taken: Numba compiles when a function is first called."""
+        """Note that steps can be taken now."""
         self.compile_seconds = time.perf_counter() - self.begun
         if self.status == "compiling":
             self.status = "running"
@@ -248,6 +248,7 @@ def execute(
         run.begun = time.perf_counter()
         with _one_compiles(run):
             step = compile_step()
+        run.compiled()
         bar = progressbar and not any(c.shows_progress for c in run.own)
         with _progress(run, bar, progressbar_theme) as redraw, _Interrupt(run) as interrupt:
             _train(run, step, interrupt, redraw, score)
@@ -310,12 +311,7 @@ def _train(
         # What is asked for again at once is a single step.
         most = min(1 if alone or run.asked else step.capacity, run.n - run.done)
         try:
-            if run.compile_seconds is None:
-                with _one_compiles(run), interrupt.at_once():
-                    take(most)
-                run.compiled()
-            else:
-                take(most)
+            take(most)
         finally:
             rows.hand_out()
         rewind.taken(rows.handed_in, run.step)
@@ -388,8 +384,7 @@ class _Rows:
         begun = time.perf_counter()
         result = self._step(self._values(0, count))
         now = time.perf_counter()
-        if self._run.compile_seconds is not None:
-            self._step.tune(now - begun, count)
+        self._step.tune(now - begun, count)
         self._out[:count] = result
         self._time[:count] = np.linspace(begun, now, count + 1)[1:]
         nan = np.flatnonzero(np.isnan(self._out[:count, 0]))
@@ -415,7 +410,7 @@ class _Rows:
         """Control values of some rows as the step function takes them."""
         values = self._used[start:stop]
         if not self._as_recorded:
-            values = values[:, self._order]
+            values = np.take(values, self._order, axis=1)
         return values if self._dtype == values.dtype else values.astype(self._dtype)
 
 

@@ -95,6 +95,10 @@ class Recorder(Callback):
         self._open(run.approx, run.variables, run.controls, attrs, inference.parts)
         self._watch(run)
 
+    def on_compiled(self, run: Run) -> None:
+        """Note how many steps a call takes, and why."""
+        self.trace.attrs["steps_per_execution"] = run.inference.step_function.choice
+
     def on_block(self, run: Run, block: Block) -> None:
         """Record the steps of one compiled call."""
         if block.first < self._next_step:  # the callback is listed twice
@@ -122,6 +126,8 @@ class Recorder(Callback):
     def on_fit_end(self, run: Run) -> None:
         """Collect the last events and note how the fit ended."""
         self._collect_events()
+        if run.inference.step_function is not None:
+            self.on_compiled(run)  # the clock may have chosen another number by now
         self.trace.attrs["status"] = run.status
         if run.error is not None:
             self.trace.attrs["error"] = f"{type(run.error).__name__}: {run.error}"

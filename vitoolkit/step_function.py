@@ -22,7 +22,7 @@ from pytensor.graph.replace import graph_replace
 from pytensor.link.jax import JAXLinker
 from pytensor.link.numba import NumbaLinker
 
-from vitoolkit.compilation import faster
+from vitoolkit.compilation import compile_now, faster
 from vitoolkit.controls import Control
 from vitoolkit.draws import DrawsAhead, draws_ahead, inlined_minibatches
 
@@ -30,7 +30,7 @@ __all__ = ["StepFunction"]
 
 # : A call of a fused function should take about this long, so that a person's request is soon in
 # force.
-CALL_SECONDS = 0.003
+CALL_SECONDS = 0.006
 MOST_STEPS = 1_000
 #: A fit of fewer steps is not fused: with a warm cache the compilation takes half a second longer,
 #: and a small step gains a tenth of a millisecond.
@@ -127,6 +127,7 @@ class StepFunction:
         self._state = (*state, *generators)
         self.capacity = 1 if not self.fused else 16 if self.auto else int(steps)
         reseed_rngs(list(generators), seed)
+        compile_now(self.function)
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Take as many steps as there are rows of control values.
@@ -162,9 +163,14 @@ class StepFunction:
                 min(max(wanted, 1, self.capacity // 2), 2 * self.capacity, MOST_STEPS)
             )
 
-    def __repr__(self) -> str:
+    @property
+    def choice(self) -> str:
+        """How many steps a call takes, and why."""
         many = f"up to {self.capacity} steps a call" if self.fused else "one step a call"
-        return f"<StepFunction, {many}: {self.reason}>"
+        return f"{many}: {self.reason}"
+
+    def __repr__(self) -> str:
+        return f"<StepFunction, {self.choice}>"
 
     def _one(self, state, new, generators, outputs, values, mode, kwargs):
         outputs, *new = inlined_minibatches([outputs, *new])
