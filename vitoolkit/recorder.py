@@ -97,6 +97,7 @@ class Recorder(Callback):
 
     def on_compiled(self, run: Run) -> None:
         """Note how many steps a call takes, and why."""
+        assert run.inference.step_function is not None
         self.trace.attrs["steps_per_execution"] = run.inference.step_function.choice
 
     def on_block(self, run: Run, block: Block) -> None:
