@@ -183,6 +183,18 @@ def test_what_the_page_sends_back_is_not_a_person(row):
     assert row.control.pending is None and not row.control.manual
 
 
+def test_a_person_may_go_back_to_a_value_that_was_shown_before(row, monkeypatch):
+    shown = row.slider.value
+    row.control.advance(123)
+    row.follow()
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 2.5)
+    row.slider.value += 1e-9  # a page that is late with the last one
+    assert not row.control.manual
+    row.slider.value = shown
+    assert row.control.manual and row.control.requested == shown
+
+
 def test_what_a_person_has_in_hand_is_left_alone(row, monkeypatch):
     clock = SimpleNamespace(monotonic=lambda: clock.now, now=100.0)
     monkeypatch.setattr("vitoolkit.dashboard.control_row.time", clock)

@@ -1,6 +1,7 @@
 """The dashboard in a real JupyterLab, in a cell that is busy with a real fit."""
 
 import json
+import time
 
 import pytest
 from conftest import TWO
@@ -50,6 +51,7 @@ with pm.Model():
     )
 """
 FIGURE = "document.querySelector('.vitoolkit-figure').__vitoolkit"
+STEPS = f"Array.from({FIGURE}.sources.loss.data.x)"
 REPORT = """
 path = dashboard.trace.to_csv("run.csv")
 again = vt.Trace.open(path)
@@ -201,10 +203,15 @@ def test_a_page_that_reloads_in_mid_fit_finds_the_panel(notebook):
     page.wait_for_panel()
     page.page.wait_for_timeout(1000)
     page.save()
+    begun = time.monotonic()
     page.load()
     page.wait_for_panel()
-    points, last = page.loss_points()
+    took = time.monotonic() - begun
+    print(f"live again {took:.1f} s after the reload")
+    assert took < 30  # 5 on a machine that has nothing else to do
+    (points, last), steps = page.loss_points(), page.page.evaluate(f"() => {STEPS}")
     assert points > 20 and last > 100
+    assert min(steps) < 0.1 * last and max(steps) == last  # from the beginning on
     page.type_number("beta", 3.0)
     page.page.wait_for_timeout(1000)
     assert page.loss_points()[1] > last

@@ -15,6 +15,8 @@ __all__ = ["ControlRow", "slider_range"]
 
 #: Seconds after a person's last move in which the row is left as it is.
 QUIET = 1.0
+#: Seconds in which the page sends back what it was shown, at the latest.
+ECHO = 2.0
 #: Seconds between two moves of a slider that follows its schedule.
 PACE = 0.25
 
@@ -67,7 +69,7 @@ class ControlRow:
         self._writer: int | None = None
         self._moved = self._followed = -math.inf
         #: Values shown on the slider of late: the page sends each back once, on its grid.
-        self._shown: deque[float] = deque(maxlen=16)
+        self._shown: deque[tuple[float, float]] = deque(maxlen=16)
         low, high = slider_range(control.bounds, control.value, control.scale)
         shown = dict(
             continuous_update=True, readout=False, layout=dict(flex="4 1 80px", min_width="80px")
@@ -137,8 +139,10 @@ class ControlRow:
     def _on_slider(self, change: Any) -> None:
         if self._mine():
             return
-        at = self._position(change["new"])
-        if any(abs(at - shown) < 0.01 * self.slider.step for shown in self._shown):
+        at, now = self._position(change["new"]), time.monotonic()
+        shown = [self._position(change["old"])]
+        shown += [position for position, until in self._shown if now < until]
+        if any(abs(at - position) < 0.01 * self.slider.step for position in shown):
             return  # not a person: the page put what it was shown on the slider's grid
         self._shown.clear()
         low, high = self.control.bounds
@@ -216,7 +220,7 @@ class ControlRow:
             label.value = _number(10.0**end if self.control.scale == "log" else end)
         at = slider.min + round((at - slider.min) / slider.step) * slider.step
         at = min(max(at, slider.min), slider.max)
-        self._shown.append(at)
+        self._shown.append((at, time.monotonic() + ECHO))
         slider.value = 10.0**at if self.control.scale == "log" else at
 
     def _on_schedule(self, manual: bool) -> bool:
