@@ -472,7 +472,9 @@ def test_nothing_is_drawn_for_a_page_that_was_closed(monkeypatch):
     clock = SimpleNamespace(monotonic=lambda: clock.now, perf_counter=lambda: clock.now, now=100.0)
     for module in (panel_module, live_figure_module):
         monkeypatch.setattr(module, "time", clock)
-    fit = SimpleNamespace(first=0, n=1000, step=1000, status="running", error=None)
+    fit = SimpleNamespace(
+        first=0, n=1000, step=1000, status="running", error=None, running=True, can_undo=False
+    )
     panel = panel_module.Panel(fit, [], ("z", "w"), {}, {})
     panel.watch(a_trace(), {})
     figure, sent = panel.figure, []
@@ -644,7 +646,9 @@ def test_redraws_keep_to_their_pace(model, notebook, monkeypatch):
 
 def test_a_page_that_lags_is_drawn_less(notebook):
     trace = a_trace()
-    fit = SimpleNamespace(first=0, n=1000, step=1000, status="running", error=None)
+    fit = SimpleNamespace(
+        first=0, n=1000, step=1000, status="running", error=None, running=True, can_undo=False
+    )
     panel = panel_module.Panel(fit, [], ("z", "w"), {}, {})
     panel.watch(trace, {})
     panel.refresh()

@@ -191,7 +191,13 @@ class Recorder(Callback):
         for source in self._sources:
             self._seen.setdefault(id(source), len(source.log))
 
-    def _watch(self, run: Run) -> None:
+    def collect(self, run: Any) -> None:
+        """Take over the events of what runs, and of the controls."""
+        if not any(source is run for source in self._sources):
+            self._watch(run)
+        self._collect_events()
+
+    def _watch(self, run: Any) -> None:
         self._sources.insert(0, run)
         self._seen[id(run)] = 0
 

@@ -100,10 +100,31 @@ class ControlRow:
         self.ends = [ipywidgets.Label(layout=dict(width="34px")) for _ in range(2)]
         for label, side in zip(self.ends, ("low", "high"), strict=True):
             label.add_class(f"vitoolkit-{side}")
-        self.widget = ipywidgets.HBox(
-            [self.label, self.ends[0], self.slider, self.ends[1], self.box, self.auto],
+        self.edit: Any = ipywidgets.ToggleButton(
+            icon="pencil",
+            tooltip="give its schedule another end or length",
+            layout=dict(width="24px", visibility="visible" if control.schedule else "hidden"),
+        )
+        self.edit.add_class("vitoolkit-edit")
+        self.edit.observe(self._on_edit, "value")
+        self._line: Any = ipywidgets.HBox(
+            [self.label, self.ends[0], self.slider, self.ends[1], self.box, self.auto, self.edit],
             layout=dict(flex_flow="row wrap", align_items="center", width="100%"),
         )
+        self.end: Any = ipywidgets.FloatText(layout=dict(width="92px"))
+        self.steps: Any = ipywidgets.IntText(layout=dict(width="104px"))
+        self.apply: Any = ipywidgets.Button(
+            description="Apply",
+            tooltip="from the present value to this end, reached at this step",
+            layout=dict(width="74px"),
+        )
+        self.apply.on_click(self._on_apply)
+        words = [ipywidgets.Label(text) for text in ("goes to", "at step")]
+        self._editor: Any = ipywidgets.HBox(
+            [words[0], self.end, words[1], self.steps, self.apply],
+            layout=dict(flex_flow="row wrap", align_items="center", justify_content="flex-end"),
+        )
+        self.widget: Any = ipywidgets.VBox([self._line])
         self._move_slider(control.value)
         self._show_wheel(control.manual)
         self.slider.observe(self._on_slider, "value")
@@ -131,8 +152,10 @@ class ControlRow:
 
     def close(self) -> None:
         """Close the widgets in the page and the kernel."""
-        for widget in (*self.widget.children, self.widget):
-            widget.close()
+        for box in (self._line, self._editor):
+            for widget in (*box.children, box):
+                widget.close()
+        self.widget.close()
 
     # --- a person ---------------------------------------------------------------------------
 
@@ -163,6 +186,25 @@ class ControlRow:
                 self.control.set(self.control.value, source="user")
             self._complain("")
             self._writing(self._show_wheel, not change["new"])
+
+    def _on_edit(self, change: Any) -> None:
+        if not change["new"]:
+            self.widget.children = (self._line,)
+            return
+        schedule = self.control.schedule
+        if schedule is not None and schedule.steps:
+            self.end.value, self.steps.value = _rounded(schedule.end), schedule.steps
+        self.widget.children = (self._line, self._editor)
+
+    def _on_apply(self, button: Any) -> None:
+        try:
+            self.control.reschedule(end=self.end.value, steps=self.steps.value, source="user")
+        except (TypeError, ValueError) as error:
+            self._complain(str(error))
+            return
+        self._complain("")
+        self._moved = -math.inf
+        self.edit.value = False
 
     def _ask(self, value: float, by: Any) -> None:
         with self._lock:

@@ -14,8 +14,10 @@ from vitoolkit.dashboard.kernel_events import KernelEvents, after_the_cell
 from vitoolkit.dashboard.panel import Panel
 from vitoolkit.dashboard.pymc_fit import CautiousMonitor, PyMCFit
 from vitoolkit.dashboard.static_picture import active_text, shown_as, summary_html
+from vitoolkit.events import Event
 from vitoolkit.loop import Block, Callback, Run
 from vitoolkit.recorder import Recorder
+from vitoolkit.steered import checked_note
 from vitoolkit.steps import counter_of
 from vitoolkit.trace import Trace
 
@@ -194,16 +196,31 @@ class Dashboard(Callback):
         self.recorder(approx, losses, i)
         if fit.status == "compiling":
             fit.status, self._next = "running", 0.0
+            self.recorder.collect(fit)
             self._watch()
         fit.step, fit.i = step + 1, i
         if time.perf_counter() >= self._next:
             self._attend()
-        fit.wait(self._attend)
+        if fit.asked:
+            fit.attend(lambda: self._idle(fit))
         if fit.i >= fit.n:
             fit.end("finished")
-        elif fit.stopping and i >= 10:  # before, StopIteration is an IndexError inside PyMC
-            fit.end("stopped")
-            raise StopIteration("stopped from the dashboard")
+
+    def note(self, text: str) -> None:
+        """Write a note at the present step, or after the last one.
+
+        Parameters
+        ----------
+        text : str
+            The words; a mark on every chart, and an event of kind "note" in the trace.
+        """
+        fit = self._fit
+        if fit is not None and fit.running:
+            fit.note(text)
+            return
+        trace = self.trace
+        step, now = (int(trace.step[-1]) + 1, float(trace.time[-1])) if len(trace) else (0, 0.0)
+        trace.add_event(Event(step, now, "note", text=checked_note(text)))
 
     # --- the display -------------------------------------------------------------------------
 
@@ -245,6 +262,10 @@ class Dashboard(Callback):
                 notes["kl"] = "none: the approximation is a set of particles and has no density"
         self._begin(fit, variables, notes=notes)
         return fit
+
+    def _idle(self, fit: PyMCFit) -> None:
+        self.recorder.collect(fit)
+        self._attend()
 
     def _without_kl(self, error: Exception) -> None:
         message = (

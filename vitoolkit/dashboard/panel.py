@@ -11,6 +11,8 @@ from typing import Any
 import ipywidgets
 
 from vitoolkit.controls import Switch
+from vitoolkit.dashboard.actions import Actions
+from vitoolkit.dashboard.advice import advice
 from vitoolkit.dashboard.ahead import Ahead
 from vitoolkit.dashboard.control_row import ControlRow
 from vitoolkit.dashboard.frame import Lines, frame_of, mean_now, points_for
@@ -36,7 +38,7 @@ class Panel:
     Parameters
     ----------
     fit : Run or PyMCFit
-        What runs: has step, first, n, status, error, stop, pause, resume.
+        What runs.
     controls : tuple of Control
     variables : sequence of str
     of_variable : dict of str to str
@@ -65,19 +67,19 @@ class Panel:
         self.view: Any = None
         self._sizes: dict[str, int] = {}
         self.status = StatusLine(layout=dict(flex="1 1 300px", min_width="0"))
-        self.pause = _button("Pause", "pause", self._on_pause)
-        self.stop = _button("Stop", "stop", self._on_stop, "danger")
+        self.actions = Actions(fit, lambda: self.trace)
+        self.pause, self.stop = self.actions.pause, self.actions.stop
         self.rows: list[ControlRow | SwitchRow] = [
             ControlRow(control, self.say) for control in controls if not isinstance(control, Switch)
         ]
         self.rows += [SwitchRow(control) for control in controls if isinstance(control, Switch)]
         head = ipywidgets.HBox(
-            [self.status, ipywidgets.HBox([self.pause, self.stop])],
+            [self.status, self.actions.buttons],
             layout=dict(flex_flow="row wrap", align_items="flex-start"),
         )
         grid = ipywidgets.Box([row.widget for row in self.rows])
         grid.add_class("vitoolkit-controls")
-        self.widget = ipywidgets.VBox([head, grid, self.figure])
+        self.widget = ipywidgets.VBox([head, self.actions.drawer, grid, self.figure])
         self.widget.add_class("vitoolkit-panel")
         self.open = True
         self._handle: Any = None
@@ -87,6 +89,7 @@ class Panel:
         self._due = 0.0
         self._turn = 0
         self._active, self._active_due = "", 0.0
+        self._advice, self._advice_due = "", 0.0
         #: Seconds of Python and bytes that the last refresh took.
         self.cost = (0.0, 0)
 
@@ -143,8 +146,6 @@ class Panel:
 
     def finish(self) -> None:
         """Show how it ended, and leave a picture in the notebook in place of the widgets."""
-        for widget in (self.pause, self.stop):
-            widget.disabled = True
         self._active_due = 0.0
         self._draw(self.fit.step - 1)
         self._tell()
@@ -163,7 +164,8 @@ class Panel:
         self.open = False
         for row in self.rows:
             row.close()
-        for widget in (self.status, self.pause, self.stop, self.figure, *self.widget.children):
+        self.actions.close()
+        for widget in (self.status, self.figure, *self.widget.children):
             widget.close()
         self.widget.close()
 
@@ -188,6 +190,8 @@ class Panel:
         else:
             done = fit.step - fit.first
             status.update(done=done, n=fit.n)
+            if fit.status == "paused":
+                self._pace.clear()
             if len(self._pace) > 1 and fit.status == "running":
                 (then, before), (last, after) = self._pace[0], self._pace[-1]
                 rate = (after - before) / (last - then)
@@ -200,10 +204,11 @@ class Panel:
         if self.view is not None and len(self.view):
             for name in ("loss", "elbo") if self.variables else ("loss",):
                 status[name] = _finite(mean_now(self.view, name))
+        if fit.status == "running" and self.view is not None and now >= self._advice_due:
+            self._advice, self._advice_due = advice(self.view, self.scales), now + 2.0
+        status["advice"] = self._advice if fit.running else ""
         self.status.status = status
-        label, icon = ("Resume", "play") if fit.status == "paused" else ("Pause", "pause")
-        if self.pause.description != label:
-            self.pause.description, self.pause.icon = label, icon
+        self.actions.show()
 
     def say(self, message: str) -> None:
         """Show a line of words below the status; "" takes it away."""
@@ -211,25 +216,6 @@ class Panel:
             self._message = message
             self._tell()
 
-    def _on_stop(self, button: Any) -> None:
-        self.stop.disabled = True
-        self.fit.stop(source="user")
-
-    def _on_pause(self, button: Any) -> None:
-        self._pace.clear()
-        if self.pause.description == "Pause":
-            self.fit.pause(source="user")
-        else:
-            self.fit.resume(source="user")
-
 
 def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
-
-
-def _button(text: str, icon: str, act: Any, style: str = "") -> Any:
-    button = ipywidgets.Button(
-        description=text, icon=icon, button_style=style, layout=dict(width="96px")
-    )
-    button.on_click(act)
-    return button

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from vitoolkit.dashboard.kernel_events import after_the_cell
-from vitoolkit.events import Event
 from vitoolkit.monitor import KLMonitor
 from vitoolkit.recorder import Recorder
+from vitoolkit.steered import Steered
 from vitoolkit.steps import pymc_loop
 
 __all__ = ["CautiousMonitor", "PyMCFit"]
@@ -44,7 +43,7 @@ class CautiousMonitor(KLMonitor):
             return None
 
 
-class PyMCFit:
+class PyMCFit(Steered):
     """What PyMC's own loop does not keep: how many steps were asked for, pause, and that it ended.
 
     Parameters
@@ -58,48 +57,42 @@ class PyMCFit:
     """
 
     def __init__(self, recorder: Recorder, first: int, finish: Callable[[], None]) -> None:
+        super().__init__(recorder.controls, first)
         self.recorder, self._finish = recorder, finish
+        for control in self.controls:
+            control.forget_changes()
         loop = pymc_loop(threading.get_ident())
         self.n = int(loop.f_locals.get("n", 0)) if loop is not None else 0
-        self.first, self.step, self.i = first, first, 0
-        self.status, self.ended = "compiling", False
+        self.first, self.i = first, 0
+        self.ended = False
         self.error: Any = None
-        self.stopping = False
-        self._paused = False
         after_the_cell(self._cell_ended)
 
-    def stop(self, *, source: str) -> None:
-        """End the fit at its next callback."""
-        self.stopping = True
+    def attend(self, idle: Callable[[], None]) -> None:
+        """Do what was asked for; PyMC's callback calls this after its step.
 
-    def pause(self, *, source: str) -> None:
-        """Wait in the callback."""
-        self._paused = True
-
-    def resume(self, *, source: str) -> None:
-        """Go on."""
-        self._paused = False
-
-    def wait(self, attend: Callable[[], None]) -> None:
-        """Stay here while the fit is paused."""
-        if not self._paused:
-            return
-        self.status = "paused"
-        self._note("pause")
-        while self._paused and not self.stopping:
-            attend()
-            time.sleep(0.02)
-        self.status = "running"
-        if not self.stopping:
-            self._note("resume")
+        Raises
+        ------
+        StopIteration
+            When the fit shall end, which is PyMC's word for it too.
+        """
+        try:
+            self.heed(idle)
+        except StopIteration:
+            if self.i < 10:  # an IndexError inside PyMC
+                self.asked = True
+                return
+            self.end("stopped")
+            raise StopIteration("stopped from the dashboard") from None
 
     def end(self, status: str) -> None:
         """Note the end, once."""
         if self.ended:
             return
-        self.ended, self.status = True, status
         if status == "stopped":
-            self._note("stop")
+            self.add_event("stop", str(self._stop))
+        self.ended, self.status = True, status
+        self.recorder.collect(self)
         self.recorder.trace.attrs["status"] = status
         self._finish()
 
@@ -110,8 +103,3 @@ class PyMCFit:
         error = result.error_in_exec
         self.error = error
         self.end("failed" if isinstance(error, Exception) else "interrupted")
-
-    def _note(self, kind: str) -> None:
-        trace = self.recorder.trace
-        now = float(trace.time[-1]) if len(trace) else 0.0
-        trace.add_event(Event(self.step, now, kind, None, None, None, "user"))

@@ -1,0 +1,166 @@
+"""What a person does with a fit as a whole: the panel's buttons, and what they unfold."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+
+from vitoolkit.trace import Trace
+
+__all__ = ["Actions"]
+
+_FORMATS = {
+    ".csv": ("CSV", "every recorded step, for any program"),
+    ".nc": ("NetCDF", "every recorded step, for xarray and ArviZ"),
+    ".html": ("HTML report", "interactive charts in one file that needs nothing else"),
+}
+
+
+class Actions:
+    """Pause, Step, Stop, Undo, Note and Export.
+
+    Parameters
+    ----------
+    fit : Steered
+        What runs.
+    trace : callable
+        Returns the trace to export.
+
+    Attributes
+    ----------
+    buttons : HBox
+        One row of buttons.
+    drawer : VBox
+        What Note and Export unfold, empty by default.
+    """
+
+    def __init__(self, fit: Any, trace: Callable[[], Trace | None]) -> None:
+        self.fit, self._trace = fit, trace
+        self.pause = _button("Pause", "pause", "wait before the next step", self._on_pause, 88)
+        self.step = _button("Step", "step-forward", "take one step and pause again", self._on_step)
+        self.stop = _button("Stop", "stop", "end the fit and keep everything", self._on_stop)
+        self.undo = _button("Undo", "undo", "take back the last change", self._on_undo)
+        self.note = _toggle("Note", "pencil", "write a note at this step", self._on_drawer)
+        self.export = _toggle("Export", "download", "write the record to a file", self._on_drawer)
+        self.stop.button_style = "danger"
+        self.buttons: Any = ipywidgets.HBox(
+            [self.pause, self.step, self.stop, self.undo, self.note, self.export],
+            layout=dict(flex_flow="row wrap"),
+        )
+        self.words: Any = ipywidgets.Text(
+            placeholder="what do you see? It becomes a mark on every chart",
+            layout=dict(flex="1 1 160px", max_width="560px"),
+        )
+        self.words.on_msg(self._on_enter)
+        self.add = _button("Add", "check", "write the note", self._on_note)
+        self.formats = {
+            suffix: _button(text, "", tip, self._on_export, 100)
+            for suffix, (text, tip) in _FORMATS.items()
+        }
+        self.said: Any = ipywidgets.Label(layout=dict(flex="1 1 200px", min_width="0"))
+        rows = dict(flex_flow="row wrap", align_items="center", margin="0 0 0 8px")
+        self._noting: Any = ipywidgets.HBox([self.words, self.add], layout=rows)
+        self._exporting: Any = ipywidgets.HBox([*self.formats.values(), self.said], layout=rows)
+        self.drawer: Any = ipywidgets.VBox()
+        self.show()
+
+    def show(self) -> None:
+        """Bring the buttons in line with the fit."""
+        fit = self.fit
+        paused = fit.status == "paused"
+        label, icon = ("Resume", "play") if paused else ("Pause", "pause")
+        if self.pause.description != label:
+            self.pause.description, self.pause.icon = label, icon
+            self.pause.tooltip = "go on" if paused else "wait before the next step"
+        self.pause.disabled = self.note.disabled = not fit.running
+        self.step.disabled = not paused
+        self.undo.disabled = not fit.can_undo
+        if not fit.running:
+            self.stop.disabled = True
+            self.note.value = False
+
+    def close(self) -> None:
+        """Close the widgets in the page and the kernel."""
+        for box in (self.buttons, self._noting, self._exporting):
+            for widget in (*box.children, box):
+                widget.close()
+        self.drawer.close()
+
+    def _on_pause(self, button: Any) -> None:
+        if self.pause.description == "Pause":
+            self.fit.pause(source="user")
+        else:
+            self.fit.resume(source="user")
+
+    def _on_step(self, button: Any) -> None:
+        self.fit.single_step(source="user")
+
+    def _on_stop(self, button: Any) -> None:
+        self.stop.disabled = True
+        self.fit.stop(source="user")
+
+    def _on_undo(self, button: Any) -> None:
+        self.fit.undo(source="user")
+
+    def _on_drawer(self, change: Any) -> None:
+        """Unfold what a toggle stands for; one at a time."""
+        mine, other = self.note, self.export
+        if change["owner"] is self.export:
+            mine, other = other, mine
+        if change["new"]:
+            other.value = False
+            self.drawer.children = (self._noting if mine is self.note else self._exporting,)
+        elif not other.value:
+            self.drawer.children = ()
+
+    def _on_enter(self, widget: Any, content: Any, buffers: Any) -> None:
+        if content.get("event") == "submit":
+            self._on_note(None)
+
+    def _on_note(self, button: Any) -> None:
+        words = self.words.value.strip()
+        if words and self.fit.running:
+            self.fit.note(words, source="user")
+            self.words.value = ""
+
+    def _on_export(self, button: Any) -> None:
+        suffix = next(suffix for suffix, made in self.formats.items() if made is button)
+        trace = self._trace()
+        if trace is None or not len(trace):
+            self.said.value = "no step was recorded yet"
+            return
+        name = f"vitoolkit-{datetime.now():%Y-%m-%d-%H%M%S}{suffix}"
+        self.said.value = f"writing {name} ..."
+        # In a thread: a long record takes seconds, and the fit goes on.
+        threading.Thread(target=self._write, args=(trace[:], Path(name), suffix)).start()
+
+    def _write(self, trace: Trace, path: Path, suffix: str) -> None:
+        writers = {".csv": trace.to_csv, ".nc": trace.to_netcdf, ".html": trace.to_html}
+        try:
+            written = writers[suffix](path)
+        except Exception as error:  # nobody is there to raise it to: a person reads it here
+            self.said.value = self.said.tooltip = f"not written: {error}"
+        else:
+            self.said.value = f"{len(trace):,} steps are in {written}"
+            self.said.tooltip = str(Path(written).resolve())
+
+
+def _button(text: str, icon: str, tip: str, act: Any, width: int = 74) -> Any:
+    button = ipywidgets.Button(
+        description=text, icon=icon, tooltip=tip, layout=dict(width=f"{width}px")
+    )
+    button.on_click(act)
+    return button
+
+
+def _toggle(text: str, icon: str, tip: str, act: Any) -> Any:
+    toggle = ipywidgets.ToggleButton(
+        description=text, icon=icon, tooltip=tip, layout=dict(width="78px")
+    )
+    toggle.observe(act, "value")
+    return toggle
