@@ -55,7 +55,8 @@ def notebook(monkeypatch):
         started = stopped = 0
 
         def __init__(self, beside=False):
-            self.way = "thread" if beside else "pump"
+            if beside:
+                self.way = "thread"
 
         def start(self):
             Events.started += 1

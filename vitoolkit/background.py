@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextvars
 import sys
 import threading
 import time
@@ -44,7 +45,11 @@ class Background:
         self._train = train
         self._ended = threading.Event()
         self._waiting = 0
-        self._thread = threading.Thread(target=self._work, name="vitoolkit fit", daemon=True)
+        # A notebook knows by the context into which cell's output a thread prints.
+        run_there = contextvars.copy_context().run
+        self._thread = threading.Thread(
+            target=run_there, args=(self._work,), name="vitoolkit fit", daemon=True
+        )
 
     def start(self) -> None:
         """Begin; returns at once."""

@@ -41,17 +41,20 @@ class Actions:
 
     def __init__(self, fit: Any, trace: Callable[[], Trace | None]) -> None:
         self.fit, self._trace = fit, trace
-        self.pause = _button("Pause", "pause", "wait before the next step", self._on_pause, 88)
+        self.pause = _button("Pause", "pause", "wait before the next step", self._on_pause, 78)
         self.step = _button("Step", "step-forward", "take one step and pause again", self._on_step)
         self.stop = _button("Stop", "stop", "end the fit and keep everything", self._on_stop)
         self.undo = _button("Undo", "undo", "take back the last change", self._on_undo)
         self.note = _toggle("Note", "pencil", "write a note at this step", self._on_drawer)
-        self.export = _toggle("Export", "download", "write the record to a file", self._on_drawer)
+        self.export = _toggle(
+            "Export", "download", "write the record to a file", self._on_drawer, 72
+        )
         self.stop.button_style = "danger"
         self.buttons: Any = ipywidgets.HBox(
             [self.pause, self.step, self.stop, self.undo, self.note, self.export],
             layout=dict(flex_flow="row wrap"),
         )
+        self.buttons.add_class("vitoolkit-buttons")
         self.words: Any = ipywidgets.Text(
             placeholder="what do you see? It becomes a mark on every chart",
             layout=dict(flex="1 1 160px", max_width="560px"),
@@ -150,7 +153,7 @@ class Actions:
             self.said.tooltip = str(Path(written).resolve())
 
 
-def _button(text: str, icon: str, tip: str, act: Any, width: int = 74) -> Any:
+def _button(text: str, icon: str, tip: str, act: Any, width: int = 60) -> Any:
     button = ipywidgets.Button(
         description=text, icon=icon, tooltip=tip, layout=dict(width=f"{width}px")
     )
@@ -158,9 +161,9 @@ def _button(text: str, icon: str, tip: str, act: Any, width: int = 74) -> Any:
     return button
 
 
-def _toggle(text: str, icon: str, tip: str, act: Any) -> Any:
+def _toggle(text: str, icon: str, tip: str, act: Any, width: int = 62) -> Any:
     toggle = ipywidgets.ToggleButton(
-        description=text, icon=icon, tooltip=tip, layout=dict(width="78px")
+        description=text, icon=icon, tooltip=tip, layout=dict(width=f"{width}px")
     )
     toggle.observe(act, "value")
     return toggle

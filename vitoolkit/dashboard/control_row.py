@@ -88,9 +88,10 @@ class ControlRow:
                 value=control.value, min=low, max=high, step=(high - low) / 500, **shown
             )
         self.box = ipywidgets.FloatText(
-            value=_rounded(control.value), continuous_update=False, layout=dict(width="84px")
+            value=_rounded(control.value), continuous_update=False, layout=dict(width="78px")
         )
-        self.auto = ipywidgets.ToggleButton(layout=dict(width="78px"))
+        self.auto = ipywidgets.ToggleButton(layout=dict(width="70px"))
+        self.auto.add_class("vitoolkit-wheel")
         self.label = ipywidgets.Label(
             control.name,
             layout=dict(flex="1 1 124px", min_width="60px", max_width="220px"),
@@ -103,7 +104,9 @@ class ControlRow:
         self.edit: Any = ipywidgets.ToggleButton(
             icon="pencil",
             tooltip="give its schedule another end or length",
-            layout=dict(width="24px", visibility="visible" if control.schedule else "hidden"),
+            layout=dict(
+                width="20px", margin="2px 0", visibility="visible" if control.schedule else "hidden"
+            ),
         )
         self.edit.add_class("vitoolkit-edit")
         self.edit.observe(self._on_edit, "value")
