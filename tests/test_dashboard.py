@@ -749,6 +749,50 @@ def test_a_fit_of_pymcs_own_is_steered_too(model, notebook):
     assert notebook.events.stopped == notebook.events.started == 1
 
 
+def test_a_fit_of_pymcs_own_is_paused_stepped_undone_and_noted(model, notebook):
+    rate = vt.LearningRate(1e-2)
+    dashboard = vt.Dashboard(rate)
+
+    def press(approx, losses, i):
+        if i == 20:
+            dashboard.note("before the pause")
+            notebook.arriving.append(lambda: dashboard._fit.pause(source="user"))
+            dashboard._next = 0.0
+        if i in (21, 22):
+            assert dashboard._fit.status == "paused"
+            notebook.arriving.extend(paused[i])
+        if i == 30:
+            notebook.arriving.append(actions["stop"])
+            dashboard._next = 0.0
+
+    actions = {name: lambda name=name: getattr(dashboard._fit, name)(source="user") for name in
+               ("single_step", "undo", "resume", "stop")}  # fmt: skip
+    paused = {
+        21: [lambda: rate.set(0.5, source="user"), actions["single_step"]],
+        22: [actions["undo"], actions["resume"]],
+    }
+
+    def first(approx, losses, i):
+        if i == 20:
+            notebook.arriving.append(actions["single_step"])
+
+    with model:
+        pm.fit(
+            5000, method="advi", random_seed=1, progressbar=False, compile_kwargs=FAST,
+            obj_optimizer=pm.adam(learning_rate=rate.shared), callbacks=[press, first, dashboard],
+        )  # fmt: skip
+    trace = dashboard.trace
+    kinds = [(event.kind, event.source) for event in trace.events]
+    assert ("note", "code") in kinds and kinds[-1] == ("stop", "user")
+    assert [k for k, _ in kinds].count("step") == 2 and ("pause", "user") in kinds
+    assert {"set", "undo"} <= {k for k, _ in kinds}
+    rates = trace.control["learning_rate"]
+    assert rates.max() == 0.5 and rates[-1] == pytest.approx(0.01)
+    assert trace.attrs["status"] == "stopped" and len(trace) < 5000
+    dashboard.note("after it")
+    assert trace.events[-1]._replace(time=0.0) == vt.Event(len(trace), 0.0, "note", text="after it")
+
+
 @pytest.mark.parametrize("method", ["advi", "fullrank_advi"])
 def test_the_kl_of_each_variable_under_an_inference_of_pymcs_own(
     model, notebook, monkeypatch, method

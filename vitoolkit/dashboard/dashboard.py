@@ -29,7 +29,8 @@ class Dashboard(Callback):
 
     A callback like :class:`~vitoolkit.Recorder`. The panel appears when the fit starts: a slider,
     a number box and an auto/manual switch for each control, where the fit stands, the loss, the KL
-    of each variable, the value of each control, Pause and Stop. Outside a notebook it only records.
+    of each variable, the value of each control; Pause, Step, Stop, Undo, Note and Export. Outside a
+    notebook it only records.
     Under an inference of PyMC's own a :class:`~vitoolkit.KLMonitor` evaluates the KLs.
 
     Parameters
