@@ -76,3 +76,18 @@ def test_the_step_function_is_compiled_that_way(gaussians):
     inference.fit(2, progressbar=False, compile_kwargs={"mode": "FAST_COMPILE"})
     tags = inference.step_function.function.maker.mode.provided_optimizer.include
     assert "vitoolkit" in tags
+
+
+def test_a_call_that_was_held_up_says_nothing_about_the_pace(gaussians):
+    inference = vt.ADVI(random_seed=1, steps_per_execution=2)
+    inference.fit(2, progressbar=False, compile_kwargs={"mode": "FAST_COMPILE"})
+    step = inference.step_function
+    step.auto = True
+    for _ in range(10):
+        step.tune(1e-5 * step.capacity, step.capacity)
+    assert step.capacity == 600
+    step.tune(0.1, step.capacity)  # once
+    assert step.capacity >= 540
+    for _ in range(30):  # always
+        step.tune(1e-4 * step.capacity, step.capacity)
+    assert step.capacity == 60

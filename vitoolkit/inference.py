@@ -66,7 +66,7 @@ class KLqp(Inference):
         Steps taken in one compiled call. "auto" is 1 where a call is cheap (the C backend) and with
         callbacks that are not vitoolkit's, which PyMC promises the approximation of that very step,
         and in fits of fewer than 5,000 steps, which a longer compilation would make slower; else,
-        with Numba, it is what fits into 3 ms. Schedules are exact at every step and every step has
+        with Numba, it is what fits into 6 ms. Schedules are exact at every step and every step has
         its row either way; what a person asks for is in force from the next call on. With a number
         above 1, other callbacks are called once a call.
 

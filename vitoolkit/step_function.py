@@ -89,7 +89,9 @@ class StepFunction:
     ) -> None:
         self.controls = tuple(controls)
         self.auto = steps == "auto"
-        kwargs = dict(compile_kwargs)
+        self._pace = float("inf")
+        # JAX copies the generators when it compiles; for the others they are seeded below.
+        kwargs = {"random_seed": seed, **compile_kwargs}
         mode = faster(get_mode(kwargs.pop("mode", None)))
         values = pytensor.shared(
             np.array([[control.value for control in self.controls]], pytensor.config.floatX),
@@ -106,6 +108,8 @@ class StepFunction:
         elif not isinstance(mode.linker, NumbaLinker):
             linker = type(mode.linker).__name__
             self.fused, self.reason = False, f"fusing does not pay with {linker}"
+            if isinstance(mode.linker, JAXLinker):
+                self.reason = "JAX compiles anew for each number of steps; a fixed one is faster"
         elif n is not None and n < FUSE_FROM:
             self.fused, self.reason = False, f"{n:,} steps do not pay for a longer compilation"
         else:
@@ -158,10 +162,10 @@ class StepFunction:
     def tune(self, seconds: float, steps: int) -> None:
         """Learn from the time a call took how many steps the next should take."""
         if self.auto and self.fused and seconds > 0:
-            wanted = CALL_SECONDS * steps / seconds
-            self.capacity = int(
-                min(max(wanted, 1, self.capacity // 2), 2 * self.capacity, MOST_STEPS)
-            )
+            # The fastest lately: on a loaded machine a call that was held up says nothing.
+            self._pace = min(seconds / steps, 1.1 * self._pace)
+            wanted = CALL_SECONDS / self._pace
+            self.capacity = int(min(max(wanted, 1), 2 * self.capacity, MOST_STEPS))
 
     @property
     def choice(self) -> str:
