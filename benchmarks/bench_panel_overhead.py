@@ -5,11 +5,12 @@
 
 The small model at full speed, one compiled call after the other, in a real JupyterLab in Chromium.
 In one and the same fit the panel is by turns attended to and left alone, a second each; a ratio is
-that of neighboring seconds, and the median over all is printed. Without a browser: the same fit run
-by nbclient, which keeps the widgets' state and never answers. The page's main thread: what Chromium
-says of it (TaskDuration by wall time) while the panel is attended to all the time. Last, 60 presses
-of an arrow key: time from the key press in the page to the value in force in the fit. FOLDER holds
-other ipykernels, as tests/browser/make_kernels.py makes them.
+that of neighboring seconds, and the median and quartiles over all are printed; those of CPU time
+depend less on what else runs, and leave out what the fit waits for. Without a browser: the same fit
+run by nbclient, which keeps the widgets' state and never answers. The page's main thread: what
+Chromium says of it (TaskDuration by wall time) while the panel is attended to all the time. Last,
+60 presses of an arrow key: time from the key press in the page to the value in force in the fit.
+FOLDER holds other ipykernels, as tests/browser/make_kernels.py makes them.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Turns(Callback):
     '''Attends to the panel and leaves it alone by turns, a second each; then attends to it.'''
 
     def __init__(self, dashboard, seconds):
-        self.dashboard, self.turns, self.rates = dashboard, int(seconds), []
+        self.dashboard, self.turns, self.rates, self.cpu = dashboard, int(seconds), [], []
         self.begin = None
 
     def __call__(self, approx, losses, i):
@@ -50,11 +51,13 @@ class Turns(Callback):
             return
         on = len(self.rates) % 2 == 0
         if self.begin < self.warm:
-            self.begin, self.step = now, run.step
+            self.begin, self.step, self.spent = now, run.step, time.thread_time()
             self.dashboard._next = 0.0 if on else math.inf
         elif now > self.begin + 1.0:
+            spent = time.thread_time()
             self.rates.append((run.step - self.step) / (now - self.begin))
-            self.begin, self.step = now, run.step
+            self.cpu.append((run.step - self.step) / (spent - self.spent))
+            self.begin, self.step, self.spent = now, run.step, spent
             self.dashboard._next = 0.0 if len(self.rates) % 2 == 0 else math.inf
             if len(self.rates) == self.turns:
                 self.dashboard._next = 0.0
@@ -78,6 +81,7 @@ REPORT = """
 now = time.time() - time.perf_counter()
 print(json.dumps({
     "rates": turns.rates,
+    "cpu": turns.cpu,
     "way": dashboard._events.words,
     "step": repr(inference.step_function),
     "set": [(now + event.time, event.new) for event in beta.log],
@@ -90,14 +94,18 @@ def cells(seconds: int, keep: bool) -> list[str]:
 
 
 def overhead(told: dict) -> str:
-    on, off = told["rates"][::2], told["rates"][1::2]
+    return (
+        f"{slowed(told['rates'])} of wall time, {slowed(told['cpu'])} of its thread's CPU time, at "
+        f"{statistics.median(told['rates'][1::2]):,.0f} steps/s"
+    )
+
+
+def slowed(rates: list[float]) -> str:
+    on, off = rates[::2], rates[1::2]
     ratios = [b / a - 1 for a, b in zip(on, off, strict=False)]
     ratios += [b / a - 1 for a, b in zip(on[1:], off, strict=False)]
-    quartiles = statistics.quantiles(ratios, n=4)
-    return (
-        f"{100 * statistics.median(ratios):+5.1f} % (quartiles {100 * quartiles[0]:+.1f} to "
-        f"{100 * quartiles[2]:+.1f}) at {statistics.median(off):,.0f} steps/s"
-    )
+    low, middle, high = (100 * quartile for quartile in statistics.quantiles(ratios, n=4))
+    return f"{middle:+.1f} % ({low:+.1f} to {high:+.1f})"
 
 
 def without_browser(seconds: int) -> None:
