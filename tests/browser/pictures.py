@@ -170,6 +170,7 @@ def narrow(studio):
 def three(studio):
     page = running(studio, "three", THREE, n=50_000)
     studio.keep(page, "three")
+    print(f"main thread busy {busy(page):.0%} of the time")
     end(page)
 
 
