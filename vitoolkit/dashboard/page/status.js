@@ -17,7 +17,7 @@ function renderStatus({ model, el }) {
   root.setAttribute("role", "status");
   const phase = tag("span", "vitoolkit-phase"), dot = tag("i", "vitoolkit-dot"), word = tag("span");
   const bar = tag("div", "vitoolkit-bar"), fill = tag("div"), message = tag("span", "vitoolkit-message");
-  const [steps, speed, left, loss, elbo] = ["21ch", "14ch", "10ch", "11ch", "12ch"].map((width) => {
+  const [steps, speed, left, loss, elbo] = ["19ch", "12ch", "9ch", "9ch", "10ch"].map((width) => {
     const cell = tag("span");
     cell.style.minWidth = width;
     return cell;
