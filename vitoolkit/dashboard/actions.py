@@ -60,7 +60,7 @@ class Actions:
             layout=dict(flex="1 1 160px", max_width="560px"),
         )
         self.words.on_msg(self._on_enter)
-        self.add = _button("Add", "check", "write the note", self._on_note)
+        self.add = _button("Add", "check", "write the note", self._on_note, 70)
         self.formats = {
             suffix: _button(text, "", tip, self._on_export, 100)
             for suffix, (text, tip) in _FORMATS.items()
