@@ -602,8 +602,9 @@ def test_report_shows_small_parts(tmp_path):
     assert '"factors":["()"]' in page
     (bars,) = re.findall(r'"entries":\[\["x",\["0","1","2"\]\],\["kl",(.*?\})\]', page)
     numbers = json.loads(bars)["array"]
-    raw = np.frombuffer(gzip.decompress(base64.b64decode(numbers["data"])))
-    np.testing.assert_array_equal(raw, [2.0, 0.0, np.nan])
+    raw = base64.b64decode(numbers["data"])
+    raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw  # Bokeh before 3.7 does not zip
+    np.testing.assert_array_equal(np.frombuffer(raw), [2.0, 0.0, np.nan])
 
 
 def test_report_of_a_long_trace_is_small(tmp_path):
