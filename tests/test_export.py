@@ -85,15 +85,15 @@ def write(trace, kind, folder):
     return METHODS[kind](trace, folder / f"fit.{kind}")
 
 
-def odd_trace(variables, controls, rows, seed=0, parts=()):
+def odd_trace(variables, controls, rows, seed=0, parts=(), measures=()):
     """Numbers of every bit pattern, so of every size, among them NaN, infinities and -0.0."""
     rng = np.random.default_rng(seed)
-    split = 3 + len(variables) + sum(part.size for part in parts)
+    split = 3 + len(variables) + sum(part.size for part in parts) + len(measures)
     bits = rng.integers(0, 2**64, (rows, split + len(controls)), dtype=np.uint64)
     numbers = bits.view(float)
     for value in (np.nan, np.inf, -np.inf, -0.0, 5e-324):
         numbers[rng.random(numbers.shape) < 0.05] = value
-    trace = Trace(variables, controls, ATTRS, parts)
+    trace = Trace(variables, controls, ATTRS, parts, measures)
     trace.extend(
         np.cumsum(rng.integers(1, 1000, rows)),
         numbers[:, 0],
@@ -149,6 +149,17 @@ def test_parts_read_back_equal(kind, parts, rows, tmp_path):
         assert array.shape == (rows, *trace.parts[name].shape)
         np.testing.assert_array_equal(back.kl_by[name], array, strict=True)
     assert back.parts == trace.parts
+
+
+@pytest.mark.parametrize("rows", [0, 9])
+def test_measures_read_back_equal(kind, rows, tmp_path):
+    measures = ("gradient_norm", "gradient_snr")
+    trace = odd_trace(("z",), ("beta",), rows, parts=PARTS["labels"], measures=measures)
+    back = Trace.open(write(trace, kind, tmp_path))
+    assert back.equals(trace) and back.measures == measures and back.columns == trace.columns
+    for name in measures:
+        np.testing.assert_array_equal(back.measure[name], trace.measure[name], strict=True)
+    assert not back.equals(odd_trace(("z",), ("beta",), rows, parts=PARTS["labels"]))
 
 
 @pytest.mark.parametrize("kind", ["csv", "json"], indirect=True)

@@ -157,7 +157,9 @@ def test_growth_keeps_the_parts():
 
 @pytest.mark.parametrize("count", [0, 7, 9])
 def test_append_checks_the_number_of_parts(trace, count):
-    with pytest.raises(ValueError, match=f"3 .*, 1 .* and 8 parts; received 3, 1 and {count}"):
+    with pytest.raises(
+        ValueError, match=f"3 .*, 1 .* 8 parts and 0 measures; received 3, 1, {count} and 0"
+    ):
         trace.append(5, 0.0, 0.0, 0.0, [1.0] * 3, [1.0], [1.0] * count)
     with pytest.raises(ValueError, match=r"\(1, 12\).*received"):
         trace.extend([5], [0.0], [0.0], np.zeros((1, 4 + count)), np.zeros((1, 1)))

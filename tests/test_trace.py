@@ -121,7 +121,7 @@ def test_steps_are_integers(trace):
 
 @pytest.mark.parametrize(("kl", "control"), [([1.0], [1.0]), ([1.0] * 3, [1.0]), ([1.0, 2.0], [])])
 def test_append_checks_lengths(trace, kl, control):
-    with pytest.raises(ValueError, match=f"received {len(kl)}, {len(control)} and 0"):
+    with pytest.raises(ValueError, match=f"received {len(kl)}, {len(control)}, 0 and 0"):
         trace.append(5, 0.0, 0.0, 0.0, kl, control)
     assert len(trace) == 5
 

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vitoolkit.events import Event
 from vitoolkit.parts import Part
-from vitoolkit.trace import ACTIVE, NAMED, RESERVED, TAIL, Trace
+from vitoolkit.trace import ACTIVE, GROUPS, NAMED, RESERVED, TAIL, Trace
 
 if TYPE_CHECKING:
     import pandas
@@ -89,6 +89,7 @@ def describe(trace: Trace) -> dict[str, Any]:
         "version": VERSION,
         "variables": list(trace.variables),
         "controls": list(trace.controls),
+        "measures": list(trace.measures),
         "parts": [_plain(asdict(part), f"parts[{name!r}]") for name, part in trace.parts.items()],
         "attrs": _plain(trace.attrs, "attrs"),
         "events": [_plain(event._asdict(), f"events[{i}]") for i, event in enumerate(trace.events)],
@@ -146,7 +147,12 @@ def _restore(
     terms: ArrayLike,
     control: ArrayLike,
 ) -> Trace:
-    trace = Trace(description["variables"], description["controls"], parts=_parts_of(description))
+    trace = Trace(
+        description["variables"],
+        description["controls"],
+        parts=_parts_of(description),
+        measures=_measures_of(description),
+    )
     trace.extend(step, time, loss, terms, control)
     trace.attrs = description["attrs"]
     for event in description["events"]:
@@ -156,6 +162,10 @@ def _restore(
 
 def _parts_of(description: dict[str, Any]) -> list[Part]:
     return [Part(**fields) for fields in description.get("parts", ())]  # the first files have none
+
+
+def _measures_of(description: dict[str, Any]) -> list[str]:
+    return description.get("measures", [])
 
 
 def _stack(columns: Sequence[ArrayLike], rows: int) -> NDArray[np.float64]:
@@ -228,7 +238,8 @@ def to_dataframe(trace: Trace) -> "pandas.DataFrame":
     trace = trace[:]
     columns = {"time": trace.time, **dict(zip(trace.columns, trace.values().T, strict=True))}
     frame = pd.DataFrame(columns, index=pd.Index(trace.step, name="step"))
-    terms = [name for name in trace.columns if name not in trace.controls]
+    others = {*trace.controls, *trace.measures}
+    terms = [name for name in trace.columns if name not in others]
     units = {**UNITS, **dict.fromkeys(terms, "nats")}
     frame.attrs = {**trace.attrs, "units": units, "events": describe(trace)["events"]}
     return frame
@@ -240,7 +251,8 @@ def _from_table(
     kl = [columns[f"kl[{name}]"] for name in description["variables"]]
     control = _stack([columns[name] for name in description["controls"]], len(step))
     parts = [columns[name] for part in _parts_of(description) for name in part.columns]
-    terms = _stack([columns["data"], *kl, *parts], len(step))
+    measures = [columns[name] for name in _measures_of(description)]
+    terms = _stack([columns["data"], *kl, *parts, *measures], len(step))
     return _restore(description, step, columns["time"], columns["loss"], terms, control)
 
 
@@ -339,6 +351,7 @@ def to_xarray(trace: Trace) -> "xarray.Dataset":
                 {"long_name": "value that the step used"},
             ),
             **parts,
+            **{name: ("step", trace.measure[name].copy()) for name in trace.measures},
         },
         coords={
             **coords,
@@ -353,7 +366,8 @@ def to_xarray(trace: Trace) -> "xarray.Dataset":
 
 def _array_names(trace: Trace) -> list[tuple[str, tuple[str, ...]]]:
     """Name of the array of each part in a data set, and of its dims; none means two things."""
-    names: dict[str, Any] = dict.fromkeys((*RESERVED, "kl", "variable", "controls", "control"))
+    names: dict[str, Any] = dict.fromkeys((*RESERVED, *GROUPS))
+    names.update(dict.fromkeys(trace.measures))
     parts = trace.parts.values()
     arrays = [_free(f"kl_by_{part.variable}", names) for part in parts]
     found = []
@@ -412,12 +426,14 @@ def _from_xarray(dataset: "xarray.Dataset", path: Path) -> Trace:
         raise _not_a_trace(path)
     description = _parse(dataset.attrs[KEY], path)
     data, kl = dataset["data"].values, dataset["kl"].values
-    named = Trace(description["variables"], parts=_parts_of(description))
+    measures = _measures_of(description)
+    named = Trace(description["variables"], parts=_parts_of(description), measures=measures)
     parts = [
         dataset[name].values.reshape(len(data), part.size)
         for part, (name, _) in zip(named.parts.values(), _array_names(named), strict=True)
     ]
-    terms = np.concatenate([data[:, None], kl, *parts], axis=1)
+    measured = [dataset[name].values[:, None] for name in measures]
+    terms = np.concatenate([data[:, None], kl, *parts, *measured], axis=1)
     step, time, loss, control = (dataset[k].values for k in ("step", "time", "loss", "controls"))
     return _restore(description, step, time, loss, terms, control)
 
@@ -472,6 +488,7 @@ def to_json(trace: Trace, path: str | Path) -> Path:
         columns[name] = _numbers(getattr(trace, name))
     columns["kl"] = {name: _numbers(column) for name, column in trace.kl.items()}
     columns["control"] = {name: _numbers(column) for name, column in trace.control.items()}
+    columns["measure"] = {name: _numbers(column) for name, column in trace.measure.items()}
     columns["kl_by"] = {name: _nested(array) for name, array in trace.kl_by.items()}
     content |= {"units": {**UNITS, "kl": "nats", "kl_by": "nats"}, "columns": columns}
     with replacing(path) as temporary:
@@ -510,6 +527,7 @@ def _open_json(path: Path) -> Trace:
     for part in _parts_of(content):
         numbers = np.array(columns["kl_by"][part.variable], dtype=object)
         terms.append(column(numbers.ravel().tolist()).reshape(rows, part.size))
+    terms += [column(columns["measure"][name])[:, None] for name in _measures_of(content)]
     return _restore(content, steps, time, loss, np.hstack(terms), _stack(control, rows))
 
 

@@ -209,6 +209,7 @@ def fit(
     random_seed: int | None = None,
     start: Mapping[str, Any] | None = None,
     every: int = 1,
+    gradient: bool = False,
     progressbar: bool = True,
     **kwargs: Any,
 ) -> Fit:
@@ -243,6 +244,8 @@ def fit(
         Starting means.
     every : int
         Record the steps that are a multiple of `every`.
+    gradient : bool
+        Whether to record norm and signal-to-noise ratio of the gradient as well.
     progressbar : bool
         Whether to show a progress bar where no dashboard is shown.
     **kwargs
@@ -294,7 +297,8 @@ def fit(
             "record= (a journal on disk) is not available yet; fit.trace.to_netcdf(path) and its "
             "siblings write the record of a fit that has ended, also by an error or an interrupt"
         )
-    inference = _inference(method, beta, model=model, random_seed=random_seed, start=start)
+    options = dict(random_seed=random_seed, start=start, gradient=gradient)
+    inference = _inference(method, beta, model, options)
     rate = _learning_rate(learning_rate)
     recorder = Recorder(rate, every=every)
     panel = _dashboard(dashboard, recorder)
@@ -357,15 +361,13 @@ async def fit_async(n: int = 10_000, **kwargs: Any) -> Fit:
     return await fit(n, **{**kwargs, "background": True})
 
 
-def _inference(method, beta, *, model, random_seed, start) -> KLqp:
+def _inference(method, beta, model, options: dict[str, Any]) -> KLqp:
     if isinstance(method, str) and method.lower() in _METHODS:
-        return _METHODS[method.lower()](
-            beta=beta, model=model, random_seed=random_seed, start=start
-        )
+        return _METHODS[method.lower()](beta=beta, model=model, **options)
     if isinstance(method, KLqp):
-        if beta != 1.0 or start is not None or random_seed is not None:
+        if beta != 1.0 or any(value not in (None, False) for value in options.values()):
             raise TypeError(
-                "an inference brings its own beta, start and random_seed: give them to "
+                f"an inference brings its own beta, {', '.join(options)}: give them to "
                 f"{type(method).__name__}(...), not to vitoolkit.fit"
             )
         return method

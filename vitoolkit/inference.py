@@ -20,6 +20,7 @@ from pymc.variational.updates import adagrad_window
 from pytensor.tensor import TensorVariable
 
 from vitoolkit.controls import Beta, Control, Switch, distinct_controls
+from vitoolkit.gradient import GRADIENT
 from vitoolkit.loop import Block, Run, begin, execute
 from vitoolkit.objective import (
     BetaKL,
@@ -69,6 +70,10 @@ class KLqp(Inference):
         with Numba, it is what fits into 6 ms. Schedules are exact at every step and every step has
         its row either way; what a person asks for is in force from the next call on. With a number
         above 1, other callbacks are called once a call.
+    gradient : bool
+        Whether to record norm and signal-to-noise ratio of the gradient as well, in the columns
+        ``gradient_norm`` and ``gradient_snr`` of the trace; see
+        :func:`vitoolkit.gradient.gradient_stats`. It costs some microseconds a step.
 
     Raises
     ------
@@ -118,6 +123,7 @@ class KLqp(Inference):
         closed_form: Sequence[str] = (),
         random_seed: int | None = None,
         steps_per_execution: int | str = "auto",
+        gradient: bool = False,
     ) -> None:
         if not isinstance(approx, Approximation):
             raise TypeError(
@@ -125,6 +131,8 @@ class KLqp(Inference):
             )
         if getattr(approx, "rng", None) is None:
             approx.rng = np.random.RandomState(random_seed)
+        if not isinstance(gradient, bool):
+            raise TypeError(f"gradient must be True or False, received {gradient!r}")
         self.steps_per_execution = _steps_per_execution(steps_per_execution)
         variables = tuple(latent.name for latent in latents_of(approx))
         self.beta = _controls_by_variable(approx, beta, variables)
@@ -148,6 +156,7 @@ class KLqp(Inference):
             total_size=self.total_size,
             kl_by=kl_by,
             closed_form=closed_form,
+            measures=GRADIENT if gradient else (),
         )
         self.run: Run | None = None
         self._optimizer: str | None = None
@@ -165,6 +174,11 @@ class KLqp(Inference):
     def parts(self) -> tuple[Part, ...]:
         """The KL contributions that are recorded in parts, as asked for by ``kl_by``."""
         return self.objective.op.parts
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Columns on the gradient that are recorded beside the terms."""
+        return self.objective.op.measures
 
     @property
     def scaling(self) -> dict[str, Any]:
@@ -481,7 +495,7 @@ class ADVI(KLqp):
         Starting means, on the scale of the model's variables.
     start_sigma : mapping of str to array, optional
         Starting standard deviations, on the unconstrained scale.
-    total_size, kl_by, closed_form, steps_per_execution
+    total_size, kl_by, closed_form, steps_per_execution, gradient
         As in :class:`KLqp`.
 
     Raises
@@ -519,6 +533,7 @@ class ADVI(KLqp):
         kl_by: str | Mapping[str, str] | None = None,
         closed_form: Sequence[str] = (),
         steps_per_execution: int | str = "auto",
+        gradient: bool = False,
     ) -> None:
         approx = MeanField(
             model=model, random_seed=random_seed, start=start, start_sigma=start_sigma
@@ -530,6 +545,7 @@ class ADVI(KLqp):
             kl_by=kl_by,
             closed_form=closed_form,
             steps_per_execution=steps_per_execution,
+            gradient=gradient,
         )
 
 
@@ -546,7 +562,7 @@ class FullRankADVI(KLqp):
         Seed of the draws.
     start : mapping of str to array, optional
         Starting means, on the scale of the model's variables.
-    total_size, kl_by, closed_form, steps_per_execution
+    total_size, kl_by, closed_form, steps_per_execution, gradient
         As in :class:`KLqp`.
 
     Raises
@@ -586,6 +602,7 @@ class FullRankADVI(KLqp):
         kl_by: str | Mapping[str, str] | None = None,
         closed_form: Sequence[str] = (),
         steps_per_execution: int | str = "auto",
+        gradient: bool = False,
     ) -> None:
         approx = FullRank(model=model, random_seed=random_seed, start=start)
         super().__init__(
@@ -595,6 +612,7 @@ class FullRankADVI(KLqp):
             kl_by=kl_by,
             closed_form=closed_form,
             steps_per_execution=steps_per_execution,
+            gradient=gradient,
         )
 
 

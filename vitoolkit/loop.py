@@ -56,8 +56,8 @@ class Block:
     loss : numpy.ndarray
         Loss of each step, shape (K,), nats divided by c.
     terms : numpy.ndarray
-        Data term, KL contribution of each variable and the parts of these contributions, shape
-        (K, 1 + variables + parts), nats.
+        Data term, KL contribution of each variable and the parts of these contributions, in nats,
+        and what was measured of the gradient, shape (K, 1 + variables + parts + measures).
     control : numpy.ndarray
         The value of each control that the step used, shape (K, controls).
     time : numpy.ndarray
@@ -165,8 +165,9 @@ class Run(Steered):
 
     @property
     def term_count(self) -> int:
-        """Columns of a block's terms: data term, KL contributions, their parts."""
-        return 1 + len(self.variables) + sum(part.size for part in self.inference.parts)
+        """Columns of a block's terms: data term, KL contributions, their parts, measures."""
+        parts = sum(part.size for part in self.inference.parts)
+        return 1 + len(self.variables) + parts + len(self.inference.measures)
 
     @property
     def done(self) -> int:

@@ -21,12 +21,14 @@ from pymc.pytensorf import constant_fold, floatX
 from pymc.variational.approximations import FullRankGroup, MeanFieldGroup
 from pymc.variational.minibatch_rv import MinibatchRandomVariable, get_scaling
 from pymc.variational.opvi import Approximation, Group, ObjectiveFunction, Operator
+from pymc.variational.updates import adagrad_window, total_norm_constraint
 from pytensor.graph.basic import Constant
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.random.basic import NormalRV
 
 from vitoolkit.controls import Control
+from vitoolkit.gradient import gradient_stats
 from vitoolkit.parts import Part
 from vitoolkit.step_function import StepFunction
 
@@ -208,6 +210,27 @@ class BetaKLObjective(ObjectiveFunction):
         loss, self.terms = self.op.drawn(nmc, kwargs.get("more_replacements"))
         return loss
 
+    def add_obj_updates(
+        self,
+        updates,
+        obj_optimizer=adagrad_window,
+        total_grad_norm_constraint=None,
+        **kwargs,
+    ) -> None:
+        """Add the steps of the optimizer and, where asked for, what is known of the gradient."""
+        if not self.op.measures:
+            kwargs["total_grad_norm_constraint"] = total_grad_norm_constraint
+            super().add_obj_updates(updates, obj_optimizer=obj_optimizer, **kwargs)
+            return
+
+        def watched(gradients, parameters):
+            self.stats, moments = gradient_stats(gradients, parameters)
+            if total_grad_norm_constraint is not None:
+                gradients = total_norm_constraint(gradients, total_grad_norm_constraint)
+            return {**obj_optimizer(gradients, parameters), **moments}
+
+        super().add_obj_updates(updates, obj_optimizer=watched, **kwargs)
+
     def step_function(self, **kwargs) -> StepFunction:
         """Compile a step.
 
@@ -232,10 +255,9 @@ class BetaKLObjective(ObjectiveFunction):
         compile_kwargs = kwargs.pop("compile_kwargs", None) or {}
         steps, n = kwargs.pop("steps", "auto"), kwargs.pop("n", None)
         updates = self.updates(**kwargs)
+        terms = pt.concatenate([self.terms, self.stats]) if self.op.measures else self.terms
         seed = self.approx.rng.randint(2**30, dtype=np.int64)
-        return StepFunction(
-            updates.loss, self.terms, updates, controls, seed, compile_kwargs, steps, n
-        )
+        return StepFunction(updates.loss, terms, updates, controls, seed, compile_kwargs, steps, n)
 
 
 class BetaKL(Operator):
@@ -254,6 +276,8 @@ class BetaKL(Operator):
         Variables whose KL is wanted in parts: "coordinate", or the dim that is kept.
     closed_form : collection of str
         Variables whose KL is computed in closed form instead of from draws.
+    measures : sequence of str
+        Columns on the gradient to record beside the terms: none, or those of ``gradient.GRADIENT``.
 
     Attributes
     ----------
@@ -275,7 +299,9 @@ class BetaKL(Operator):
         total_size: Mapping[str, Any] | None = None,
         kl_by: Mapping[str, str] | None = None,
         closed_form: Sequence[str] = (),
+        measures: Sequence[str] = (),
     ) -> None:
+        self.measures = tuple(measures)
         self.latents = latents_of(approx)
         super().__init__(approx)
         self.beta = dict(beta)

@@ -92,7 +92,9 @@ class Recorder(Callback):
         """Open a new trace, or go on with the one of the same approximation."""
         inference = run.inference
         attrs = {"inference": repr(inference), "scaling": inference.scaling}
-        self._open(run.approx, run.variables, run.controls, attrs, inference.parts)
+        self._open(
+            run.approx, run.variables, run.controls, attrs, inference.parts, inference.measures
+        )
         self._watch(run)
 
     def on_compiled(self, run: Run) -> None:
@@ -176,8 +178,9 @@ class Recorder(Callback):
 
     # --- internals -------------------------------------------------------------------------------
 
-    def _open(self, approx, variables, controls, attrs, parts=()) -> None:
-        trace = Trace(variables, [control.name for control in controls], parts=parts)
+    def _open(self, approx, variables, controls, attrs, parts=(), measures=()) -> None:
+        names = [control.name for control in controls]
+        trace = Trace(variables, names, parts=parts, measures=measures)
         if approx is not self._approx or not trace.same_layout(self.trace):
             if len(self.trace) or self.trace.events:
                 self.traces.append(trace)

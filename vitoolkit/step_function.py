@@ -28,7 +28,7 @@ from vitoolkit.draws import DrawsAhead, draws_ahead, inlined_minibatches
 
 __all__ = ["StepFunction"]
 
-# : A call of a fused function should take about this long, so that a person's request is soon in
+#: A call of a fused function should take about this long, so that a person's request is soon in
 # force.
 CALL_SECONDS = 0.006
 MOST_STEPS = 1_000

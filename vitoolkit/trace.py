@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Columns", "Part", "Trace"]
 
 RESERVED = ("step", "time", "loss", "data", "elbo")
+GROUPS = ("kl", "variable", "controls", "control")  # other names in a data set
 HEAD = struct.Struct("=qddd")  # step, time, loss, data: the columns every row begins with
 DATA, KL = 3, 4  # where the data term and the first KL contribution stand in a row
 SMALLEST = 256  # rows in the first buffer
@@ -83,9 +84,13 @@ class _Layout:
     """What the columns of a trace are called, and where they stand in a row. Slices share it."""
 
     def __init__(
-        self, variables: tuple[str, ...], controls: tuple[str, ...], parts: tuple[Part, ...]
+        self,
+        variables: tuple[str, ...],
+        controls: tuple[str, ...],
+        parts: tuple[Part, ...] = (),
+        measures: tuple[str, ...] = (),
     ):
-        self.variables, self.controls = variables, controls
+        self.variables, self.controls, self.measures = variables, controls, measures
         self.parts = types.MappingProxyType({part.variable: part for part in parts})
         kl_columns = tuple(f"kl[{name}]" for name in variables)
         for name in controls:
@@ -94,9 +99,13 @@ class _Layout:
                     f"a control cannot be named {name!r}: that is a column of every trace. "
                     f"Taken are {', '.join((*RESERVED, *kl_columns))}"
                 )
-        self.columns = (*RESERVED[2:], *kl_columns, *controls)
+        for name in measures:
+            if name in (*RESERVED, *GROUPS):
+                taken = ", ".join((*RESERVED, *GROUPS))
+                raise ValueError(f"a measure cannot be named {name!r}; taken are {taken}")
+        self.columns = (*RESERVED[2:], *kl_columns, *measures, *controls)
         part_columns = tuple(name for part in parts for name in part.columns)
-        self.all_columns = (*RESERVED[2:], *kl_columns, *part_columns, *controls)
+        self.all_columns = (*RESERVED[2:], *kl_columns, *part_columns, *measures, *controls)
         if len(set(self.all_columns)) < len(self.all_columns):
             (name, _), *_ = Counter(self.all_columns).most_common(1)
             raise ValueError(
@@ -109,8 +118,10 @@ class _Layout:
         kl_end = KL + len(variables)
         self.kl = slice(KL, kl_end)
         self.part = slice(kl_end, kl_end + self.part_count)
-        self.control = slice(self.part.stop, None)
-        self.width = self.part.stop + len(controls)
+        self.measure_index = {name: i for i, name in enumerate(measures)}
+        self.measure = slice(self.part.stop, self.part.stop + len(measures))
+        self.control = slice(self.measure.stop, None)
+        self.width = self.measure.stop + len(controls)
 
 
 class Trace:
@@ -133,10 +144,12 @@ class Trace:
     parts : sequence of Part, optional
         The KL contributions that are recorded in parts as well, by coordinate or by a dim. Fixed
         for life. Each coordinate is one more number a row.
+    measures : sequence of str, optional
+        Names of what else is measured in every step, such as ``gradient_norm``. Fixed for life.
 
     Attributes
     ----------
-    variables, controls : tuple of str
+    variables, controls, measures : tuple of str
         The names.
     attrs : dict
         Attributes of the run. Add to it freely; keep to strings as keys and JSON-able values.
@@ -179,9 +192,17 @@ class Trace:
         controls: Sequence[str] = (),
         attrs: Mapping[str, Any] | None = None,
         parts: Sequence[Part] = (),
+        measures: Sequence[str] = (),
     ):
         names = _names("variables", variables)
-        self._lay_out(_Layout(names, _names("controls", controls), _parts(parts, names)))
+        self._lay_out(
+            _Layout(
+                names,
+                _names("controls", controls),
+                _parts(parts, names),
+                _names("measures", measures),
+            )
+        )
         created = datetime.now(UTC).isoformat(timespec="seconds")
         self.attrs: dict[str, Any] = {
             "created": created,
@@ -194,6 +215,7 @@ class Trace:
     def _lay_out(self, layout: _Layout) -> None:
         self._layout = layout
         self.variables, self.controls = layout.variables, layout.controls
+        self.measures = layout.measures
 
     # --- writing -----------------------------------------------------------------------
 
@@ -213,6 +235,7 @@ class Trace:
         self._row_bytes = buffer.strides[0]
         self._kl_rows = buffer[:, self._layout.kl]
         self._part_rows = buffer[:, self._layout.part]
+        self._measure_rows = buffer[:, self._layout.measure]
         self._control_rows = buffer[:, self._layout.control]
 
     def append(
@@ -224,6 +247,7 @@ class Trace:
         kl: Sequence[float] | NDArray[Any] = (),
         control: Sequence[float] | NDArray[Any] = (),
         parts: Sequence[float] | NDArray[Any] = (),
+        measures: Sequence[float] | NDArray[Any] = (),
     ) -> None:
         """Add one row.
 
@@ -243,25 +267,29 @@ class Trace:
             Value of each control that this step used.
         parts : sequence of float, shape (coordinates of all parts,)
             The parts of the KL contributions, nats: part after part, each flattened in C order.
+        measures : sequence of float, shape (measures,)
+            What else was measured.
 
         Raises
         ------
         TypeError
             If `step` is not an integer.
         ValueError
-            If `kl`, `control` or `parts` has another length, or `step` is not later than the
-            last one.
+            If `kl`, `control`, `parts` or `measures` has another length, or `step` is not later
+            than the last one.
         """
         part_count = self._layout.part_count
         if (
             len(kl) != len(self.variables)
             or len(control) != len(self.controls)
             or len(parts) != part_count
+            or len(measures) != len(self.measures)
         ):
             raise ValueError(
                 f"a row of this trace has {len(self.variables)} KL contributions, "
-                f"{len(self.controls)} control values and {part_count} parts; "
-                f"received {len(kl)}, {len(control)} and {len(parts)}"
+                f"{len(self.controls)} control values, {part_count} parts and "
+                f"{len(self.measures)} measures; "
+                f"received {len(kl)}, {len(control)}, {len(parts)} and {len(measures)}"
             )
         step = operator.index(step)
         if step <= self._last_step:
@@ -274,6 +302,8 @@ class Trace:
         self._control_rows[row] = control
         if part_count:
             self._part_rows[row] = parts
+        if self.measures:
+            self._measure_rows[row] = measures
         self._last_step = step
         self._length = row + 1  # publishes the row: readers look at the length first
 
@@ -295,9 +325,9 @@ class Trace:
             Seconds since the trace began.
         loss : array of float, shape (rows,)
             What was minimized.
-        terms : array of float, shape (rows, 1 + variables + coordinates of all parts)
+        terms : array of float, shape (rows, 1 + variables + coordinates of all parts + measures)
             Data term, then the KL contribution of each variable, then the parts of these
-            contributions, part after part, each flattened in C order; nats.
+            contributions, part after part, each flattened in C order; nats. Then the measures.
         control : array of float, shape (rows, controls)
             Value of each control that each step used.
 
@@ -323,7 +353,7 @@ class Trace:
         arrays = [np.asarray(values) for values in (time, loss, terms, control)]
         shapes = [array.shape for array in (steps, *arrays)]
         rows, layout = steps.size, self._layout
-        widths = layout.part.stop - DATA, len(self.controls)
+        widths = layout.measure.stop - DATA, len(self.controls)
         fitting = [(rows,), (rows,), (rows,), (rows, widths[0]), (rows, widths[1])]
         if shapes != fitting:
             raise ValueError(
@@ -341,7 +371,7 @@ class Trace:
             self._grow(stop)
         block = self._buffer[start:stop]
         block.view(np.int64)[:, 0] = steps
-        block[:, 1], block[:, 2], block[:, DATA : layout.part.stop] = arrays[:3]
+        block[:, 1], block[:, 2], block[:, DATA : layout.measure.stop] = arrays[:3]
         block[:, layout.control] = arrays[3]
         self._last_step = int(steps[-1])
         self._length = stop
@@ -404,7 +434,9 @@ class Trace:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns of `values`: loss, data, elbo, KL contributions, parts, controls.
+        """Names of the columns of `values`.
+
+        They are loss, data, elbo, KL contributions, their parts, measures and controls.
 
         A contribution's is ``kl[z]``, that of a part of it ``kl[z, latent=3]``.
         """
@@ -440,6 +472,11 @@ class Trace:
     def kl(self) -> Columns:
         """KL contribution of each variable, nats, not multiplied by β."""
         return Columns(self._layout.kl_index, self._read()[:, self._layout.kl].T)
+
+    @property
+    def measure(self) -> Columns:
+        """What else was measured in each step, such as ``measure["gradient_norm"]``."""
+        return Columns(self._layout.measure_index, self._read()[:, self._layout.measure].T)
 
     @property
     def parts(self) -> Mapping[str, Part]:
@@ -565,12 +602,13 @@ class Trace:
         """
         rows, layout = self._read(), self._layout
         parts_end = layout.part.stop if parts else layout.kl.stop
-        values = np.empty((len(rows), 3 + parts_end - KL + len(self.controls)))
+        rest = layout.measure.start
+        values = np.empty((len(rows), 3 + parts_end - KL + layout.width - rest))
         values[:, 0] = rows[:, 2]
         values[:, 1] = self._data(rows)
         values[:, 2] = self._elbo(rows)
         values[:, 3 : 3 + parts_end - KL] = rows[:, KL:parts_end]
-        values[:, 3 + parts_end - KL :] = rows[:, layout.control]
+        values[:, 3 + parts_end - KL :] = rows[:, rest:]
         return values
 
     def view(self, points: int = 500, *, parts: bool = False) -> "View":
@@ -594,7 +632,7 @@ class Trace:
         return View(self, points=points, parts=parts)
 
     def same_layout(self, other: "Trace") -> bool:
-        """Tell whether another trace records the same variables, controls and parts.
+        """Tell whether another trace records the same variables, controls, parts and measures.
 
         Parameters
         ----------
@@ -610,6 +648,7 @@ class Trace:
         return (
             mine.variables == others.variables
             and mine.controls == others.controls
+            and mine.measures == others.measures
             and [*mine.parts.values()] == [*others.parts.values()]
         )
 
@@ -638,7 +677,7 @@ class Trace:
         if not isinstance(other, Trace):
             raise TypeError(f"a Trace is accepted; received {type(other).__name__}")
         if (self.variables, self.controls) != (other.variables, other.controls):
-            return False  # other parts show in the description
+            return False  # other parts and measures show in the description
         mine, others = self._read(), other._read()
         if mine.shape != others.shape:
             return False
@@ -652,12 +691,11 @@ class Trace:
 
     def __getstate__(self) -> dict[str, Any]:
         rows = np.array(self._read())
-        names = (self.variables, self.controls, tuple(self.parts.values()))
+        names = (self.variables, self.controls, tuple(self.parts.values()), self.measures)
         return {"names": names, "attrs": self.attrs, "events": self.events, "rows": rows}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        variables, controls, *parts = state["names"]
-        self._lay_out(_Layout(variables, controls, *(parts or [()])))
+        self._lay_out(_Layout(*state["names"]))
         self.attrs = state["attrs"]
         self._events = list(state["events"])
         self._adopt(state["rows"])

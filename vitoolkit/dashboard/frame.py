@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from vitoolkit.dashboard.ahead import Ahead, edge_of
 from vitoolkit.dashboard.marks import Mark, marks_of
+from vitoolkit.gradient import GRADIENT
 
 __all__ = ["Frame", "Lines", "frame_of", "mean_now", "points_for"]
 
 #: Most bytes of arrays in a frame; the words of its marks come on top.
 BUDGET = 48_000
-#: Columns that an inference may record of its gradient, in the order they are drawn.
-GRADIENT = ("gradient_norm", "gradient_snr")
 #: With more variables than this, only the largest have a line, and those that a person picks.
 MOST_LINES, LARGEST = 24, 12
 
