@@ -595,6 +595,9 @@ def test_it_shows_itself_before_compiling_and_leaves_a_picture(model, notebook):
     class Watch(vt.recorder.Callback):
         def on_compiled(self, run):
             seen.append((len(notebook.shown), dashboard._panel.status.status["phase"]))
+            assert dashboard._panel.status.status["compiles"] == (
+                "the step of ADVI, 1 variable, 4 parameters"
+            )
 
         def __call__(self, approx, losses, i):
             """Nothing a step."""

@@ -174,6 +174,16 @@ class Run(Steered):
         """Steps finished in this call."""
         return self.step - self.first
 
+    @property
+    def compiles(self) -> str:
+        """What is compiled before the first step, in words."""
+        size = sum(parameter.get_value(borrow=True).size for parameter in self.approx.params)
+        variables = len(self.inference.objective.op.latents)
+        return (
+            f"the step of {type(self.inference).__name__}, {variables:,} "
+            f"variable{'' if variables == 1 else 's'}, {size:,} parameters"
+        )
+
     def compiled(self) -> None:
         """Note that steps can be taken now."""
         self.compile_seconds = time.perf_counter() - self.begun

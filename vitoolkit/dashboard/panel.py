@@ -186,7 +186,7 @@ class Panel:
         fit, now = self.fit, time.perf_counter()
         status: dict[str, Any] = {"phase": fit.status, "message": self._message}
         if fit.status == "compiling":
-            status["seconds"] = now - self._began
+            status.update(seconds=now - self._began, compiles=fit.compiles)
         else:
             done = fit.step - fit.first
             status.update(done=done, n=fit.n)

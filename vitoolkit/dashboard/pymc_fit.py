@@ -56,6 +56,9 @@ class PyMCFit(Steered):
         Called once when the fit has ended.
     """
 
+    #: What is compiled before the first row, in words.
+    compiles = "what evaluates the KL of each variable"
+
     def __init__(self, recorder: Recorder, first: int, finish: Callable[[], None]) -> None:
         super().__init__(recorder.controls, first)
         self.recorder, self._finish = recorder, finish

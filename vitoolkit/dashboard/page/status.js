@@ -41,7 +41,7 @@ function renderStatus({ model, el }) {
     root.dataset.phase = s.phase;
     const known = s.n != null && s.n > 0;
     fill.style.width = known ? `${Math.min(100, (100 * (s.done ?? 0)) / s.n)}%` : "0";
-    steps.textContent = s.done == null ? "" : known ? `step ${count(s.done)} of ${count(s.n)}` : `step ${count(s.done)}`;
+    steps.textContent = s.done == null ? s.compiles ?? "" : known ? `step ${count(s.done)} of ${count(s.n)}` : `step ${count(s.done)}`;
     speed.textContent = s.rate ? `${s.rate < 100 ? short(s.rate) : count(s.rate)} steps/s` : "";
     left.textContent = s.phase === "running" && s.left != null ? `${duration(s.left)} left`
       : s.took != null ? `took ${duration(s.took)}` : "";
