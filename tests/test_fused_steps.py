@@ -131,3 +131,32 @@ def test_the_backend_of_this_pymc_gives_the_same(minibatch_regression):
         inference.fit(1_000, callbacks=[recorder], obj_optimizer=optimizer, progressbar=False)
         values.append(recorder.trace.values())
     np.testing.assert_allclose(values[1], values[0], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("error", [StopIteration, ValueError])
+def test_a_callback_that_ends_the_fit_keeps_the_call_and_refine_goes_on(error):
+    """Other callbacks are called once a call of 8 steps; this one ends the fit at the second."""
+    model, approx, _ = full_data()
+    told = []
+
+    def ends(approx, losses, i):
+        told.append((i, len(losses)))
+        if i == 16:
+            raise error("enough")
+
+    recorder = vt.Recorder()
+    fast = {"compile_kwargs": {"mode": "FAST_COMPILE"}, "progressbar": False}
+    with model:
+        inference = vt.KLqp(approx, steps_per_execution=8)
+        if error is StopIteration:
+            inference.fit(51, callbacks=[recorder, ends], **fast)
+        else:
+            with pytest.raises(ValueError, match="enough"):
+                inference.fit(51, callbacks=[recorder, ends], **fast)
+        assert told == [(8, 8), (16, 16)]
+        assert inference.steps_taken == len(inference.hist) == len(recorder.trace) == 16
+        inference.refine(5, callbacks=[recorder], progressbar=False)
+    assert recorder.trace.step.tolist() == list(range(21))
+    np.testing.assert_array_equal(recorder.trace.loss, inference.hist)
+    stock = trained(full_data, PlainKLqp, 21)
+    np.testing.assert_allclose(inference.hist, stock, rtol=1e-9)
