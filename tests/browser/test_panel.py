@@ -159,7 +159,7 @@ def test_pause_holds_the_fit_and_resume_goes_on(notebook):
     page.press("Stop")
     page.done(1)
     told = report(page, 2)
-    assert [e["kind"] for e in told["events"]] == ["pause", "resume", "set", "stop"]
+    assert [e["kind"] for e in told["events"]] == ["pause", "set", "resume", "stop"]
     assert told["control"]["beta"][held - 1 : held + 1] == [1.0, 2.5]
 
 
