@@ -296,7 +296,7 @@ def test_a_number_being_typed_and_a_zoom_are_left_alone(notebook):
     page.run(0)
     page.start(1)
     page.wait_for_panel()
-    assert page.row("beta").locator("button").inner_text() == "auto"
+    assert page.row("beta").locator("button.vitoolkit-wheel").inner_text() == "auto"
     box = page.row("beta").locator("input[type=number]")
     shown = box.input_value()
     page.page.wait_for_timeout(1500)
@@ -309,7 +309,7 @@ def test_a_number_being_typed_and_a_zoom_are_left_alone(notebook):
     assert box.input_value() == "7"
     box.press("Enter")
     page.page.wait_for_timeout(700)
-    assert page.row("beta").locator("button").inner_text() == "manual"
+    assert page.row("beta").locator("button.vitoolkit-wheel").inner_text() == "manual"
 
     chart = page.page.locator(".vitoolkit-chart").first.bounding_box()
     x, y = chart["x"] + 200, chart["y"] + 60
@@ -327,7 +327,7 @@ def test_a_number_being_typed_and_a_zoom_are_left_alone(notebook):
     page.page.wait_for_timeout(500)
     assert page.page.evaluate(ends) > zoomed
 
-    page.row("beta").locator("button").click()
+    page.row("beta").locator("button.vitoolkit-wheel").click()
     page.page.wait_for_timeout(700)
     page.press("Stop")
     page.done(1)

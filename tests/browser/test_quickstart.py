@@ -45,6 +45,9 @@ def test_beta_dragged_in_the_fit_of_the_quickstart(notebook):
     page.start(fit)
     page.wait_for_panel(timeout=300)
     page.wait("document.querySelector('.vitoolkit-figure').__vitoolkit.last?.step.length > 20")
+    # Far down the page, and what nobody sees is not drawn.
+    page.page.locator(".vitoolkit-chart").first.scroll_into_view_if_needed()
+    page.wait("document.querySelector('.vitoolkit-figure').__vitoolkit.sources.loss.data.x.length")
     step_before, (_, loss_before) = page.step(), page.loss_points()
     page.drag_slider("beta", 60)
     page.page.wait_for_timeout(2000)
@@ -52,7 +55,7 @@ def test_beta_dragged_in_the_fit_of_the_quickstart(notebook):
     assert page.running(fit)
     assert 0 < step_before < step_after < STEPS
     assert loss_after > loss_before > 0  # the line grew while the cell ran
-    assert page.row("beta").locator("button").inner_text() == "manual"
+    assert page.row("beta").locator("button.vitoolkit-wheel").inner_text() == "manual"
     page.press("Stop")
     page.done(fit)
     page.run(after)
