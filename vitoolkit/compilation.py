@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 from pytensor.compile.mode import Mode, optdb
@@ -21,7 +22,9 @@ def faster(mode: Mode) -> Mode:
     """Return the mode with vitoolkit's rewrites and, on Numba, a cheaper way into its functions."""
     if not isinstance(mode.provided_optimizer, RewriteDatabaseQuery):
         return mode
-    linker = _Linker() if type(mode.linker) is NumbaLinker else mode.linker
+    # The PyTensor of PyMC 5.26 enters its functions in another way, and goes its own.
+    entered = find_spec("pytensor.link.numba.cache") is not None
+    linker = _Linker() if entered and type(mode.linker) is NumbaLinker else mode.linker
     return Mode(linker=linker, optimizer=mode.provided_optimizer.including(_TAG))
 
 
