@@ -358,3 +358,16 @@ def test_an_interrupt_in_hand_is_delivered_afterwards():
             reached.append("finished")
     assert reached == ["finished"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_fits_that_overlap_share_the_switch_interval(monkeypatch):
+    before = sys.getswitchinterval()
+    first, second = KernelEvents(), KernelEvents()
+    for events in (first, second):
+        monkeypatch.setattr(events, "way", "thread")
+        events.start()
+    first.stop()
+    assert sys.getswitchinterval() < before  # the other one still runs
+    second.stop()
+    second.stop()
+    assert sys.getswitchinterval() == before

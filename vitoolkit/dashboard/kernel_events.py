@@ -91,7 +91,7 @@ class KernelEvents:
         self._thread = threading.get_ident()
         self._main = threading.current_thread() is threading.main_thread()
         self.due = math.inf
-        self._switch: float | None = None
+        self._hurried = False
         if self.kernel is None:
             return
         try:
@@ -119,15 +119,15 @@ class KernelEvents:
 
     def start(self) -> None:
         """Let the kernel's own threads have the interpreter more often, until :meth:`stop`."""
-        if self.way != "none" and self._switch is None:
-            self._switch = sys.getswitchinterval()
-            sys.setswitchinterval(min(self._switch, 0.0005))
+        if self.way != "none" and not self._hurried:
+            self._hurried = True
+            _hurry(+1)
 
     def stop(self) -> None:
         """Undo :meth:`start`. What was set aside is already back with the kernel."""
-        if self._switch is not None:
-            sys.setswitchinterval(self._switch)
-            self._switch = None
+        if self._hurried:
+            self._hurried = False
+            _hurry(-1)
 
     def poll(self, *, now: bool = False) -> int:
         """Answer what has arrived, unless the last time is less than 5 ms ago.
@@ -291,6 +291,23 @@ class _StreamQueue:
     def _frames(item: Any) -> list[Any] | None:
         _, _, args = item
         return args[0] if len(args) == 1 and isinstance(args[0], list) else None
+
+
+_hurry_lock = threading.Lock()
+_hurrying: list[float] = []  # one entry for each fit, the first is the interval to go back to
+
+
+def _hurry(more: int) -> None:
+    """Shorten the interpreter's switch interval while any fit runs: several may overlap."""
+    with _hurry_lock:
+        if more > 0:
+            _hurrying.append(sys.getswitchinterval())
+            sys.setswitchinterval(min(_hurrying[0], 0.0005))
+        else:
+            before = _hurrying[0]
+            _hurrying.pop()
+            if not _hurrying:
+                sys.setswitchinterval(before)
 
 
 def current_kernel() -> Any:
