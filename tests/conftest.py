@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import signal
 
 import pytest
 from models import regression, two_gaussians
 
 logging.getLogger("pymc").setLevel(logging.WARNING)
+
+# A shell that starts a job in the background has it ignore Ctrl-C, which tests press.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
