@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 from bokeh.core.json_encoder import serialize_json
+from bokeh.core.properties import value
 from bokeh.document import Document
 from bokeh.models import (
     ColumnDataSource,
@@ -65,7 +66,7 @@ def document(scales: tuple[str, ...]) -> str:
     for chart in (loss, elbo, kl, control, gradient):
         marks = chart.vspan(
             x="x", source=_source(f"{chart.name}_marks", "x", "text"), line_width=1,
-            line_alpha=0.5, line_dash=[3, 3], name="marks", level="underlay",
+            line_alpha=0.5, line_dash=value([3, 3]), name="marks", level="underlay",
         )  # fmt: skip
         _hover(chart, [marks], MARK_TIPS, attachment="above")
     made = Document()
