@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 
 import nbformat
+import pytest
+from conftest import TWO
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "quickstart.ipynb"
 STEPS = 2_000_000  # the quickstart's 20,000 are over before a hand is at the mouse
@@ -37,6 +39,7 @@ def quickstart():
     return notebook, [i for i in code if i < fit], fit, after
 
 
+@pytest.mark.parametrize("kernel", TWO, indirect=True)
 def test_beta_dragged_in_the_fit_of_the_quickstart(notebook):
     source, before, fit, after = quickstart()
     page = notebook(source)
