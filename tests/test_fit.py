@@ -62,6 +62,9 @@ def test_an_inference_of_pymc_is_sent_to_pm_fit(gaussians):
 def test_an_inference_brings_its_own_beta(gaussians):
     with pytest.raises(TypeError, match="brings its own beta"):
         vt.fit(10, method=vt.ADVI(), beta=2.0)
+    for option in ({"random_seed": 0}, {"start": {}}, {"gradient": True}):
+        with pytest.raises(TypeError, match="brings its own beta, random_seed, start, gradient"):
+            vt.fit(10, method=vt.ADVI(), **option)
 
 
 # --- in the background -------------------------------------------------------------------------

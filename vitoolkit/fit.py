@@ -365,7 +365,9 @@ def _inference(method, beta, model, options: dict[str, Any]) -> KLqp:
     if isinstance(method, str) and method.lower() in _METHODS:
         return _METHODS[method.lower()](beta=beta, model=model, **options)
     if isinstance(method, KLqp):
-        if beta != 1.0 or any(value not in (None, False) for value in options.values()):
+        if beta != 1.0 or any(
+            value is not None and value is not False for value in options.values()
+        ):
             raise TypeError(
                 f"an inference brings its own beta, {', '.join(options)}: give them to "
                 f"{type(method).__name__}(...), not to vitoolkit.fit"
