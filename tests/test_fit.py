@@ -3,6 +3,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -130,7 +131,7 @@ def test_an_error_in_the_background_is_raised_to_who_waits(gaussians, fast, caps
             raise ZeroDivisionError("mine")
 
     fit = vt.fit(50, background=True, callbacks=[fail], **fast)
-    for ask in (fit.wait, fit.result, lambda: asyncio.run(awaiting(fit))):
+    for ask in (fit.wait, fit.result, lambda: run(awaiting(fit))):
         with pytest.raises(ZeroDivisionError, match="mine") as caught:
             ask()
         assert any(entry.name == "fail" for entry in caught.traceback)
@@ -140,6 +141,12 @@ def test_an_error_in_the_background_is_raised_to_who_waits(gaussians, fast, caps
 
 async def awaiting(fit):
     return await fit
+
+
+def run(coroutine):
+    """In a thread of its own: the browser tests leave a running event loop in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
 
 
 def test_an_error_that_nobody_waits_for_is_printed_once(gaussians, fast, capsys):
@@ -165,14 +172,15 @@ def test_an_interrupt_while_waiting_ends_the_fit(gaussians, fast):
 
 def test_fit_async_frees_the_loop_and_a_cancelled_task_ends_its_fit(gaussians, fast):
     async def work():
-        task = asyncio.create_task(vt.fit_async(1_000_000, **fast))
-        await asyncio.sleep(0.05)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        return await vt.fit_async(30, **fast)
+        with gaussians:
+            task = asyncio.create_task(vt.fit_async(1_000_000, **fast))
+            await asyncio.sleep(0.05)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            return await vt.fit_async(30, **fast)
 
-    assert len(asyncio.run(work()).trace) == 30
+    assert len(run(work()).trace) == 30
 
 
 def test_a_program_that_ends_stops_its_fit():
