@@ -36,7 +36,7 @@ def fit(beta):
 def actions(fit):
     trace = vt.Trace(("z",), ("beta",))
     trace.append(0, 0.1, 3.0, -2.0, [1.0], [0.5])
-    actions = Actions(fit, lambda: trace)
+    actions = Actions(fit, lambda: trace, {})
     yield actions
     actions.close()
 

@@ -30,6 +30,7 @@ from vitoolkit.schedules import Schedule
 from vitoolkit.steered import Steered
 from vitoolkit.step_function import StepFunction
 from vitoolkit.steps import counter_of
+from vitoolkit.switch_interval import short_switch_interval
 
 if TYPE_CHECKING:
     from vitoolkit.inference import KLqp
@@ -261,7 +262,11 @@ def execute(
             step = compile_step()
         run.compiled()
         bar = progressbar and not any(c.shows_progress for c in run.own)
-        with _progress(run, bar, progressbar_theme) as redraw, _Interrupt(run) as interrupt:
+        with (
+            short_switch_interval(),
+            _progress(run, bar, progressbar_theme) as redraw,
+            _Interrupt(run) as interrupt,
+        ):
             _train(run, step, interrupt, redraw, score)
         run.status = "finished"
     except StopIteration as stop:

@@ -22,6 +22,17 @@ import nbformat
 ROOT = Path(__file__).parents[2]
 WIDGET = "window.jupyterapp.shell.currentWidget"
 COMMANDS = "window.jupyterapp.commands"
+#: A cell with a model that FAST_COMPILE compiles in a second.
+REGRESSION = """
+import numpy as np, pymc as pm
+import vitoolkit as vt
+rng = np.random.default_rng(1)
+x = rng.normal(size=(200, 3))
+with pm.Model() as model:
+    intercept = pm.Normal("intercept", 0, 10)
+    w = pm.Normal("w", 0, 1, shape=3)
+    pm.Normal("y", intercept + x @ w, 0.5, observed=x @ [1.0, -2.0, 0.5] + 0.3)
+"""
 
 
 def chromium_path():

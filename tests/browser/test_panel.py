@@ -5,19 +5,9 @@ import time
 
 import pytest
 from conftest import TWO
+from driver import REGRESSION
 
-MODEL = """
-import json
-import numpy as np, pymc as pm
-import vitoolkit as vt
-rng = np.random.default_rng(1)
-x = rng.normal(size=(200, 3))
-with pm.Model() as model:
-    intercept = pm.Normal("intercept", 0, 10)
-    w = pm.Normal("w", 0, 1, shape=3)
-    pm.Normal("y", intercept + x @ w, 0.5, observed=x @ [1.0, -2.0, 0.5] + 0.3)
-order = []
-"""
+MODEL = f"{REGRESSION}import json\norder = []\n"
 FIT = """
 beta = vt.Beta({beta})
 rate = vt.LearningRate(1e-2)

@@ -8,17 +8,10 @@ import statistics
 
 import pytest
 from conftest import KERNELS, TWO
+from driver import REGRESSION
 
-MODEL = """
+MODEL = f"""{REGRESSION}
 import json, time
-import numpy as np, pymc as pm
-import vitoolkit as vt
-rng = np.random.default_rng(1)
-x = rng.normal(size=(200, 3))
-with pm.Model() as model:
-    intercept = pm.Normal("intercept", 0, 10)
-    w = pm.Normal("w", 0, 1, shape=3)
-    pm.Normal("y", intercept + x @ w, 0.5, observed=x @ [1.0, -2.0, 0.5] + 0.3)
 beta = vt.Beta(1.0)
 dashboard = vt.Dashboard(beta)
 
@@ -26,7 +19,7 @@ def fit(n=10_000_000, dashboard=dashboard, beta=beta):
     with model:
         return pm.fit(
             n, method=vt.ADVI(beta=beta, random_seed=1), callbacks=[dashboard],
-            compile_kwargs={"mode": "FAST_COMPILE"},
+            compile_kwargs={{"mode": "FAST_COMPILE"}},
         )
 
 order = []

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import ipywidgets
 
+from vitoolkit.dashboard.report import write_report
 from vitoolkit.trace import Trace
 
 __all__ = ["Actions"]
@@ -17,7 +18,7 @@ __all__ = ["Actions"]
 _FORMATS = {
     ".csv": ("CSV", "every recorded step, for any program"),
     ".nc": ("NetCDF", "every recorded step, for xarray and ArviZ"),
-    ".html": ("HTML report", "interactive charts in one file that needs nothing else"),
+    ".html": ("HTML report", "these charts, to zoom and to read, in a file that needs no network"),
 }
 
 
@@ -30,6 +31,8 @@ class Actions:
         What runs.
     trace : callable
         Returns the trace to export.
+    scales : mapping of str to str
+        How each control is shown, "linear", "log" or "switch", for the report.
 
     Attributes
     ----------
@@ -39,8 +42,10 @@ class Actions:
         What Note and Export unfold, empty by default.
     """
 
-    def __init__(self, fit: Any, trace: Callable[[], Trace | None]) -> None:
-        self.fit, self._trace = fit, trace
+    def __init__(
+        self, fit: Any, trace: Callable[[], Trace | None], scales: Mapping[str, str]
+    ) -> None:
+        self.fit, self._trace, self._scales = fit, trace, scales
         self.pause = _button("Pause", "pause", "wait before the next step", self._on_pause, 78)
         self.step = _button("Step", "step-forward", "take one step and pause again", self._on_step)
         self.stop = _button("Stop", "stop", "end the fit and keep everything", self._on_stop)
@@ -143,9 +148,11 @@ class Actions:
         threading.Thread(target=self._write, args=(trace[:], Path(name), suffix)).start()
 
     def _write(self, trace: Trace, path: Path, suffix: str) -> None:
-        writers = {".csv": trace.to_csv, ".nc": trace.to_netcdf, ".html": trace.to_html}
         try:
-            written = writers[suffix](path)
+            if suffix == ".html":
+                written = write_report(trace, path, self._scales)
+            else:
+                written = {".csv": trace.to_csv, ".nc": trace.to_netcdf}[suffix](path)
         except Exception as error:  # nobody is there to raise it to: a person reads it here
             self.said.value = self.said.tooltip = f"not written: {error}"
         else:

@@ -135,14 +135,9 @@ class Dashboard(Callback):
         FileNotFoundError
             If the folder does not exist.
         """
-        from vitoolkit.dashboard.report import report_html
-        from vitoolkit.export import replacing, target
+        from vitoolkit.dashboard.report import write_report
 
-        path = target(path, ".html")
-        page = report_html(self.trace, shown_as(self.controls), title=title)
-        with replacing(path) as temporary:
-            temporary.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
-        return path
+        return write_report(self.trace, path, shown_as(self.controls), title=title)
 
     # --- a vitoolkit inference --------------------------------------------------------------
 

@@ -33,6 +33,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from vitoolkit.switch_interval import short_switch_interval
+
 __all__ = ["KernelEvents", "after_the_cell", "current_kernel"]
 
 #: Messages answered while the cell runs; everything else waits for the end of the cell.
@@ -91,7 +93,8 @@ class KernelEvents:
         self._thread = threading.get_ident()
         self._main = threading.current_thread() is threading.main_thread()
         self.due = math.inf
-        self._hurried = False
+        self._started = False
+        self._stop = contextlib.ExitStack()
         if self.kernel is None:
             return
         try:
@@ -119,15 +122,14 @@ class KernelEvents:
 
     def start(self) -> None:
         """Let the kernel's own threads have the interpreter more often, until :meth:`stop`."""
-        if self.way != "none" and not self._hurried:
-            self._hurried = True
-            _hurry(+1)
+        if self.way != "none" and not self._started:
+            self._started = True
+            self._stop.enter_context(short_switch_interval())
 
     def stop(self) -> None:
         """Undo :meth:`start`. What was set aside is already back with the kernel."""
-        if self._hurried:
-            self._hurried = False
-            _hurry(-1)
+        self._started = False
+        self._stop.close()
 
     def poll(self, *, now: bool = False) -> int:
         """Answer what has arrived, unless the last time is less than 5 ms ago.
@@ -291,23 +293,6 @@ class _StreamQueue:
     def _frames(item: Any) -> list[Any] | None:
         _, _, args = item
         return args[0] if len(args) == 1 and isinstance(args[0], list) else None
-
-
-_hurry_lock = threading.Lock()
-_hurrying: list[float] = []  # one entry for each fit, the first is the interval to go back to
-
-
-def _hurry(more: int) -> None:
-    """Shorten the interpreter's switch interval while any fit runs: several may overlap."""
-    with _hurry_lock:
-        if more > 0:
-            _hurrying.append(sys.getswitchinterval())
-            sys.setswitchinterval(min(_hurrying[0], 0.0005))
-        else:
-            before = _hurrying[0]
-            _hurrying.pop()
-            if not _hurrying:
-                sys.setswitchinterval(before)
 
 
 def current_kernel() -> Any:

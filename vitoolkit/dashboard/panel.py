@@ -67,7 +67,7 @@ class Panel:
         self.view: Any = None
         self._sizes: dict[str, int] = {}
         self.status = StatusLine(layout=dict(flex="1 1 300px", min_width="0"))
-        self.actions = Actions(fit, lambda: self.trace)
+        self.actions = Actions(fit, lambda: self.trace, self.scales)
         self.pause, self.stop = self.actions.pause, self.actions.stop
         self.rows: list[ControlRow | SwitchRow] = [
             ControlRow(control, self.say) for control in controls if not isinstance(control, Switch)

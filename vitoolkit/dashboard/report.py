@@ -6,15 +6,17 @@ import base64
 import json
 from collections.abc import Mapping
 from html import escape
+from pathlib import Path
 
 from vitoolkit.dashboard.document import document
 from vitoolkit.dashboard.frame import LARGEST, MOST_LINES, frame_of
 from vitoolkit.dashboard.live_figure import CSS, bokehjs, figure_legend, page_code
 from vitoolkit.dashboard.static_picture import event_table, run_table
 from vitoolkit.dashboard.styles import control_styles, variable_styles
+from vitoolkit.export import replacing, target
 from vitoolkit.trace import Trace
 
-__all__ = ["report_html"]
+__all__ = ["report_html", "write_report"]
 
 STYLE = """
 :root { --jp-content-font-color1: #222; --jp-content-font-color2: #666; --jp-border-color1: #bbb;
@@ -102,6 +104,21 @@ def report_html(
         f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
         f"<style>{css}</style></head><body>{''.join(parts)}</body></html>\n"
     )
+
+
+def write_report(
+    trace: Trace,
+    path: str | Path,
+    scales: Mapping[str, str] | None = None,
+    *,
+    title: str = "Variational fit",
+) -> Path:
+    """Write the page of :func:`report_html` to a file whose name ends in ``.html``."""
+    path = target(path, ".html")
+    page = report_html(trace, scales, title=title)
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
+    return path
 
 
 def _figure(trace: Trace, scales: Mapping[str, str]) -> list[str]:
