@@ -14,13 +14,6 @@ logging.getLogger("pymc").setLevel(logging.WARNING)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items):
-    """Keep together, in one process of several, what shares a browser or the fixtures of a file."""
-    for item in items:
-        name = "browser" if item.path.parent.name == "browser" else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(name))
-
-
 @pytest.fixture
 def fast():
     """Keyword arguments of a fit for tests of logic: quick to compile, silent."""
