@@ -249,7 +249,8 @@ def test_a_large_local_latent_compiles_beside_a_beta_of_another_variable():
         pm.Normal("y", w + z.sum(axis=1), 1.0, observed=np.zeros(200), total_size=400)
         inference = vt.ADVI(beta={"z": 2.0}, total_size={"z": 400}, random_seed=1)
         recorder = vt.Recorder()
-        inference.fit(5, callbacks=[recorder], progressbar=False)
+        mode = "NUMBA" if pm.__version__ >= "6" else "FAST_COMPILE"
+        inference.fit(5, callbacks=[recorder], progressbar=False, compile_kwargs={"mode": mode})
     trace = recorder.trace
     loss = -trace.data + 2 * trace.kl["z"] + trace.kl["w"]
     np.testing.assert_allclose(trace.loss, loss / 2, rtol=1e-9)

@@ -78,11 +78,12 @@ def test_the_step_function_is_compiled_that_way(gaussians):
     assert "vitoolkit" in tags
 
 
-def test_a_call_that_was_held_up_says_nothing_about_the_pace(gaussians):
-    inference = vt.ADVI(random_seed=1, steps_per_execution=2)
-    inference.fit(2, progressbar=False, compile_kwargs={"mode": "FAST_COMPILE"})
+def test_a_call_that_was_held_up_says_nothing_about_the_pace(gaussians, fast):
+    inference = vt.ADVI(random_seed=1)
+    inference.fit(2, **fast)
     step = inference.step_function
-    step.auto = True
+    step.auto = step.fused = True
+    step.capacity = 16
     for _ in range(10):
         step.tune(1e-5 * step.capacity, step.capacity)
     assert step.capacity == 600
