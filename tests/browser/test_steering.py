@@ -47,6 +47,20 @@ with model:
         for control in (beta, vt.Beta(1.0, name="other"))
     )
 """
+AWAITED = """
+with model:
+    fit = await vt.fit_async(
+        10_000_000, beta=beta, dashboard=True, random_seed=1,
+        compile_kwargs={"mode": "FAST_COMPILE"},
+    )
+order.append("fit")
+"""
+ENDED = """
+print(json.dumps({
+    "set": [e.new for e in fit.trace.events if e.kind == "set"], "status": fit.status,
+    "way": fit.dashboard._events.way, "order": order,
+}))
+"""
 BOTH = """
 one.wait(), two.wait()
 print(json.dumps([
@@ -251,3 +265,21 @@ def test_two_fits_in_the_background_each_with_its_own_panel(notebook):
     for told, name in (one, "beta"), (two, "other"):
         assert {(control, source) for control, _, source in told["set"]} == {(name, "user")}
         assert told["status"] == "stopped" and told["way"] == "thread" and told["contiguous"]
+
+
+@pytest.mark.parametrize("kernel", TWO, indirect=True)
+def test_a_cell_that_awaits_its_fit(notebook):
+    page = notebook(MODEL, AWAITED, "order.append('later')", ENDED)
+    page.run(0)
+    for cell in (1, 2):
+        page.start(cell)
+    page.wait_for_panel()
+    page.press_key("beta", "ArrowRight", times=20, seconds=2)
+    page.page.wait_for_timeout(500)
+    assert page.running(1) and page.running(2)
+    page.press("Stop")
+    page.done(1)
+    page.done(2)
+    told = report(page, 3)
+    assert told["set"][-1] == pytest.approx(1.4) and told["order"] == ["fit", "later"]
+    assert told["status"] == "stopped" and told["way"] == "thread"
