@@ -25,7 +25,7 @@ from vitoolkit.trace import Trace
 __all__ = ["Panel"]
 
 #: Seconds between two pictures at least, and at most.
-FASTEST, SLOWEST = 0.1, 2.0
+FASTEST, SLOWEST = 0.2, 2.0
 #: Seconds between two questions to a page that was closed, whether there is one again.
 AWAY = 5.0
 #: Rows whose sliders are moved in one refresh: with dozens of controls they take turns.
