@@ -84,7 +84,7 @@ def test_a_dragged_slider_reaches_the_running_fit(notebook):
     after, loss_after = page.step(), page.loss_points()
     assert page.running(1)
     assert after > before > 0
-    assert loss_after[1] > loss_before[1] > 0
+    assert loss_after[1] > loss_before[1] >= 0  # the first picture may be of one step
     page.type_number("learning_rate", 0.005)
     page.page.wait_for_timeout(500)
     page.press("Stop")
