@@ -11,12 +11,13 @@ def generator(seed=1):
     return pytensor.shared(np.random.default_rng(seed))
 
 
-def drawn(draws, steps):
+def drawn(draws, *calls):
+    """The draws of so many steps in each call."""
     rows = []
-    for _ in range(steps):
-        draws.advance()
+    for steps in calls:
+        draws.advance(steps)
         rows.append(draws.stand_in.get_value())
-    return np.array(rows)
+    return np.concatenate(rows)
 
 
 def normal(source, size):
@@ -29,15 +30,19 @@ def integers(source, size):
 
 @pytest.mark.parametrize("of", [normal, integers])
 @pytest.mark.parametrize("size", [(), (3,), (2, 5), (9_000,)])
-@pytest.mark.parametrize("steps", [1, 31, 32, 33, 70])
-def test_the_numbers_and_the_generator_are_those_of_single_steps(of, size, steps):
+@pytest.mark.parametrize(
+    "calls",
+    [[1], [1] * 31, [1] * 32, [1] * 33, [1] * 70, [50], [1, 40, 1, 7], [3, 1, 1, 64]],
+    ids=lambda calls: f"{len(calls)} calls, {sum(calls)} steps",
+)
+def test_the_numbers_and_the_generator_are_those_of_single_steps(of, size, calls):
     source, reference = generator(), np.random.default_rng(1)
     (draws,) = draws_ahead([source], [of(source, size)])
     one = {
         normal: lambda: reference.normal(0.5, 2.0, size=size),
         integers: lambda: reference.integers(0, 5_000, size=size),
     }[of]
-    np.testing.assert_array_equal(drawn(draws, steps), [one() for _ in range(steps)])
+    np.testing.assert_array_equal(drawn(draws, *calls), [one() for _ in range(sum(calls))])
     draws.settle()
     state = source.get_value(borrow=True).bit_generator.state
     assert state == reference.bit_generator.state

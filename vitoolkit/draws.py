@@ -47,7 +47,9 @@ class DrawsAhead:
     Attributes
     ----------
     stand_in : SharedVariable
-        Takes the place of `variables` in the graph.
+        Its rows, one a step, take the place of `variables` in the graph.
+    source : SharedVariable
+        The generator.
 
     Examples
     --------
@@ -56,8 +58,9 @@ class DrawsAhead:
     >>> generator = pytensor.shared(np.random.default_rng(1))
     >>> noise = pytensor.tensor.random.normal(size=2, rng=generator)
     >>> (draws,) = draws_ahead([generator], [noise])
-    >>> draws.advance()
-    >>> bool((draws.stand_in.get_value() == np.random.default_rng(1).normal(size=2)).all())
+    >>> draws.advance(3)
+    >>> expected = np.random.default_rng(1).normal(size=(3, 2))
+    >>> bool((draws.stand_in.get_value() == expected).all())
     True
     """
 
@@ -70,36 +73,39 @@ class DrawsAhead:
     ) -> None:
         variable = variables[0]
         self.variables = tuple(variables)
-        self.generator = generator.container.storage
+        self.source, self.generator = generator, generator.container.storage
         self.parameters, self.shape = parameters, shape
         self.stand_in = pytensor.shared(
-            np.zeros(shape, variable.type.dtype), name=variable.name, shape=variable.type.shape
+            np.zeros((1, *shape), variable.type.dtype),
+            name=variable.name,
+            shape=(None, *variable.type.shape),
         )
         self._storage = self.stand_in.container.storage
         self._rng_fn, self._dtype = variable.owner.op.rng_fn, variable.type.dtype
         self._ahead = max(1, min(MOST_STEPS, MOST_NUMBERS // max(1, int(np.prod(shape)))))
         self._drawn = np.empty((0, *shape))
         self._taken = 0
-        self._source: Any = None
+        self._from: Any = None
 
-    def advance(self) -> None:
-        """Put the draws of the next step in place."""
-        if self._taken == len(self._drawn) or self._source is not self.generator[0]:
-            self._source = self.generator[0]
-            self._before = self._source.bit_generator.state
-            self._drawn, self._taken = self._draw(self._ahead), 0
-        self._storage[0] = self._drawn[self._taken]
-        self._taken += 1
+    def advance(self, steps: int) -> None:
+        """Put the draws of the next steps in place; those of one step are drawn with others."""
+        if self._taken + steps > len(self._drawn) or self._from is not self.generator[0]:
+            self.settle()
+            self._from = self.generator[0]
+            self._before = self._from.bit_generator.state
+            self._drawn = self._draw(self._ahead if steps == 1 else steps)
+        self._storage[0] = self._drawn[self._taken : self._taken + steps]
+        self._taken += steps
 
     def settle(self) -> None:
         """Bring the generator to where the steps that were taken leave it."""
-        if self._taken < len(self._drawn) and self._source is self.generator[0]:
-            self._source = self.generator[0] = with_state(self._before)
+        if self._taken < len(self._drawn) and self._from is self.generator[0]:
+            self._from = self.generator[0] = with_state(self._before)
             self._draw(self._taken)
         self._drawn, self._taken = self._drawn[:0], 0
 
     def _draw(self, steps: int) -> np.ndarray:
-        drawn = self._rng_fn(self._source, *self.parameters, (steps, *self.shape))
+        drawn = self._rng_fn(self._from, *self.parameters, (steps, *self.shape))
         return np.asarray(drawn, dtype=self._dtype)
 
 

@@ -103,6 +103,10 @@ class StepFunction:
         loss, terms, *new = _with_own_generators([loss, terms, *new])
         outputs = pt.concatenate([floatX(loss)[None], floatX(terms)])
         generators = collect_default_updates(outputs=[loss])
+        outputs, *new = inlined_minibatches([outputs, *new])
+        self._draws: list[DrawsAhead] = []
+        if not isinstance(mode.linker, JAXLinker):  # it keeps generators of its own
+            self._draws = draws_ahead(generators, [outputs, *new])
         if steps != "auto":
             self.fused, self.reason = int(steps) > 1, f"steps_per_execution={steps} was asked for"
         elif not isinstance(mode.linker, NumbaLinker):
@@ -124,7 +128,6 @@ class StepFunction:
                     stacklevel=2,
                 )
                 self.fused, self.reason = False, f"scan refuses it: {error}"
-        self._draws: list[DrawsAhead] = []
         if not self.fused:
             self.function = self._one(state, new, generators, outputs, values, mode, kwargs)
         self.function.trust_input = True  # it has none; PyTensor would check the shared variables
@@ -149,7 +152,7 @@ class StepFunction:
         """
         self._values[0] = values
         for draws in self._draws:
-            draws.advance()
+            draws.advance(len(values))
         return self.function()
 
     @property
@@ -177,21 +180,20 @@ class StepFunction:
         return f"<StepFunction, {self.choice}>"
 
     def _one(self, state, new, generators, outputs, values, mode, kwargs):
-        outputs, *new = inlined_minibatches([outputs, *new])
-        if not isinstance(mode.linker, JAXLinker):  # it keeps generators of its own
-            self._draws = draws_ahead(generators, [outputs, *new])
-        stand_ins = self._stand_ins(values[0])
-        for draws in self._draws:
-            stand_ins.update(dict.fromkeys(draws.variables, draws.stand_in))
+        stand_ins = self._stand_ins(values[0], [draws.stand_in[0] for draws in self._draws])
         outputs, *new = graph_replace([outputs, *new], stand_ins, strict=False)
         return compile([], outputs[None], updates=dict(zip(state, new)), mode=mode, **kwargs)
 
     def _many(self, state, new, generators, outputs, values, mode, kwargs):
-        n_state, rngs = len(state), list(generators)
+        n_state, n_draws = len(state), len(self._draws)
+        taken = {draws.source for draws in self._draws}
+        rngs = [generator for generator in generators if generator not in taken]
+        after = [generators[generator] for generator in rngs]
 
-        def one_step(row, *now):
-            replaced = {**self._stand_ins(row), **dict(zip([*state, *rngs], now))}
-            nodes = graph_replace([*new, *generators.values(), outputs], replaced, strict=False)
+        def one_step(row, *rest):
+            drawn, now = rest[:n_draws], rest[n_draws:]
+            replaced = {**self._stand_ins(row, drawn), **dict(zip([*state, *rngs], now))}
+            nodes = graph_replace([*new, *after, outputs], replaced, strict=False)
             typed = [
                 variable.type.filter_variable(pt.cast(node, variable.dtype))
                 for variable, node in zip(state, nodes)
@@ -200,19 +202,25 @@ class StepFunction:
 
         results = pytensor.scan(
             one_step,
-            sequences=[values],
+            sequences=[values, *(draws.stand_in for draws in self._draws)],
             outputs_info=[*state, *rngs, None],
             **_inner_mode(mode),
             return_updates=False,
         )
+        # Else PyTensor takes what depends on the draws alone out of the scan: more to carry in, and
+        # a message of its own where one dimension is 1.
+        mode = mode.excluding("scan_push_out_seq")
         last = [result[-1] for result in results[:n_state]]
         last += results[n_state : n_state + len(rngs)]
         return compile(
             [], results[-1], updates=dict(zip([*state, *rngs], last)), mode=mode, **kwargs
         )
 
-    def _stand_ins(self, row):
-        return {c.shared: row[i].astype(c.shared.dtype) for i, c in enumerate(self.controls)}
+    def _stand_ins(self, row, drawn):
+        found = {c.shared: row[i].astype(c.shared.dtype) for i, c in enumerate(self.controls)}
+        for draws, numbers in zip(self._draws, drawn, strict=True):
+            found.update(dict.fromkeys(draws.variables, numbers))
+        return found
 
 
 def _with_own_generators(nodes):
