@@ -2,8 +2,8 @@
 
 Most of the time of a small step is not arithmetic but the call itself: what crosses into compiled
 code, the random generators above all, costs microseconds apiece. A fused function takes many steps
-in one call, with parameters, optimizer state and random generators as the recurrent state of a
-scan. A function of single steps is handed its random draws, which are taken ahead.
+in one call, with parameters and optimizer state as the recurrent state of a scan. Either is handed
+its random draws, as far as they can be taken ahead.
 """
 
 from __future__ import annotations
@@ -99,11 +99,12 @@ class StepFunction:
             shape=(None, len(self.controls)),
         )
         self._values = values.container.storage
-        state, new = list(updates), list(updates.values())
+        state, new = list(updates), list[Any](updates.values())
         loss, terms, *new = _with_own_generators([loss, terms, *new])
-        outputs = pt.concatenate([floatX(loss)[None], floatX(terms)])
         generators = collect_default_updates(outputs=[loss])
-        outputs, *new = inlined_minibatches([outputs, *new])
+        outputs, *new = inlined_minibatches(
+            [pt.concatenate([floatX(loss)[None], floatX(terms)]), *new]
+        )
         self._draws: list[DrawsAhead] = []
         if not isinstance(mode.linker, JAXLinker):  # it keeps generators of its own
             self._draws = draws_ahead(generators, [outputs, *new])
