@@ -493,7 +493,7 @@ def test_nothing_is_drawn_for_a_page_that_was_closed(monkeypatch):
             answer()
         return sent
 
-    assert 500 < len(minute(drawn)) <= 600 and set(sent) == {"frame"}
+    assert 250 < len(minute(drawn)) <= 300 and set(sent) == {"frame"}
     assert len(minute(lambda: drawn(seen=False))) <= 40  # out of sight
     drawn()
     minute()  # closed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import contextvars
 import sys
 import threading
@@ -91,10 +92,11 @@ class Background:
         """The same for `await`; when that is cancelled, the fit is interrupted."""
         self._waiting += 1
         try:
-            answer = _answering()
-            while not self.done:
-                await asyncio.sleep(_LOOK_SECONDS)
-                answer()
+            with _awaiting_cell():
+                answer = _answering()
+                while not self.done:
+                    await asyncio.sleep(_LOOK_SECONDS)
+                    answer()
         except (asyncio.CancelledError, KeyboardInterrupt):
             self.run.interrupt()
             raise
@@ -126,6 +128,14 @@ def _answering() -> Callable[[], Any]:
     from vitoolkit.dashboard.kernel_events import KernelEvents
 
     return KernelEvents().poll
+
+
+def _awaiting_cell() -> contextlib.AbstractContextManager[None]:
+    if "ipykernel" not in sys.modules:
+        return contextlib.nullcontext()
+    from vitoolkit.dashboard.kernel_events import awaiting_cell
+
+    return awaiting_cell()
 
 
 def _stop_all() -> None:

@@ -35,7 +35,7 @@ from typing import Any
 
 from vitoolkit.switch_interval import short_switch_interval
 
-__all__ = ["KernelEvents", "after_the_cell", "current_kernel"]
+__all__ = ["KernelEvents", "after_the_cell", "awaiting_cell", "current_kernel"]
 
 #: Messages answered while the cell runs; everything else waits for the end of the cell.
 LIVE = frozenset(
@@ -301,6 +301,41 @@ def current_kernel() -> Any:
         return None
     shell = sys.modules["IPython"].get_ipython()
     return getattr(shell, "kernel", None)
+
+
+_awaited: list[Any] = []  # one entry for each wait, the first is the kernel's own handler
+
+
+@contextlib.contextmanager
+def awaiting_cell() -> Iterator[None]:
+    """Say of each widget message that it is done, while a cell awaits; several may overlap.
+
+    From ipykernel 7.4 on the kernel answers widgets beside a cell that awaits, without a word on
+    its status; a page holds a slider's next value back until it hears that.
+    """
+    kernel = current_kernel()
+    if kernel is None or "concurrent" not in inspect.signature(kernel.dispatch_shell).parameters:
+        yield
+        return
+    own = kernel.shell_handlers["comm_msg"]
+
+    def told(stream: Any, ident: Any, message: Any) -> None:
+        kernel._publish_status("busy", "shell", parent=message)
+        try:
+            own(stream, ident, message)
+        finally:
+            kernel._publish_status("idle", "shell", parent=message)
+
+    if not _awaited:
+        kernel.shell_handlers["comm_msg"] = told
+    _awaited.append(own)
+    try:
+        yield
+    finally:
+        first = _awaited[0]
+        _awaited.pop()
+        if not _awaited:
+            kernel.shell_handlers["comm_msg"] = first
 
 
 def after_the_cell(act: Callable[[Any], None]) -> None:
