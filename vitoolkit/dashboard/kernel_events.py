@@ -314,7 +314,8 @@ def awaiting_cell() -> Iterator[None]:
     its status; a page holds a slider's next value back until it hears that.
     """
     kernel = current_kernel()
-    if kernel is None or "concurrent" not in inspect.signature(kernel.dispatch_shell).parameters:
+    dispatch = getattr(kernel, "dispatch_shell", None)  # a kernel may be another's than ipykernel's
+    if dispatch is None or "concurrent" not in inspect.signature(dispatch).parameters:
         yield
         return
     own = kernel.shell_handlers["comm_msg"]
