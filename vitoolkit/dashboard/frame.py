@@ -203,8 +203,14 @@ def frame_of(
 
 
 def mean_now(view: Any, name: str) -> float:
-    """Last value of a column's running mean; NaN without any."""
-    return float(view.now(_span(view, name), [name])[0]) if len(view) else math.nan
+    """Last value of a column's running mean; of when it last had values, if none is late."""
+    if not len(view):
+        return math.nan
+    span = _span(view, name)
+    mean = view.now(span, [name])[0]
+    if math.isnan(mean):
+        mean = _bridged(view.step, view.running(span, [name]).array[0], _few(view, name))[-1]
+    return float(mean)
 
 
 def _last_of(kl: Array, chosen: Sequence[int], count: int) -> Array:

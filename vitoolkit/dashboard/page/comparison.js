@@ -104,6 +104,8 @@ export default () => {
     async render({ model, el }) {
       el.style.width = "100%";
       const runs = new ComparedRuns(el, () => {});
+      await runs.shown();
+      runs.last = frame;
       await runs.attach(await bokeh(model), model.get("_document"));
       views.add(runs);
       show();

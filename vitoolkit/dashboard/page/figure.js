@@ -59,6 +59,8 @@ export default () => {
     async render({ model, el }) {
       el.style.width = "100%";
       const charts = new Charts({ legend: model.get("_legend") }, el, (message) => model.send(message));
+      await charts.shown();
+      charts.last = frame;
       await charts.attach(await bokeh(model), model.get("_document"));
       views.add(charts);
       redraw(model);

@@ -43,6 +43,12 @@ class Sheet {
     el.append(this.root);
   }
 
+  async shown() { // on the page, and painted: BokehJS takes a second that the widgets beside it need not wait for
+    const frame = () => new Promise(requestAnimationFrame);
+    do await frame(); while (!this.root.isConnected);
+    await new Promise((done) => setTimeout(done));
+  }
+
   section(name, title, look = "vitoolkit-chart") {
     const section = tag("section", "vitoolkit-section"), head = tag("div", "vitoolkit-head"), body = tag("div", look);
     section.dataset.chart = body.dataset.chart = name;
@@ -55,10 +61,7 @@ class Sheet {
   }
 
   async attach(B, json, names) {
-    while (!this.root.isConnected) await new Promise(requestAnimationFrame);
     this.doc = B.require("document").Document.from_json(JSON.parse(json));
-    const divs = names.map((name) => this.sections[name].body);
-    this.views = await B.embed.add_document_standalone(this.doc, divs[0], divs);
     this.sources = {};
     this.ranges = {};
     this.axes = {};
@@ -71,8 +74,10 @@ class Sheet {
       range.properties.start.change.connect(zoomed);
       range.properties.end.change.connect(zoomed);
     }
+    this.theme(); // and draws, so that Bokeh lays out and paints the charts once
+    const divs = names.map((name) => this.sections[name].body);
     for (const div of divs) div.addEventListener("dblclick", () => this.release());
-    this.theme();
+    this.views = await B.embed.add_document_standalone(this.doc, divs[0], divs);
   }
 
   get seen() { return this.hidden.size < Object.values(this.sections).filter((section) => !section.body.hidden).length; }
@@ -112,7 +117,7 @@ class Sheet {
     this.last = frame;
     if (!this.sources) return;
     const n = frame.step.length;
-    this.root.dataset.empty = String(n === 0);
+    this.root.dataset.empty = String(n === 0 || !this.views);
     this.ours = true;
     if (n && !this.held) this.steps(frame);
     for (const name of names) {
