@@ -27,9 +27,9 @@ KERNELS = {"newest": None} | {
 }
 
 SETUP = """
-import time
+import asyncio, time
 from comm import create_comm
-from vitoolkit.dashboard.kernel_events import KernelEvents
+from vitoolkit.dashboard.kernel_events import KernelEvents, awaiting_cell
 seen, order = [], []
 def heard(message):
     data = message["content"]["data"]
@@ -49,6 +49,14 @@ def work(seconds, upto=10**9):
             events.poll()
             sum(range(2000))
     return events
+async def wait(seconds, upto):
+    events = KernelEvents()
+    with awaiting_cell(), awaiting_cell():
+        print("working", flush=True)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and len(seen) < upto:
+            await asyncio.sleep(0.005)
+            events.poll()
 """
 
 
@@ -160,11 +168,13 @@ def test_messages_arrive_while_the_cell_runs_and_in_order(kernel):
     )
 
 
-def test_every_message_gets_busy_and_idle(kernel):
-    cell = kernel.client.execute("work(20, upto=3)")
+@pytest.mark.parametrize("cell", ["work(20, upto=3)", "await wait(20, upto=3)"])
+def test_every_message_gets_busy_and_idle(kernel, cell):
+    cell = kernel.client.execute(cell)
     kernel.busy(cell)
     said = [kernel.say(number) for number in range(3)]
     kernel.reply(cell)
+    kernel.run("pass")
     published = kernel.iopub()
     for request in said:
         states = [

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from vitoolkit.loop import Run
@@ -72,11 +72,11 @@ class Background:
         until = None if timeout is None else time.monotonic() + timeout
         self._waiting += 1
         try:
-            answer = _answering()
-            while not self.done and (until is None or time.monotonic() < until):
-                left = _LOOK_SECONDS if until is None else until - time.monotonic()
-                self._ended.wait(max(0.0, min(_LOOK_SECONDS, left)))
-                answer()
+            with _answering() as answer:
+                while not self.done and (until is None or time.monotonic() < until):
+                    left = _LOOK_SECONDS if until is None else until - time.monotonic()
+                    self._ended.wait(max(0.0, min(_LOOK_SECONDS, left)))
+                    answer()
         except KeyboardInterrupt:
             self.run.interrupt()
             if self.run.compile_seconds is None:  # cannot be cut short: it ends once compiled
@@ -92,8 +92,7 @@ class Background:
         """The same for `await`; when that is cancelled, the fit is interrupted."""
         self._waiting += 1
         try:
-            with _awaiting_cell():
-                answer = _answering()
+            with _answering(awaiting=True) as answer:
                 while not self.done:
                     await asyncio.sleep(_LOOK_SECONDS)
                     answer()
@@ -121,21 +120,16 @@ class Background:
             self._ended.set()
 
 
-def _answering() -> Callable[[], Any]:
-    """Return what answers the page's widgets while this thread waits, if there is a page."""
+@contextlib.contextmanager
+def _answering(*, awaiting: bool = False) -> Iterator[Callable[[], Any]]:
+    """Give what answers the page's widgets while this thread waits, if there is a page."""
     if "ipykernel" not in sys.modules:
-        return lambda: None
-    from vitoolkit.dashboard.kernel_events import KernelEvents
+        yield lambda: None
+        return
+    from vitoolkit.dashboard.kernel_events import KernelEvents, awaiting_cell
 
-    return KernelEvents().poll
-
-
-def _awaiting_cell() -> contextlib.AbstractContextManager[None]:
-    if "ipykernel" not in sys.modules:
-        return contextlib.nullcontext()
-    from vitoolkit.dashboard.kernel_events import awaiting_cell
-
-    return awaiting_cell()
+    with awaiting_cell() if awaiting else contextlib.nullcontext():
+        yield KernelEvents().poll
 
 
 def _stop_all() -> None:

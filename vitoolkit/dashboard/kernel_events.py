@@ -93,7 +93,6 @@ class KernelEvents:
         self._thread = threading.get_ident()
         self._main = threading.current_thread() is threading.main_thread()
         self.due = math.inf
-        self._started = False
         self._stop = contextlib.ExitStack()
         if self.kernel is None:
             return
@@ -122,13 +121,12 @@ class KernelEvents:
 
     def start(self) -> None:
         """Let the kernel's own threads have the interpreter more often, until :meth:`stop`."""
-        if self.way != "none" and not self._started:
-            self._started = True
+        self.stop()
+        if self.way != "none":
             self._stop.enter_context(short_switch_interval())
 
     def stop(self) -> None:
         """Undo :meth:`start`. What was set aside is already back with the kernel."""
-        self._started = False
         self._stop.close()
 
     def poll(self, *, now: bool = False) -> int:
