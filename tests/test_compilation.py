@@ -48,6 +48,28 @@ def test_other_switches_stay(output):
     ]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_softplus_and_its_derivative_share_an_exponential(dtype):
+    x = pt.vector("x", dtype=dtype)
+    stock, ours = compiled([x], [pt.softplus(x), pt.grad(pt.softplus(x).sum(), x)])
+    assert (count(stock, "oftplus"), count(stock, "igmoid")) == (1, 1)
+    assert (count(ours, "oftplus"), count(ours, "igmoid")) == (0, 0)
+    assert [str(node.op) for node in ours.maker.fgraph.apply_nodes].count("Exp") == 1
+    far = [-800, -104, -88, -37, -18, 0, -0.0, 18, 33.3, 88, 104, 800, -np.inf, np.inf, np.nan]
+    values = np.concatenate([np.linspace(-40, 40, 4001), far]).astype(dtype)
+    for actual, expected in zip(ours(values), stock(values), strict=True):
+        assert actual.dtype == expected.dtype == dtype
+        np.testing.assert_allclose(actual, expected, rtol=8 * np.finfo(dtype).eps)
+
+
+def test_one_of_the_two_alone_stays():
+    x, y = pt.vectors("x", "y")
+    stock, ours = compiled([x, y], [pt.softplus(x), pt.sigmoid(y)])
+    assert [str(node.op) for node in ours.maker.fgraph.toposort()] == [
+        str(node.op) for node in stock.maker.fgraph.toposort()
+    ]
+
+
 def test_a_mode_of_the_users_own_rewriter_is_left_alone():
     mode = Mode(linker="py", optimizer=None)
     assert faster(mode).linker is mode.linker

@@ -12,6 +12,8 @@ from pytensor.link.jax import JAXLinker
 from pytensor.link.numba import NumbaLinker
 from pytensor.tensor.basic import switch
 from pytensor.tensor.elemwise import Elemwise
+from pytensor.tensor.math import exp, log1p, maximum, sigmoid, softplus
+from pytensor.tensor.type import float_dtypes
 
 __all__ = ["compile_now", "faster"]
 
@@ -91,4 +93,22 @@ def _switch_of_one_function(fgraph, node):
     return [op(switch(condition, x, y))]
 
 
-optdb["specialize"].register(_switch_of_one_function.__name__, _switch_of_one_function, _TAG)
+@node_rewriter([sigmoid])
+def _softplus_and_its_derivative(fgraph, node):
+    """Compute ``softplus(x)`` and ``sigmoid(x)`` of one exponential, ``e = exp(-|x|)``.
+
+    A mean-field q needs both of every ρ: its σ is the softplus, and the gradient has the sigmoid.
+    With e, which never overflows, they are ``max(x, 0) + log1p(e)`` and ``1 / (1 + e)``, or
+    ``e / (1 + e)`` where x is negative.
+    """
+    (x,) = node.inputs
+    same = [client.outputs[0] for client, _ in fgraph.clients[x] if client.op == softplus]
+    if not same or x.type.dtype not in float_dtypes:
+        return None
+    e = exp(-abs(x))
+    found = dict.fromkeys(same, maximum(x, 0) + log1p(e))
+    return {**found, node.outputs[0]: switch(x < 0, e, 1) / (1 + e)}
+
+
+for _rewrite in (_switch_of_one_function, _softplus_and_its_derivative):
+    optdb["specialize"].register(_rewrite.__name__, _rewrite, _TAG)
