@@ -48,18 +48,33 @@ def test_other_switches_stay(output):
     ]
 
 
+@pytest.mark.parametrize("which", ["x", "-x", "both"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_softplus_and_its_derivative_share_an_exponential(dtype):
+def test_softplus_and_its_derivative_share_an_exponential(dtype, which):
     x = pt.vector("x", dtype=dtype)
-    stock, ours = compiled([x], [pt.softplus(x), pt.grad(pt.softplus(x).sum(), x)])
-    assert (count(stock, "oftplus"), count(stock, "igmoid")) == (1, 1)
-    assert (count(ours, "oftplus"), count(ours, "igmoid")) == (0, 0)
+    both = [pt.softplus(x), pt.grad(pt.softplus(x).sum(), x)]
+    both += [pt.softplus(-x), pt.grad(pt.softplus(-x).sum(), x)]
+    stock, ours = compiled([x], both[:2] if which == "x" else both[2:] if which == "-x" else both)
+    assert count(stock, "oftplus") == count(stock, "igmoid") == (2 if which == "both" else 1)
+    assert count(ours, "oftplus") == count(ours, "igmoid") == 0
     assert [str(node.op) for node in ours.maker.fgraph.apply_nodes].count("Exp") == 1
     far = [-800, -104, -88, -37, -18, 0, -0.0, 18, 33.3, 88, 104, 800, -np.inf, np.inf, np.nan]
     values = np.concatenate([np.linspace(-40, 40, 4001), far]).astype(dtype)
     for actual, expected in zip(ours(values), stock(values), strict=True):
         assert actual.dtype == expected.dtype == dtype
         np.testing.assert_allclose(actual, expected, rtol=8 * np.finfo(dtype).eps)
+
+
+def test_a_bernoulli_by_logits_takes_one_exponential():
+    c, x = pt.vector("c"), pt.vector("x")
+    loss = pt.switch(c > 0, pt.softplus(-x), pt.softplus(x)).sum()
+    stock, ours = compiled([c, x], [loss, pt.grad(loss, x)])
+    for name in ("Exp", "Log1p"):
+        assert [str(node.op) for node in ours.maker.fgraph.apply_nodes].count(name) == 1
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=100).astype(c.dtype), 50 * rng.normal(size=100).astype(x.dtype)
+    for actual, expected in zip(ours(*values), stock(*values), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-12)
 
 
 def test_one_of_the_two_alone_stays():

@@ -6,13 +6,13 @@ from importlib.util import find_spec
 from typing import Any
 
 from pytensor.compile.mode import Mode, optdb
-from pytensor.graph.rewriting.basic import node_rewriter
+from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
 from pytensor.graph.rewriting.db import RewriteDatabaseQuery
 from pytensor.link.jax import JAXLinker
 from pytensor.link.numba import NumbaLinker
 from pytensor.tensor.basic import switch
 from pytensor.tensor.elemwise import Elemwise
-from pytensor.tensor.math import exp, log1p, maximum, sigmoid, softplus
+from pytensor.tensor.math import exp, log1p, maximum, neg, sigmoid, softplus
 from pytensor.tensor.type import float_dtypes
 
 __all__ = ["compile_now", "faster"]
@@ -95,20 +95,37 @@ def _switch_of_one_function(fgraph, node):
 
 @node_rewriter([sigmoid])
 def _softplus_and_its_derivative(fgraph, node):
-    """Compute ``softplus(x)`` and ``sigmoid(x)`` of one exponential, ``e = exp(-|x|)``.
+    """Compute softplus and sigmoid, of x and of -x, of one exponential, ``e = exp(-|x|)``.
 
-    A mean-field q needs both of every ρ: its σ is the softplus, and the gradient has the sigmoid.
-    With e, which never overflows, they are ``max(x, 0) + log1p(e)`` and ``1 / (1 + e)``, or
+    A mean-field q needs both of every ρ: its σ is the softplus, and the gradient has the sigmoid. A
+    Bernoulli likelihood has softplus of the logit and of its negative. With e, which never
+    overflows, softplus is ``max(x, 0) + log1p(e)``, and sigmoid ``1 / (1 + e)``, or
     ``e / (1 + e)`` where x is negative.
     """
     (x,) = node.inputs
-    same = [client.outputs[0] for client, _ in fgraph.clients[x] if client.op == softplus]
-    if not same or x.type.dtype not in float_dtypes:
+    if x.owner is not None and x.owner.op == neg:
+        (x,) = x.owner.inputs
+    if x.type.dtype not in float_dtypes:
         return None
     e = exp(-abs(x))
-    found = dict.fromkeys(same, maximum(x, 0) + log1p(e))
-    return {**found, node.outputs[0]: switch(x < 0, e, 1) / (1 + e)}
+    found: dict[Any, Any] = {}
+    for signed in (x, *_results(fgraph, neg, x)):
+        for output in _results(fgraph, softplus, signed):
+            found[output] = maximum(signed, 0) + log1p(e)
+    if not found:
+        return None
+    for signed in (x, *_results(fgraph, neg, x)):
+        for output in _results(fgraph, sigmoid, signed):
+            found[output] = switch(signed < 0, e, 1) / (1 + e)
+    return found
 
 
-for _rewrite in (_switch_of_one_function, _softplus_and_its_derivative):
-    optdb["specialize"].register(_rewrite.__name__, _rewrite, _TAG)
+def _results(fgraph: Any, op: Any, x: Any) -> list[Any]:
+    return [client.outputs[0] for client, _ in fgraph.clients[x] if client.op == op]
+
+
+# After PyTensor's "specialize" (2), which makes a neg of a product with -1, and before it fuses
+# elementwise operations (49). The second would find no softplus of x itself after the first.
+for _position, _rewrite in (2.9, _softplus_and_its_derivative), (2.95, _switch_of_one_function):
+    _name = _rewrite.__name__
+    optdb.register(_name, dfs_rewriter(_rewrite, name=_name), _TAG, position=_position)
