@@ -122,6 +122,7 @@ def latencies(moves, sets):
 def steer(page):
     """Press a key 60 times, then drag in 40 moves; what the page saw of both."""
     page.watch_hand("beta")
+    page.page.wait_for_timeout(1000)  # the page has just drawn its charts for the first time
     page.press_key("beta", "ArrowRight", times=60, seconds=3.6)
     page.page.wait_for_timeout(300)
     pressed = page.moves()
@@ -191,6 +192,7 @@ def test_nothing_is_lost_and_nothing_out_of_order(notebook):
         page.start(cell)
     page.wait_for_panel()
     page.watch_hand("beta")
+    page.page.wait_for_timeout(1000)  # the page has just drawn its charts for the first time
     page.press_key("beta", "ArrowRight", times=10, seconds=1)
     raising = page.page.locator(".raising .noUi-handle")
     for _ in range(3):
