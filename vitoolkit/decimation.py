@@ -11,9 +11,8 @@ from vitoolkit.trace import Columns, Trace
 
 __all__ = ["View"]
 
-CHUNK = (
-    1 << 14
-)  # rows taken in at a time, so that catching up with a long trace needs little memory
+#: Rows taken in at a time, so that catching up with a long trace needs little memory.
+CHUNK = 1 << 14
 WHAT = ("low", "high", "mean", "last", "nonfinite")
 
 
