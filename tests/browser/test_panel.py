@@ -206,9 +206,10 @@ def test_a_page_that_reloads_in_mid_fit_finds_the_panel(notebook):
     now = time.monotonic()
     print(f"live {now - begun:.1f} s after the reload, {now - there:.1f} s after the notebook")
     assert now - there < 20  # 5 on a machine that has nothing else to do
-    (points, last), steps = page.loss_points(), page.page.evaluate(f"() => {STEPS}")
-    assert points > 20 and last > 100
-    assert min(steps) < 0.1 * last and max(steps) == last  # from the beginning on
+    steps = page.page.evaluate(f"() => {STEPS}")
+    last = steps[-1]
+    assert len(steps) > 20 and last > 100
+    assert steps == sorted(steps) and steps[0] < 0.1 * last  # from the beginning on
     page.type_number("beta", 3.0)
     page.wait(f"Math.max(...({STEPS})) > {last}")
     page.press("Stop")
@@ -309,12 +310,15 @@ def test_a_number_being_typed_and_a_zoom_are_left_alone(notebook):
 
     chart = page.page.locator(".vitoolkit-chart").first.bounding_box()
     x, y = chart["x"] + 200, chart["y"] + 60
-    page.page.mouse.move(x, y)
-    page.page.mouse.down()
-    for part in (0.2, 0.4, 0.6, 0.8, 1.0):  # a busy page hears of several moves as of one
-        page.page.mouse.move(x + 120 * part, y + 50 * part)
-        page.page.wait_for_timeout(150)
-    page.page.mouse.up()
+    for _ in range(5):  # a slow page takes a drag for a long press, as Bokeh does after 0.25 s
+        page.page.mouse.move(x, y)
+        page.page.mouse.down()
+        for part in (0.2, 0.4, 0.6, 0.8, 1.0):
+            page.page.mouse.move(x + 120 * part, y + 50 * part)
+        page.page.mouse.up()
+        page.page.wait_for_timeout(1000)
+        if page.page.locator(".vitoolkit-zoomed").count():
+            break
     page.page.wait_for_selector(".vitoolkit-zoomed")
     ends = "document.querySelector('.vitoolkit-figure').__vitoolkit.ranges.steps.end"
     zoomed, last = page.page.evaluate(ends), page.loss_points()[1]
