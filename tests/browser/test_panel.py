@@ -200,12 +200,13 @@ def test_a_page_that_reloads_in_mid_fit_finds_the_panel(notebook):
     page.page.wait_for_selector(".vitoolkit-panel, :text('widget: model not found')")
     if not page.page.locator(".vitoolkit-panel").count():
         # ipywidgets 8 looks for a model for 2 s, and gives up for good when all come just then.
+        begun = time.monotonic()
         page.load()
         there = time.monotonic()
     page.wait_for_panel()
     now = time.monotonic()
     print(f"live {now - begun:.1f} s after the reload, {now - there:.1f} s after the notebook")
-    assert now - there < 20  # 5 on a machine that has nothing else to do
+    assert now - begun < 30 and now - there < 20  # 5 with nothing else to do
     steps = page.page.evaluate(f"() => {STEPS}")
     last = steps[-1]
     assert len(steps) > 20 and last > 100

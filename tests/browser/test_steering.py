@@ -192,7 +192,6 @@ def test_nothing_is_lost_and_nothing_out_of_order(notebook):
         page.start(cell)
     page.wait_for_panel()
     page.watch_hand("beta")
-    page.page.wait_for_timeout(1000)  # the page has just drawn its charts for the first time
     page.press_key("beta", "ArrowRight", times=10, seconds=1)
     raising = page.page.locator(".raising .noUi-handle")
     for _ in range(3):
