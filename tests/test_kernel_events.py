@@ -49,14 +49,15 @@ def work(seconds, upto=10**9):
             events.poll()
             sum(range(2000))
     return events
-async def wait(seconds, upto):
+async def wait(seconds, upto, nap=0.0):
     events = KernelEvents()
     with awaiting_cell(), awaiting_cell():
         print("working", flush=True)
         end = time.monotonic() + seconds
         while time.monotonic() < end and len(seen) < upto:
-            await asyncio.sleep(0.005)
+            time.sleep(nap)  # the kernel's loop sleeps, too: the message is left to poll
             events.poll()
+            await asyncio.sleep(0.005)
 """
 
 
@@ -168,7 +169,9 @@ def test_messages_arrive_while_the_cell_runs_and_in_order(kernel):
     )
 
 
-@pytest.mark.parametrize("cell", ["work(20, upto=3)", "await wait(20, upto=3)"])
+@pytest.mark.parametrize(
+    "cell", ["work(20, upto=3)", "await wait(20, upto=3)", "await wait(20, upto=3, nap=0.3)"]
+)
 def test_every_message_gets_busy_and_idle(kernel, cell):
     cell = kernel.client.execute(cell)
     kernel.busy(cell)

@@ -68,25 +68,18 @@ class ControlRow:
         self._lock = threading.RLock()
         self._writer: int | None = None
         self._moved = self._followed = -math.inf
-        #: Values shown on the slider of late: the page sends each back once, on its grid.
+        #: Values shown on the slider of late, and until when the page may send each back.
         self._shown: deque[tuple[float, float]] = deque(maxlen=16)
-        low, high = slider_range(control.bounds, control.value, control.scale)
-        shown = dict(
-            continuous_update=True, readout=False, layout=dict(flex="4 1 80px", min_width="80px")
+        kind: Any = ipywidgets.FloatLogSlider if self._log else ipywidgets.FloatSlider
+        low, high, step = self._range(control.value)
+        self.slider = kind(
+            value=min(max(control.value, self._value(low)), self._value(high)),
+            min=low,
+            max=high,
+            step=step,
+            readout=False,
+            layout=dict(flex="4 1 80px", min_width="80px"),
         )
-        if control.scale == "log":
-            ends = math.log10(low), math.log10(high)
-            self.slider: Any = ipywidgets.FloatLogSlider(
-                value=control.value,
-                min=ends[0],
-                max=ends[1],
-                step=(ends[1] - ends[0]) / 400,
-                **shown,
-            )
-        else:
-            self.slider = ipywidgets.FloatSlider(
-                value=control.value, min=low, max=high, step=(high - low) / 500, **shown
-            )
         self.box = ipywidgets.FloatText(
             value=_rounded(control.value), continuous_update=False, layout=dict(width="78px")
         )
@@ -165,11 +158,8 @@ class ControlRow:
     def _on_slider(self, change: Any) -> None:
         if self._mine():
             return
-        at, now = self._position(change["new"]), time.monotonic()
-        shown = [self._position(change["old"])]
-        shown += [position for position, until in self._shown if now < until]
-        if any(abs(at - position) < 0.01 * self.slider.step for position in shown):
-            return  # not a person: the page put what it was shown on the slider's grid
+        if self._echoes(change["new"], change["old"]):
+            return
         self._shown.clear()
         low, high = self.control.bounds
         self._ask(min(max(change["new"], low), high), self.slider)
@@ -247,26 +237,52 @@ class ControlRow:
     def _shows(self, value: float) -> bool:
         return self.box.value in (value, _rounded(value))
 
+    @property
+    def _log(self) -> bool:
+        return self.control.scale == "log"
+
     def _position(self, value: float) -> float:
         """Position of a value along the slider."""
-        return math.log10(max(value, 1e-300)) if self.control.scale == "log" else value
+        return math.log10(max(value, 1e-300)) if self._log else value
+
+    def _value(self, position: float) -> float:
+        return 10.0**position if self._log else position
+
+    def _range(self, value: float) -> tuple[float, float, float]:
+        """Ends and step of the slider, as positions, with room for a value."""
+        ends = slider_range(self.control.bounds, value, self.control.scale)
+        low, high = map(self._position, ends)
+        return low, high, (high - low) / (400 if self._log else 500)
 
     def _move_slider(self, value: float) -> None:
         """Put the slider on the point of its grid next to a value, making room where there is none.
 
-        A slider in the page goes to its grid by itself and reports that as a move.
+        A slider in the page goes to its grid by itself and reports that as a move, unless it is
+        there: hence the very arithmetic of noUiSlider, which counts in percent.
         """
         at, slider = self._position(value), self.slider
-        if at > slider.max:
-            slider.max = at
-        elif at < slider.min:
-            slider.min = at
+        with slider.hold_sync():  # a new range around the old value would be a move, too
+            if not slider.min <= at <= slider.max:
+                low, high, slider.step = self._range(value)
+                slider.min, slider.max = min(low, slider.min), max(high, slider.max)
+            width = slider.max - slider.min
+            percent = slider.step * 100 / width
+            at = round((at - slider.min) * 100 / width / percent) * percent
+            shown = self._value(slider.max if at >= 100 else at * width / 100 + slider.min)
+            self._shown.append((shown, time.monotonic() + ECHO))
+            slider.value = shown
         for label, end in zip(self.ends, (slider.min, slider.max), strict=True):
-            label.value = _number(10.0**end if self.control.scale == "log" else end)
-        at = slider.min + round((at - slider.min) / slider.step) * slider.step
-        at = min(max(at, slider.min), slider.max)
-        self._shown.append((at, time.monotonic() + ECHO))
-        slider.value = 10.0**at if self.control.scale == "log" else at
+            label.value = _number(self._value(end))
+
+    def _echoes(self, new: float, old: float) -> bool:
+        """Whether a value is what the page was shown, as rounded by a browser's own powers of ten.
+
+        The page does not send back the very number, so that is a person's.
+        """
+        now, near = time.monotonic(), 0.01 * self.slider.step
+        shown = [old] + [value for value, until in self._shown if now < until]
+        at = self._position(new)
+        return any(new != value and abs(at - self._position(value)) < near for value in shown)
 
     def _on_schedule(self, manual: bool) -> bool:
         return self.control.schedule is not None and not manual

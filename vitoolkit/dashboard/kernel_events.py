@@ -23,6 +23,7 @@ above all queued cells, goes back to the kernel in the order it came.
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import math
 import signal
@@ -184,6 +185,7 @@ class KernelEvents:
         kernel._publish_status("busy", "shell")
         try:
             handler = kernel.shell_handlers[message["header"]["msg_type"]]
+            handler = getattr(handler, "__wrapped__", handler)  # the status is told here
             with interruptible():
                 _finish(handler(queue.reply, idents, message))
         except Exception:
@@ -318,6 +320,7 @@ def awaiting_cell() -> Iterator[None]:
         return
     own = kernel.shell_handlers["comm_msg"]
 
+    @functools.wraps(own)
     def told(stream: Any, ident: Any, message: Any) -> None:
         kernel._publish_status("busy", "shell", parent=message)
         try:
