@@ -243,6 +243,21 @@ class Page:
             }"""
         )
 
+    def arrived(self, control):
+        """Wait until the kernel has answered the last move: slider and number box agree."""
+        self.handle(control).evaluate(
+            """(handle) => {
+              window.__slider = handle.closest('.noUi-target').noUiSlider;
+              window.__box = handle.closest('.jupyter-widgets.widget-box')
+                .querySelector('input[type=number]');
+            }"""
+        )
+        self.wait(
+            """[Number(window.__box.value), Math.log10(Number(window.__box.value))].some((value) =>
+              Math.abs(value - window.__slider.get()) < 0.51 * window.__slider.options.step)""",
+            what=f"an answer to the last move of {control}",
+        )
+
     def moves(self):
         """Time and value of every move since :meth:`watch_hand` or the last call."""
         return self.page.evaluate("() => window.__moves.splice(0)")
@@ -253,6 +268,7 @@ class Page:
         for _ in range(times):
             self.page.keyboard.press(key)
             self.page.wait_for_timeout(1000 * seconds / times)
+        self.arrived(control)
 
     def drag_slider(self, control, dx, *, moves=20, seconds=0.8):
         """Drag the handle of a control's slider by `dx` pixels."""
@@ -265,12 +281,14 @@ class Page:
             self.page.mouse.move(x + dx * (move + 1) / moves, y)
             self.page.wait_for_timeout(1000 * seconds / moves)
         self.page.mouse.up()
+        self.arrived(control)
 
     def type_number(self, control, value):
         """Type a number into a control's box and press Enter."""
         box = self.row(control).locator("input[type=number]")
         box.fill(str(value))
         box.press("Enter")
+        self.arrived(control)
 
     def press(self, text, panel=0):
         """Press a button of a panel."""

@@ -87,7 +87,6 @@ def test_a_dragged_slider_reaches_the_running_fit(notebook):
     assert after > before > 0
     assert loss_after[1] > loss_before[1] > 0
     page.type_number("learning_rate", 0.005)
-    page.page.wait_for_timeout(500)
     page.press("Stop")
     page.done(1)
     told = report(page, 2)
@@ -139,7 +138,6 @@ def test_pause_holds_the_fit_and_resume_goes_on(notebook):
     page.press("Pause")
     page.wait_for_panel("paused")
     page.type_number("beta", 2.5)
-    page.page.wait_for_timeout(500)
     held = page.step()
     page.page.wait_for_timeout(500)
     assert page.step() == held
@@ -234,7 +232,6 @@ def test_a_fit_of_pymcs_own(notebook):
     visible = "[...document.querySelectorAll('.vitoolkit-head')].map((h) => h.checkVisibility())"
     assert page.page.evaluate(visible) == [True] * 6 + [False]  # no gradient is recorded
     page.type_number("learning_rate", 0.004)
-    page.page.wait_for_timeout(500)
     page.press("Pause")
     page.wait_for_panel("paused")
     page.press("Resume")

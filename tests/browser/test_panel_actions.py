@@ -58,10 +58,8 @@ def test_pause_change_resume_undo_note_export_beside_free_cells(notebook):
     for _ in range(2):
         page.page.wait_for_timeout(400)
         page.press("Undo")
-    handle = page.row("beta[w]").locator(".noUi-handle")
     for key in ("End", "ArrowLeft", "Home", "ArrowRight"):
-        handle.press(key)
-        page.page.wait_for_timeout(400)
+        page.press_key("beta[w]", key, times=1, seconds=0.4)
     page.press("Export")
     page.press("CSV")
     page.wait("document.querySelector('.vitoolkit-panel').innerText.includes('steps are in')")
