@@ -1,7 +1,7 @@
 """What a trace costs: a row, a refresh of a decimated view, and memory, however long the fit.
 
 Run it as ``python benchmarks/bench_trace.py [rows ...]``; 10 million rows of 50 variables, the
-longest by default, need 4.5 GB, and twice that for a moment when the trace grows.
+longest by default, need 4.5 GB.
 """
 
 import argparse

@@ -1,4 +1,5 @@
 import copy
+import math
 import pickle
 import sys
 import threading
@@ -74,6 +75,31 @@ def test_rows_survive_growth():
     np.testing.assert_array_equal(trace.loss, 2.0 * steps)
     np.testing.assert_array_equal(trace.elbo, -1.0 * steps)
     np.testing.assert_array_equal(trace.control["beta"], 5.0 * steps)
+
+
+@pytest.mark.parametrize("refused", [math.inf, 20_000, 2_000])
+def test_a_large_trace_grows_as_far_as_the_system_lets_it(monkeypatch, refused):
+    empty = np.empty
+    made = []
+
+    def refusing(shape, *args, **kwargs):
+        if isinstance(shape, tuple) and shape[0] > refused:
+            raise MemoryError
+        made.append(shape)
+        return empty(shape, *args, **kwargs)
+
+    monkeypatch.setattr("vitoolkit.trace.LARGE", 8_000)
+    monkeypatch.setattr(np, "empty", refusing)
+    trace = Trace(("z",), ("beta",))
+    for step in range(1_000):
+        trace.append(step, step, 2.0 * step, 3.0 * step, (4.0 * step,), (5.0 * step,))
+    np.testing.assert_array_equal(trace.elbo, -1.0 * np.arange(1_000))
+    rows = [shape[0] for shape in made if isinstance(shape, tuple)]
+    assert (
+        rows
+        == [0, 256]
+        + ({math.inf: [64 * 256], 20_000: [64 * 256], 2_000: [512, 1024]})[refused]
+    )
 
 
 def test_steps_beyond_the_floats_stay_exact():

@@ -32,6 +32,7 @@ GROUPS = ("kl", "variable", "controls", "control")  # other names in a data set
 HEAD = struct.Struct("=qddd")  # step, time, loss, data: the columns every row begins with
 DATA, KL = 3, 4  # where the data term and the first KL contribution stand in a row
 SMALLEST = 256  # rows in the first buffer
+LARGE = 2**24  # bytes from which on a buffer leaves room for much more than is in it
 NAMED = 10  # variables that a summary names
 TAIL = 100  # rows that a final mean is taken over
 ACTIVE = 0.01  # nats from which on a coordinate counts as active
@@ -226,8 +227,19 @@ class Trace:
         self._last_step = int(buffer[-1:].view(np.int64)[0, 0]) if len(buffer) else -1
 
     def _grow(self, rows: int) -> None:
-        capacity = max(2 * self._capacity, rows, SMALLEST)
-        buffer = np.empty((capacity, self._buffer.shape[1]))
+        """Make room for so many rows and more.
+
+        To copy a few hundred megabytes holds a fit up for a second, and memory that nobody has
+        written to is not taken: a large buffer grows 64-fold, or as far as the system lets it.
+        """
+        for factor in (64, 8, 2) if self._buffer.nbytes >= LARGE else (2,):
+            capacity = max(factor * self._capacity, rows, SMALLEST)
+            try:
+                buffer = np.empty((capacity, self._buffer.shape[1]))
+                break
+            except MemoryError:
+                if factor == 2:
+                    raise
         buffer[: self._length] = self._buffer[: self._length]
         self._buffer = buffer  # only now: a reader gets the old rows or the copied ones
         self._capacity = capacity
