@@ -1,12 +1,15 @@
 """What the open panel costs the fit and the page, and how soon a key press is in force.
 
     python -m benchmarks.bench_panel_overhead [--kernels FOLDER] [--versions newest 6.31.0]
-                                              [--seconds 40]
+                                              [--fronts lab notebook voila] [--seconds 40]
 
-The small model at full speed, one compiled call after the other, in a real JupyterLab in Chromium.
+The small model at full speed, one compiled call after the other, in Chromium with a real
+JupyterLab, Notebook 7 or Voila (there a button starts the fit).
 In one and the same fit the panel is by turns attended to and left alone, a second each; a ratio is
 that of neighboring seconds, and the median and quartiles over all are printed; those of CPU time
-depend less on what else runs, and leave out what the fit waits for. Without a browser: the same fit
+depend less on what else runs, and leave out what the fit waits for. Neither tells two percent on
+a machine whose own pace moves by ten. So the panel is attended to for ten seconds more, and the
+share of its CPU time that the fit's thread spends on it is counted. Without a browser: the same fit
 run by nbclient, which keeps the widgets' state and never answers. The page's main thread: what
 Chromium says of it (TaskDuration by wall time) while the panel is attended to all the time. Last,
 60 presses of an arrow key: time from the key press in the page to the value in force in the fit.
@@ -16,6 +19,7 @@ FOLDER holds other ipykernels, as tests/browser/make_kernels.py makes them.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -26,6 +30,7 @@ import nbformat
 
 BROWSER = Path(__file__).parents[1] / "tests" / "browser"
 
+COUNTED = 10  # seconds
 MODEL = """
 import json, logging, math, time
 import pymc as pm, vitoolkit as vt
@@ -38,7 +43,14 @@ class Turns(Callback):
 
     def __init__(self, dashboard, seconds):
         self.dashboard, self.turns, self.rates, self.cpu = dashboard, int(seconds), [], []
-        self.begin = None
+        self.begin, self.share, self.attending = None, None, 0.0
+        self.attend = dashboard._attend
+        dashboard._attend = self.counted
+
+    def counted(self):
+        start = time.thread_time()
+        self.attend()
+        self.attending += time.thread_time() - start
 
     def __call__(self, approx, losses, i):
         pass
@@ -47,7 +59,13 @@ class Turns(Callback):
         now = time.perf_counter()
         if self.begin is None:
             self.begin, self.warm = now, now + 3.0
-        if now < self.warm or len(self.rates) >= self.turns:
+        if now < self.warm:
+            return
+        if len(self.rates) == self.turns:
+            if self.share is None and now > self.begin + COUNTED:
+                self.share = self.attending / (time.thread_time() - self.spent)
+                if not KEEP:
+                    run.stop()
             return
         on = len(self.rates) % 2 == 0
         if self.begin < self.warm:
@@ -57,12 +75,9 @@ class Turns(Callback):
             spent = time.thread_time()
             self.rates.append((run.step - self.step) / (now - self.begin))
             self.cpu.append((run.step - self.step) / (spent - self.spent))
-            self.begin, self.step, self.spent = now, run.step, spent
-            self.dashboard._next = 0.0 if len(self.rates) % 2 == 0 else math.inf
-            if len(self.rates) == self.turns:
-                self.dashboard._next = 0.0
-                if not KEEP:
-                    run.stop()
+            self.begin, self.step, self.spent, self.attending = now, run.step, spent, 0.0
+            on = len(self.rates) % 2 == 0 or len(self.rates) == self.turns
+            self.dashboard._next = 0.0 if on else math.inf
 
 case = small()
 beta, rate = vt.Beta(1.0), vt.LearningRate(1e-3)
@@ -77,25 +92,54 @@ inference.fit(
     progressbar=False,
 )
 """
-REPORT = """
+TOLD = """
 now = time.time() - time.perf_counter()
-print(json.dumps({
+told = json.dumps({
     "rates": turns.rates,
     "cpu": turns.cpu,
+    "share": turns.share,
     "way": dashboard._events.words,
     "step": repr(inference.step_function),
     "set": [(now + event.time, event.new) for event in beta.log],
-}))
+})
+"""
+BUTTON = """
+import ipywidgets
+out, button = ipywidgets.Output(), ipywidgets.Button(description="Fit it")
+def act(_):
+    with out:
+        fit()
+    with open("button.json", "w") as file:
+        file.write(tell())
+button.on_click(act)
+display(button, out)
 """
 
 
 def cells(seconds: int, keep: bool) -> list[str]:
-    return [f"SECONDS, KEEP = {seconds}, {keep}\n" + MODEL, FIT, REPORT]
+    return [
+        f"SECONDS, KEEP, COUNTED = {seconds}, {keep}, {COUNTED}\n" + MODEL,
+        FIT,
+        TOLD + "print(told)",
+    ]
+
+
+def function(name: str, body: str, result: str) -> str:
+    return f"def {name}():" + body.replace("\n", "\n    ") + f"{result}\n"
+
+
+def button(seconds: int) -> list[str]:
+    return [
+        cells(seconds, True)[0] + function("fit", FIT, "") + function("tell", TOLD, "return told"),
+        BUTTON,
+    ]
 
 
 def overhead(told: dict) -> str:
     return (
-        f"{slowed(told['rates'])} of wall time, {slowed(told['cpu'])} of its thread's CPU time, at "
+        f"{slowed(told['rates'])} of wall time, {slowed(told['cpu'])} of its thread's CPU time; "
+        f""
+        f"{100 * told['share']:.1f} % of that are spent on the panel, at "
         f"{statistics.median(told['rates'][1::2]):,.0f} steps/s"
     )
 
@@ -123,15 +167,20 @@ def busy(session) -> tuple[float, float]:
     return metrics["TaskDuration"], metrics["Timestamp"]
 
 
-def in_browser(browser, server, kernel: str, seconds: int) -> None:
-    from driver import Notebook
+def in_browser(browser, server, front: str, kernel: str, seconds: int) -> None:
+    from driver import Notebook, Voila
 
-    name = server.write(f"{kernel}.ipynb", cells(seconds, True), kernel)
-    page = Notebook.open(browser, server, name)
-    page.run(0)
-    page.start(1)
+    if front == "voila":
+        name = server.write(f"{kernel}.ipynb", button(seconds), kernel)
+        page = Voila.open(browser, server, name)
+        page.page.locator("button:has-text('Fit it')").click(timeout=300_000)
+    else:
+        name = server.write(f"{kernel}.ipynb", cells(seconds, True), kernel)
+        page = Notebook.open(browser, server, name, front=front)
+        page.run(0)
+        page.start(1)
     page.wait_for_panel(timeout=300)
-    page.page.wait_for_timeout(1000 * (seconds + 5))
+    page.page.wait_for_timeout(1000 * (seconds + 4))
     session = page.page.context.new_cdp_session(page.page)
     session.send("Performance.enable")
     work, clock = busy(session)
@@ -144,12 +193,17 @@ def in_browser(browser, server, kernel: str, seconds: int) -> None:
     page.page.wait_for_timeout(1000)
     moves = page.moves()
     page.press("Stop")
-    page.done(1)
-    page.run(2)
-    told = json.loads(page.text(2))
+    if front == "voila":
+        page.page.wait_for_selector(".vitoolkit-status[data-phase='stopped'], img")
+        page.page.wait_for_timeout(5_000)
+        told = json.loads((server.folder / "button.json").read_text())
+    else:
+        page.done(1)
+        page.run(2)
+        told = json.loads(page.text(2))
     page.page.close()
     server.stop_kernels()
-    print(f"{told['way']}: the fit is slowed by {overhead(told)}")
+    print(f"{front}, {told['way']}: the fit is slowed by {overhead(told)}")
     print(f"    the page's main thread is busy {100 * work / clock:.0f} % of the time")
     late = [
         1e3 * (min(at for at, new in told["set"] if new >= value - 1e-9 and at >= time) - time)
@@ -166,6 +220,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kernels", type=Path, help="folder of other ipykernels")
     parser.add_argument("--versions", nargs="+", default=["newest"])
+    parser.add_argument("--fronts", nargs="+", default=["lab"])
     parser.add_argument("--seconds", type=int, default=40)
     parser.add_argument("--no-browser", action="store_true", help="only the fit without a browser")
     arguments = parser.parse_args()
@@ -184,8 +239,8 @@ def main() -> None:
         lab(folder, kernels) as server,
         chromium() as browser,
     ):
-        for version in kernels:
-            in_browser(browser, server, version, arguments.seconds)
+        for front, version in itertools.product(arguments.fronts, kernels):
+            in_browser(browser, server, front, version, arguments.seconds)
 
 
 if __name__ == "__main__":

@@ -96,9 +96,7 @@ def test_a_large_trace_grows_as_far_as_the_system_lets_it(monkeypatch, refused):
     np.testing.assert_array_equal(trace.elbo, -1.0 * np.arange(1_000))
     rows = [shape[0] for shape in made if isinstance(shape, tuple)]
     assert (
-        rows
-        == [0, 256]
-        + ({math.inf: [64 * 256], 20_000: [64 * 256], 2_000: [512, 1024]})[refused]
+        rows == [0, 256] + ({math.inf: [64 * 256], 20_000: [64 * 256], 2_000: [512, 1024]})[refused]
     )
 
 

@@ -4,7 +4,7 @@ A kernel handles one request after the other, so what a slider sends waits until
 ends. Which way out works depends on the kernel, and is chosen by looking at it:
 
 ``"pump"``
-    The fitting thread reads the kernel's queue itself, every 5 ms: ipykernel 6, and
+    The fitting thread reads the kernel's queue itself, every 10 ms: ipykernel 6, and
     ipykernel >= 7.4, which routes a widget's messages to the shell that showed it (the very cell
     that is running). On ipykernel 7 a fit that a button started in a front end with subshells runs
     in one, and reads that one's queue.
@@ -47,7 +47,7 @@ MOST = 50
 #: Seconds that a message in hand is given to finish after an interrupt.
 PATIENCE = 0.5
 #: Seconds between two looks at the queue; one takes a few microseconds.
-EVERY = 0.005
+EVERY = 0.01
 
 _warned: set[str] = set()
 
@@ -131,7 +131,7 @@ class KernelEvents:
         self._stop.close()
 
     def poll(self, *, now: bool = False) -> int:
-        """Answer what has arrived, unless the last time is less than 5 ms ago.
+        """Answer what has arrived, unless the last time is less than 10 ms ago.
 
         Parameters
         ----------
@@ -217,7 +217,7 @@ class _SocketQueue:
         """Whether there is a message."""
         import zmq
 
-        return bool(self.socket.getsockopt(zmq.EVENTS) & zmq.POLLIN)
+        return bool(self.socket.getsockopt(zmq.EVENTS) & int(zmq.POLLIN))
 
     def sent(self) -> None:
         """Leave the replies to the shell channel's thread, which has them by now."""
@@ -266,7 +266,9 @@ class _StreamQueue:
         """Whether there is a message, in the socket or before in the queue."""
         import zmq
 
-        return bool(self.queue.qsize() or self.reply.socket.getsockopt(zmq.EVENTS) & zmq.POLLIN)
+        return bool(
+            self.queue.qsize() or self.reply.socket.getsockopt(zmq.EVENTS) & int(zmq.POLLIN)
+        )
 
     def sent(self) -> None:
         """Send the replies, for which the kernel's loop has no time."""
