@@ -402,22 +402,24 @@ def test_a_mean_of_one_value_is_no_spike():
 
 
 @pytest.mark.parametrize(
-    ("notes", "variables", "controls", "shown"),
+    ("notes", "variables", "controls", "gradient", "shown"),
     [
-        ({}, ["z"], ["beta"], {"loss", "elbo", "kl", "control", "plane"}),
-        ({}, ["z"], [], {"loss", "elbo", "kl", "plane"}),
-        ({"kl": "none"}, [], [], {"loss"}),
-        ({"loss": "none"}, ["z"], [], {"elbo", "kl", "plane"}),
+        ({}, ["z"], ["beta"], True, {"loss", "elbo", "kl", "control", "plane", "gradient"}),
+        ({}, ["z"], ["beta"], False, {"loss", "elbo", "kl", "control", "plane"}),
+        ({}, ["z"], [], False, {"loss", "elbo", "kl", "plane"}),
+        ({"kl": "none"}, [], [], False, {"loss"}),
+        ({"loss": "none"}, ["z"], [], False, {"elbo", "kl", "plane"}),
+        ({"loss": "none", "kl": "none"}, [], [], False, set()),
     ],
 )
 def test_the_charts_that_are_shown_are_those_with_something_to_show(
-    notes, variables, controls, shown
+    notes, variables, controls, gradient, shown
 ):
     lines = dict.fromkeys(controls, Style(INK, ()))
-    figure = LiveFigure(variable_styles(variables), lines, {}, notes=notes)
+    figure = LiveFigure(variable_styles(variables), lines, {}, notes=notes, gradient=gradient)
     assert set(figure._legend["shown"]) == shown
     charts = Document.from_json(json.loads(figure._document)).roots
-    assert [chart.name for chart in charts] == list(CHARTS)
+    assert [chart.name for chart in charts] == [name for name in CHARTS if name in shown]
     figure.close()
 
 

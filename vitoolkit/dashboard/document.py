@@ -28,27 +28,50 @@ PLANE_TIPS = [("rate", "@x{0,0.00}"), ("distortion", "@y{0,0.00}"), ("ELBO", "@e
 
 
 @functools.lru_cache(maxsize=16)
-def document(scales: tuple[str, ...]) -> str:
+def document(shown: tuple[str, ...], scales: tuple[str, ...]) -> str:
     """Build the document as JSON.
 
     Parameters
     ----------
+    shown : tuple of str
+        Which of CHARTS there are: each takes the page a tenth of a second.
     scales : tuple of str
         "linear" or "log" for each control.
 
     Returns
     -------
     str
-        One root for each of CHARTS.
+        One root for each chart, in the order of CHARTS.
     """
     steps = Range1d(start=0, end=1, name="steps_range")
-    logs = [scale == "log" for scale in scales]
+    made = Document()
+    for name in CHARTS:
+        if name in shown:
+            made.add_root(_plane() if name == "plane" else _over_steps(name, steps, scales))
+    return serialize_json(made.to_json())
+
+
+def _over_steps(name: str, steps: Range1d, scales: tuple[str, ...]) -> Any:
+    if name == "control":
+        chart = _controls(steps, [scale == "log" for scale in scales])
+    elif name == "gradient":
+        chart = _gradient(steps)
+    else:
+        chart = _chart(name, steps, ticks=name != "kl")
+        if name == "kl":
+            _lines(chart, "kl")
+        else:
+            _band(chart, name)
+    marks = chart.vspan(
+        x="x", source=_source(f"{name}_marks", "x", "text"), line_width=1,
+        line_alpha=0.5, line_dash=value([3, 3]), name="marks", level="underlay",
+    )  # fmt: skip
+    _hover(chart, [marks], MARK_TIPS, attachment="above")
+    return chart
+
+
+def _controls(steps: Range1d, logs: list[bool]) -> Any:
     only_logs = bool(logs) and all(logs)
-    loss, elbo = (_chart(name, steps, ticks=True) for name in ("loss", "elbo"))
-    for chart in (loss, elbo):
-        _band(chart, chart.name)
-    kl = _chart("kl", steps)
-    _lines(kl, "kl")
     control = _chart("control", steps, y_axis_type="log" if only_logs else "linear")
     control.xaxis.axis_label, control.min_border_bottom = "step", 40
     mixed = any(logs) and not only_logs
@@ -58,21 +81,16 @@ def document(scales: tuple[str, ...]) -> str:
         axis: Any = {} if name == "control" else {"y_range_name": name}
         _lines(control, name, **axis)
         _lines(control, f"{name}_ahead", tips=False, **axis)
+    return control
+
+
+def _gradient(steps: Range1d) -> Any:
     gradient = _chart("gradient", steps, y_axis_type="log")
     _right_axis(gradient, "gradient_snr", LogAxis, "signal / noise", y_scale=LogScale())
     _lines(gradient, "gradient")
     _lines(gradient, "gradient_snr", y_range_name="gradient_snr")
     gradient.yaxis[0].axis_label = "norm"
-    for chart in (loss, elbo, kl, control, gradient):
-        marks = chart.vspan(
-            x="x", source=_source(f"{chart.name}_marks", "x", "text"), line_width=1,
-            line_alpha=0.5, line_dash=value([3, 3]), name="marks", level="underlay",
-        )  # fmt: skip
-        _hover(chart, [marks], MARK_TIPS, attachment="above")
-    made = Document()
-    for chart in (loss, elbo, kl, control, _plane(), gradient):
-        made.add_root(chart)
-    return serialize_json(made.to_json())
+    return gradient
 
 
 @functools.cache

@@ -24,7 +24,15 @@ from vitoolkit.dashboard.document import document
 from vitoolkit.dashboard.frame import Frame
 from vitoolkit.dashboard.styles import Style
 
-__all__ = ["BokehJS", "LiveFigure", "StatusLine", "bokehjs", "figure_legend", "page_code"]
+__all__ = [
+    "BokehJS",
+    "LiveFigure",
+    "StatusLine",
+    "bokehjs",
+    "document_of",
+    "figure_legend",
+    "page_code",
+]
 
 _HERE = Path(__file__).parent / "page"
 CSS = _HERE / "page.css"
@@ -70,18 +78,25 @@ def figure_legend(
     controls: Mapping[str, Style],
     scales: Mapping[str, str],
     notes: Mapping[str, str],
+    gradient: bool,
 ) -> dict[str, Any]:
     """Tell the page which charts there are, and what their lines are called and look like."""
     filled = {"loss": True, "kl": bool(variables), "control": bool(controls)}
     shown = [chart for chart, full in filled.items() if full and chart not in notes]
     if "kl" in shown:
         shown += ["elbo", "plane"]
+    shown += ["gradient"] * gradient
     return {
         "kl": [[name, *style] for name, style in variables.items()],
         "control": [[name, *style, scales.get(name, "linear")] for name, style in controls.items()],
         "notes": dict(notes),
         "shown": shown,
     }
+
+
+def document_of(legend: Mapping[str, Any]) -> str:
+    """Build the Bokeh document, as JSON, of the charts in a legend."""
+    return document(tuple(legend["shown"]), tuple(scale for *_, scale in legend["control"]))
 
 
 class LiveFigure(anywidget.AnyWidget):
@@ -95,6 +110,8 @@ class LiveFigure(anywidget.AnyWidget):
         "linear", "log" or "switch" for each control.
     notes : mapping of str to str
         Words in place of the chart "loss" or "kl".
+    gradient : bool
+        Whether the gradient is recorded, and has a chart.
     """
 
     _esm = page_code("text", "bokeh", "scales", "legends", "sheet", "charts", "figure")
@@ -118,6 +135,7 @@ class LiveFigure(anywidget.AnyWidget):
         scales: Mapping[str, str],
         *,
         notes: Mapping[str, str] | None = None,
+        gradient: bool = False,
     ) -> None:
         self._last: tuple[dict[str, Any] | None, bytes] = (None, b"")
         #: Number of frames sent, and of those the page has drawn, with its milliseconds for the
@@ -132,9 +150,10 @@ class LiveFigure(anywidget.AnyWidget):
         self.wanted = False
         self._held = ("", -math.inf)
         self._heard = -math.inf
+        legend = figure_legend(variables, controls, scales, notes or {}, gradient)
         super().__init__(
-            _document=document(tuple(scales.get(name, "linear") for name in controls)),
-            _legend=figure_legend(variables, controls, scales, notes or {}),
+            _document=document_of(legend),
+            _legend=legend,
             _library=BokehJS.shared(),
         )
         self.on_msg(self._on_page)

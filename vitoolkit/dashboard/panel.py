@@ -60,6 +60,7 @@ class Panel:
             control_styles(self.lines, of_variable, styles),
             self.scales,
             notes=notes,
+            gradient=bool(getattr(getattr(fit, "inference", None), "measures", ())),
         )
         self._chosen = Lines(self.variables)
         self._ahead = Ahead([control for control in controls if control.name in self.lines])

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
-from vitoolkit.dashboard.document import document
 from vitoolkit.dashboard.frame import LARGEST, MOST_LINES, frame_of
-from vitoolkit.dashboard.live_figure import CSS, bokehjs, figure_legend, page_code
+from vitoolkit.dashboard.live_figure import CSS, bokehjs, document_of, figure_legend, page_code
 from vitoolkit.dashboard.static_picture import event_table, run_table
 from vitoolkit.dashboard.styles import control_styles, variable_styles
 from vitoolkit.export import replacing, target
@@ -128,11 +127,12 @@ def _figure(trace: Trace, scales: Mapping[str, str]) -> list[str]:
     frame = frame_of(trace.view(points), variables, controls, end=float(trace.step[-1]))
     header, arrays = frame.packed()
     styles = variable_styles(variables)
-    legend = figure_legend(styles, control_styles(controls, {}, styles), scales, {})
+    lines = control_styles(controls, {}, styles)
+    legend = figure_legend(styles, lines, scales, {}, gradient=bool(frame.measured))
     run = {
         "header": header,
         "legend": legend,
-        "model": document(tuple(scales.get(name, "linear") for name in controls)),
+        "model": document_of(legend),
         "largest": LARGEST,
         "most": MOST_LINES,
     }

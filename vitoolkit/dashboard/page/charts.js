@@ -4,6 +4,7 @@ const TITLES = {
   loss: "Loss", elbo: "ELBO at β = 1", kl: "KL by variable, nats", list: "KL now", control: "Controls",
   plane: "Rate and distortion, nats", gradient: "Gradient",
 };
+const GRADIENT = { gradient_norm: ["norm", "ink", []], gradient_snr: ["signal / noise (right axis)", "ink", [7, 3]] };
 const SCALES = ["linear", "log", "symlog"];
 const SCALE_TITLES = [
   "linear scale", "logarithm of numbers of one sign, also of negative ones; with both signs, symlog",
@@ -25,7 +26,7 @@ class Charts extends Sheet {
       if (name in notes) section.head.append(tag("span", "vitoolkit-soft", notes[name]));
       if (!section.body.hidden) this.sight.observe(section.body);
     }
-    const { loss, kl, list, control, plane } = this.sections;
+    const { loss, kl, list, control, plane, gradient } = this.sections;
     if (!loss.body.hidden) {
       loss.head.append(choices(SCALES, SCALE_TITLES, (name) => {
         this.wish = name;
@@ -40,6 +41,11 @@ class Charts extends Sheet {
     list.body.style.setProperty("--rows", `${ROW * legend.kl.length + 6}px`);
     if (!kl.body.hidden && legend.kl.length > 24) kl.head.append(tag("span", "vitoolkit-soft", "the largest, and those you click in the list"));
     this.control = chips(control.head, legend.control, redraw("control"));
+    for (const [name, color, dash] of Object.values(GRADIENT)) {
+      const chip = tag("span", "vitoolkit-chip");
+      chip.append(swatch(color, dash), tag("span", "name", name));
+      gradient.head.append(chip);
+    }
     plane.head.append((this.point = tag("span", "vitoolkit-soft")));
     this.wide();
   }
@@ -55,10 +61,11 @@ class Charts extends Sheet {
     this.sections.gradient.classList.add("vitoolkit-alone");
   }
 
-  attach(B, json) { return super.attach(B, json, ["loss", "elbo", "kl", "control", "plane", "gradient"]); }
+  attach(B, json) { // the document has the charts that are shown, in this order
+    return super.attach(B, json, ["loss", "elbo", "kl", "control", "plane", "gradient"].filter((name) => this.legend.shown.includes(name)));
+  }
 
   steps(frame) {
-    if (frame.measured.length && this.sections.gradient.hidden) this.show_gradient(frame);
     this.along(frame.step[0], frame.step[frame.step.length - 1], frame.edge);
   }
 
@@ -167,24 +174,11 @@ class Charts extends Sheet {
     this.point.textContent = `ELBO ${short(elbo[last])} on the dotted line, better below it`;
   }
 
-  show_gradient({ measured }) {
-    const { gradient } = this.sections;
-    gradient.hidden = gradient.body.hidden = false;
-    this.sight.observe(gradient.body);
-    const names = { gradient_norm: ["norm", "ink", []], gradient_snr: ["signal / noise (right axis)", "ink", [7, 3]] };
-    this.gradient = measured.map((name) => names[name]);
-    for (const [name, color, dash] of this.gradient) {
-      const chip = tag("span", "vitoolkit-chip");
-      chip.append(swatch(color, dash), tag("span", "name", name));
-      gradient.head.append(chip);
-    }
-  }
-
   draw_gradient(frame) {
     const { step, gradient, measured } = frame;
     this.marks("gradient", frame);
     for (const [name, column] of [["gradient", "gradient_norm"], ["gradient_snr", "gradient_snr"]]) {
-      this.lines(name, this.gradient, gradient, step, (k) => measured[k] === column);
+      this.lines(name, measured.map((column) => GRADIENT[column]), gradient, step, (k) => measured[k] === column);
       const positive = gradient.filter((_, k) => measured[k] === column).map((row) => row.map((v) => (v > 0 ? v : NaN)));
       this.settle(name, span(positive, step, this.from, Infinity), true);
     }

@@ -104,9 +104,7 @@ export default () => {
     async render({ model, el }) {
       el.style.width = "100%";
       const runs = new ComparedRuns(el, () => {});
-      await runs.shown();
-      runs.last = frame;
-      await runs.attach(await bokeh(model), model.get("_document"));
+      await runs.open(model, frame);
       views.add(runs);
       show();
       // The page asks as long as a run goes on and somebody looks; nothing is sent to a closed one.

@@ -59,9 +59,7 @@ export default () => {
     async render({ model, el }) {
       el.style.width = "100%";
       const charts = new Charts({ legend: model.get("_legend") }, el, (message) => model.send(message));
-      await charts.shown();
-      charts.last = frame;
-      await charts.attach(await bokeh(model), model.get("_document"));
+      await charts.open(model, frame);
       views.add(charts);
       redraw(model);
       const letGo = watchHands(model, el);

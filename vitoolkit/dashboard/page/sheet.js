@@ -43,10 +43,12 @@ class Sheet {
     el.append(this.root);
   }
 
-  async shown() { // on the page, and painted: BokehJS takes a second that the widgets beside it need not wait for
+  async open(model, last) { // when it is on the page, and painted: the widgets beside it need not wait for BokehJS
     const frame = () => new Promise(requestAnimationFrame);
     do await frame(); while (!this.root.isConnected);
     await new Promise((done) => setTimeout(done));
+    this.last = last;
+    await this.attach(await bokeh(model), model.get("_document"));
   }
 
   section(name, title, look = "vitoolkit-chart") {
@@ -133,6 +135,7 @@ class Sheet {
 
   along(first, last, edge) { // the step axis, and from where on the others fit
     const { steps } = this.ranges, start = Math.min(first, 0);
+    if (!steps) return; // words only
     if (this.fresh || steps.end !== edge || steps.start !== start) steps.setv({ start, end: edge });
     // The fall from the starting point would flatten all that follows: the y axes fit the last four fifths.
     this.from = last - 0.8 * (last - first);
