@@ -19,11 +19,11 @@ LOG_2PI = np.log(2 * np.pi)
 def test_losses_are_those_of_pymc(fast, minibatch, family):
     with regression(minibatch=minibatch):
         stock = getattr(pm, family)(random_seed=7)
-        stock.fit(500, **fast)
+        stock.fit(200, **fast)
     for steps in (1, 50):
         with regression(minibatch=minibatch):
             ours = getattr(vt, family)(random_seed=7, steps_per_execution=steps)
-            pm.fit(500, method=ours, **fast)
+            pm.fit(200, method=ours, **fast)
         np.testing.assert_allclose(ours.hist, stock.hist, rtol=1e-9)
 
 

@@ -23,7 +23,6 @@ above all queued cells, goes back to the kernel in the order it came.
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 import math
 import signal
@@ -184,8 +183,11 @@ class KernelEvents:
         kernel.set_parent(idents, message, channel="shell")
         kernel._publish_status("busy", "shell")
         try:
-            handler = kernel.shell_handlers[message["header"]["msg_type"]]
-            handler = getattr(handler, "__wrapped__", handler)  # the status is told here
+            kind = message["header"]["msg_type"]
+            if kind == "comm_msg" and _awaited:
+                handler = _awaited[0]  # the status is told here
+            else:
+                handler = kernel.shell_handlers[kind]
             with interruptible():
                 _finish(handler(queue.reply, idents, message))
         except Exception:
@@ -322,7 +324,6 @@ def awaiting_cell() -> Iterator[None]:
         return
     own = kernel.shell_handlers["comm_msg"]
 
-    @functools.wraps(own)
     def told(stream: Any, ident: Any, message: Any) -> None:
         kernel._publish_status("busy", "shell", parent=message)
         try:

@@ -79,7 +79,7 @@ class Sheet {
     this.theme(); // and draws, so that Bokeh lays out and paints the charts once
     const divs = names.map((name) => this.sections[name].body);
     for (const div of divs) div.addEventListener("dblclick", () => this.release());
-    this.views = await B.embed.add_document_standalone(this.doc, divs[0], divs);
+    this.views = await B.embed.add_document_standalone(this.doc, divs[0] ?? this.grid, divs); // no charts: words only
   }
 
   get seen() { return this.hidden.size < Object.values(this.sections).filter((section) => !section.body.hidden).length; }
