@@ -76,7 +76,7 @@ class Turns(Callback):
             self.rates.append((run.step - self.step) / (now - self.begin))
             self.cpu.append((run.step - self.step) / (spent - self.spent))
             self.begin, self.step, self.spent, self.attending = now, run.step, spent, 0.0
-            on = len(self.rates) % 2 == 0 or len(self.rates) == self.turns
+            on = not on or len(self.rates) == self.turns
             self.dashboard._next = 0.0 if on else math.inf
 
 case = small()
@@ -138,7 +138,6 @@ def button(seconds: int) -> list[str]:
 def overhead(told: dict) -> str:
     return (
         f"{slowed(told['rates'])} of wall time, {slowed(told['cpu'])} of its thread's CPU time; "
-        f""
         f"{100 * told['share']:.1f} % of that are spent on the panel, at "
         f"{statistics.median(told['rates'][1::2]):,.0f} steps/s"
     )
