@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmarks.bench_trace import NEW_ROWS, resident
 from vitoolkit import Beta, Event, LearningRate, Trace, schedules
-from vitoolkit.dashboard.ahead import Ahead
-from vitoolkit.dashboard.frame import Lines, frame_of, mean_now, points_for
+from vitoolkit.views.ahead import Ahead
+from vitoolkit.views.frame import Lines, frame_of, mean_now, points_for
 
 BLOCK = 10_000
 

@@ -11,7 +11,7 @@ import vitoolkit as vt  # noqa: E402
 drawn_in = {"bokeh", "ipywidgets", "IPython"} & (set(sys.modules) - before)
 assert not drawn_in, f"import vitoolkit imported {drawn_in}"
 assert "site-packages" in vt.__file__, vt.__file__
-packaged = {entry.name for entry in files("vitoolkit.dashboard").joinpath("page").iterdir()}
+packaged = {entry.name for entry in files("vitoolkit.views").joinpath("page").iterdir()}
 assert any(name.endswith(".js") for name in packaged), packaged
 assert any(name.endswith(".css") for name in packaged), packaged
 assert files("vitoolkit").joinpath("py.typed").is_file()

@@ -7,9 +7,9 @@ import pytest
 
 import vitoolkit as vt
 from vitoolkit.dashboard.actions import Actions
-from vitoolkit.dashboard.advice import advice
 from vitoolkit.dashboard.control_row import ControlRow
 from vitoolkit.steered import Steered
+from vitoolkit.views.advice import advice
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import vitoolkit as vt
-from vitoolkit.dashboard.report import report_html
+from vitoolkit.views.report import report_html
 
 
 def a_trace(rows=1000, elbo=-50.0, variables=("z", "w"), status="finished"):

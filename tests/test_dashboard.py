@@ -21,16 +21,16 @@ import vitoolkit as vt
 from vitoolkit.dashboard import dashboard as dashboard_module
 from vitoolkit.dashboard import live_figure as live_figure_module
 from vitoolkit.dashboard import panel as panel_module
-from vitoolkit.dashboard.ahead import Ahead
 from vitoolkit.dashboard.control_row import ControlRow, slider_range
-from vitoolkit.dashboard.document import CHARTS
-from vitoolkit.dashboard.frame import Lines, frame_of, mean_now, points_for
 from vitoolkit.dashboard.live_figure import LiveFigure
-from vitoolkit.dashboard.marks import marks_of
-from vitoolkit.dashboard.static_picture import active_text, picture_svg, summary_html
-from vitoolkit.dashboard.styles import INK, Style, control_styles, variable_styles
 from vitoolkit.dashboard.switch_row import SwitchRow
 from vitoolkit.parts import Part
+from vitoolkit.views.ahead import Ahead
+from vitoolkit.views.document import CHARTS
+from vitoolkit.views.frame import Lines, frame_of, mean_now, points_for
+from vitoolkit.views.marks import marks_of
+from vitoolkit.views.picture import active_text, picture_svg, summary_html
+from vitoolkit.views.styles import INK, Style, control_styles, variable_styles
 
 FAST = {"mode": "FAST_COMPILE"}
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import ipywidgets
 
-from vitoolkit.dashboard.report import write_report
 from vitoolkit.trace import Trace
+from vitoolkit.views.report import write_report
 
 __all__ = ["Actions"]
 

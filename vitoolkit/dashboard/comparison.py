@@ -12,12 +12,13 @@ import ipywidgets
 import numpy as np
 import traitlets
 
-from vitoolkit.dashboard.ahead import edge_of
-from vitoolkit.dashboard.document import comparison_document
-from vitoolkit.dashboard.frame import frame_of
-from vitoolkit.dashboard.live_figure import CSS, BokehJS, page_code
-from vitoolkit.dashboard.styles import variable_styles
+from vitoolkit.dashboard.live_figure import BokehJS
 from vitoolkit.trace import Trace
+from vitoolkit.views.ahead import edge_of
+from vitoolkit.views.assets import CSS, page_code
+from vitoolkit.views.document import comparison_document
+from vitoolkit.views.frame import frame_of
+from vitoolkit.views.styles import variable_styles
 
 __all__ = ["Comparison"]
 

@@ -13,13 +13,13 @@ from vitoolkit.controls import Control, distinct_controls
 from vitoolkit.dashboard.kernel_events import KernelEvents, after_the_cell
 from vitoolkit.dashboard.panel import Panel
 from vitoolkit.dashboard.pymc_fit import CautiousMonitor, PyMCFit
-from vitoolkit.dashboard.static_picture import active_text, shown_as, summary_html
 from vitoolkit.events import Event
 from vitoolkit.loop import Block, Callback, Run
 from vitoolkit.recorder import Recorder
 from vitoolkit.steered import checked_note
 from vitoolkit.steps import counter_of
 from vitoolkit.trace import Trace
+from vitoolkit.views.picture import active_text, shown_as, summary_html
 
 __all__ = ["Dashboard"]
 
@@ -135,7 +135,7 @@ class Dashboard(Callback):
         FileNotFoundError
             If the folder does not exist.
         """
-        from vitoolkit.dashboard.report import write_report
+        from vitoolkit.views.report import write_report
 
         return write_report(self.trace, path, shown_as(self.controls), title=title)
 

@@ -7,12 +7,9 @@ frame from a trait that is computed only when it is asked for.
 
 from __future__ import annotations
 
-import functools
-import gzip
 import math
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -20,34 +17,11 @@ import bokeh
 import ipywidgets
 import traitlets
 
-from vitoolkit.dashboard.document import document
-from vitoolkit.dashboard.frame import Frame
-from vitoolkit.dashboard.styles import Style
+from vitoolkit.views.assets import CSS, bokehjs, document_of, figure_legend, page_code
+from vitoolkit.views.frame import Frame
+from vitoolkit.views.styles import Style
 
-__all__ = [
-    "BokehJS",
-    "LiveFigure",
-    "StatusLine",
-    "bokehjs",
-    "document_of",
-    "figure_legend",
-    "page_code",
-]
-
-_HERE = Path(__file__).parent / "page"
-CSS = _HERE / "page.css"
-
-
-def page_code(*names: str) -> str:
-    """Join files of the page to one module: later ones use what earlier ones define."""
-    return "\n".join(_HERE.joinpath(f"{name}.js").read_text("utf-8") for name in names)
-
-
-@functools.cache
-def bokehjs() -> bytes:
-    """BokehJS of the installed bokeh package, gzipped."""
-    file = Path(bokeh.__file__).parent / "server" / "static" / "js" / "bokeh.min.js"
-    return gzip.compress(file.read_bytes(), 6)
+__all__ = ["BokehJS", "LiveFigure", "StatusLine"]
 
 
 class BokehJS(anywidget.AnyWidget):
@@ -71,32 +45,6 @@ class StatusLine(anywidget.AnyWidget):
     _esm = page_code("text", "status")
     _css = CSS
     status = traitlets.Dict({"phase": "waiting"}).tag(sync=True)
-
-
-def figure_legend(
-    variables: Mapping[str, Style],
-    controls: Mapping[str, Style],
-    scales: Mapping[str, str],
-    notes: Mapping[str, str],
-    gradient: bool,
-) -> dict[str, Any]:
-    """Tell the page which charts there are, and what their lines are called and look like."""
-    filled = {"loss": True, "kl": bool(variables), "control": bool(controls)}
-    shown = [chart for chart, full in filled.items() if full and chart not in notes]
-    if "kl" in shown:
-        shown += ["elbo", "plane"]
-    shown += ["gradient"] * gradient
-    return {
-        "kl": [[name, *style] for name, style in variables.items()],
-        "control": [[name, *style, scales.get(name, "linear")] for name, style in controls.items()],
-        "notes": dict(notes),
-        "shown": shown,
-    }
-
-
-def document_of(legend: Mapping[str, Any]) -> str:
-    """Build the Bokeh document, as JSON, of the charts in a legend."""
-    return document(tuple(legend["shown"]), tuple(scale for *_, scale in legend["control"]))
 
 
 class LiveFigure(anywidget.AnyWidget):

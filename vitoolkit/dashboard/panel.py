@@ -12,15 +12,15 @@ import ipywidgets
 
 from vitoolkit.controls import Switch
 from vitoolkit.dashboard.actions import Actions
-from vitoolkit.dashboard.advice import advice
-from vitoolkit.dashboard.ahead import Ahead
 from vitoolkit.dashboard.control_row import ControlRow
-from vitoolkit.dashboard.frame import Lines, frame_of, mean_now, points_for
 from vitoolkit.dashboard.live_figure import LiveFigure, StatusLine
-from vitoolkit.dashboard.static_picture import active_text, shown_as, summary_html
-from vitoolkit.dashboard.styles import control_styles, variable_styles
 from vitoolkit.dashboard.switch_row import SwitchRow
 from vitoolkit.trace import Trace
+from vitoolkit.views.advice import advice
+from vitoolkit.views.ahead import Ahead
+from vitoolkit.views.frame import Lines, frame_of, mean_now, points_for
+from vitoolkit.views.picture import active_text, shown_as, summary_html
+from vitoolkit.views.styles import control_styles, variable_styles
 
 __all__ = ["Panel"]
 

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vitoolkit.dashboard.ahead import Ahead, edge_of
-from vitoolkit.dashboard.marks import Mark, marks_of
 from vitoolkit.gradient import GRADIENT
+from vitoolkit.views.ahead import Ahead, edge_of
+from vitoolkit.views.marks import Mark, marks_of
 
 __all__ = ["Frame", "Lines", "frame_of", "mean_now", "points_for"]
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
-from vitoolkit.dashboard.frame import LARGEST, MOST_LINES, frame_of
-from vitoolkit.dashboard.live_figure import CSS, bokehjs, document_of, figure_legend, page_code
-from vitoolkit.dashboard.static_picture import event_table, run_table
-from vitoolkit.dashboard.styles import control_styles, variable_styles
 from vitoolkit.export import replacing, target
 from vitoolkit.trace import Trace
+from vitoolkit.views.assets import CSS, bokehjs, document_of, figure_legend, page_code
+from vitoolkit.views.frame import LARGEST, MOST_LINES, frame_of
+from vitoolkit.views.picture import event_table, run_table
+from vitoolkit.views.styles import control_styles, variable_styles
 
 __all__ = ["report_html", "write_report"]
 

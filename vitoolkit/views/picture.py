@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitoolkit.controls import Control, Switch
-from vitoolkit.dashboard.frame import Frame, Lines, frame_of
-from vitoolkit.dashboard.marks import acts_of
-from vitoolkit.dashboard.styles import INK, Style, variable_styles
 from vitoolkit.decimation import View
 from vitoolkit.trace import Trace
+from vitoolkit.views.frame import Frame, Lines, frame_of
+from vitoolkit.views.marks import acts_of
+from vitoolkit.views.styles import INK, Style, variable_styles
 
 __all__ = ["active_text", "event_table", "picture_svg", "run_table", "shown_as", "summary_html"]
 
