@@ -8,7 +8,7 @@ import pytest
 import vitoolkit as vt
 from vitoolkit.dashboard.actions import Actions
 from vitoolkit.dashboard.control_row import ControlRow
-from vitoolkit.steered import Steered
+from vitoolkit.run import Run
 from vitoolkit.views.advice import advice
 
 
@@ -19,17 +19,26 @@ def beta():
 
 @pytest.fixture
 def fit(beta):
-    class Fit(Steered):
+    class Fit(Run):
         def boundary(self):
             """What the loop does between two steps."""
-            if self.asked and self._paused is None:
-                self.heed(lambda: None)
+            if self.asked and self.status != "paused":
+                self._take()
             beta.advance(self.step)
 
-    fit = Fit([beta], 7)
-    fit.inference, fit.status = "a fit", "running"
-    beta.bind(fit)
+    fit = Fit(Trained(), 100, [], [beta])
+    fit.step, fit.status = 7, "running"
+    fit.bind()
     return fit
+
+
+class Trained:
+    """What a run needs to know of an inference."""
+
+    variables = parts = measures = ()
+
+    def __init__(self):
+        self.approx = type(self)  # something that can be weakly held
 
 
 @pytest.fixture
@@ -67,13 +76,13 @@ def test_buttons_ask_as_a_person(actions, fit, beta):
     assert [(e.kind, e.source) for e in beta.log] == [("set", "code"), ("undo", "user")]
     assert beta.value == pytest.approx(0.07)
     actions.pause.click()
-    assert fit._paused == "user"
     actions.step.click()
-    assert list(fit._single) == ["user"]
-    fit.status = "paused"
+    fit.boundary()
+    assert fit.status == "paused" and list(fit._single) == ["user"]
     actions.show()
     actions.pause.click()
-    assert fit._paused is None
+    fit._take()
+    assert [(e.kind, e.source) for e in fit.log[2:]] == [("pause", "user"), ("resume", "user")]
     actions.stop.click()
     with pytest.raises(StopIteration, match="user"):
         fit.heed(lambda: None)
@@ -89,6 +98,7 @@ def test_a_note_is_written_by_the_button_or_enter_and_only_with_words(actions, f
     assert actions.words.value == ""
     actions.words.value = "again"
     actions._on_enter(actions.words, {"event": "submit"}, [])
+    fit.boundary()
     assert [(e.kind, e.text, e.source, e.step) for e in fit.log] == [
         ("note", "z collapses", "user", 7),
         ("note", "again", "user", 7),

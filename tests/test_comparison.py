@@ -108,7 +108,7 @@ def test_a_report_holds_charts_and_tables_and_needs_no_network(tmp_path):
     dashboard = vt.Dashboard(vt.Beta())
     trace = a_trace(variables=("z", "</script><b>"))
     trace.add_event(vt.Event(500, 0.5, "note", text="tried < 1", source="user"))
-    dashboard.recorder.trace = trace
+    dashboard.recorder._trace = trace
     path = dashboard.to_html(tmp_path / "run.html", title="A <fit>")
     page = path.read_text("utf-8")
     assert "<title>A &lt;fit&gt;</title>" in page and "tried &lt; 1" in page

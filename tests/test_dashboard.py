@@ -84,13 +84,14 @@ class Handle:
         self.shown.append(content)
 
 
-def train(model, dashboard, n=60, callbacks=(), **kwargs):
+def train(model, dashboard, n=60, callbacks=(), optimizer=pm.adagrad_window, **kwargs):
     with model:
         inference = vt.ADVI(random_seed=1, **kwargs)
         return pm.fit(
             n,
             method=inference,
             callbacks=[dashboard, *callbacks],
+            obj_optimizer=optimizer,
             progressbar=False,
             compile_kwargs=FAST,
         )
@@ -948,7 +949,8 @@ def test_the_switch_of_the_scaling_comes_last_and_is_flipped(notebook):
         notebook.arriving.append(lambda: setattr(dashboard._panel.rows[-1].widget, "value", False))
         dashboard._next = 0.0
 
-    train(model, dashboard, callbacks=[at(20, flip)])
+    adam = pm.adam(learning_rate=dashboard.controls[0])
+    train(model, dashboard, callbacks=[at(20, flip)], optimizer=adam)
     panel = dashboard._panel
     names = [row.control.name for row in panel.rows]
     assert names == ["beta", "learning_rate", "scale_cost_to_minibatch"]

@@ -3,13 +3,15 @@
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
-from vitoolkit import schedules
+from vitoolkit import rules, schedules
+from vitoolkit.callback import Callback, every
 from vitoolkit.controls import Beta, Control, LearningRate, Switch
 from vitoolkit.events import Event
 from vitoolkit.fit import Fit, fit, fit_async
 from vitoolkit.inference import ADVI, FullRankADVI, KLqp
 from vitoolkit.monitor import KLMonitor
 from vitoolkit.recorder import Recorder
+from vitoolkit.stock import StockRun  # noqa: F401  # makes callbacks work in PyMC's own loop
 from vitoolkit.trace import Trace
 
 try:
@@ -24,6 +26,7 @@ __all__ = [
     "LearningRate",
     "Switch",
     "schedules",
+    "rules",
     # inference
     "KLqp",
     "ADVI",
@@ -32,6 +35,9 @@ __all__ = [
     "fit",
     "fit_async",
     "Fit",
+    # what is called during a fit
+    "Callback",
+    "every",
     # the record
     "Recorder",
     "KLMonitor",

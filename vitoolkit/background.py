@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import contextlib
 import contextvars
+import os
 import sys
 import threading
 import time
@@ -13,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from vitoolkit.loop import Run
+from vitoolkit.run import Run
 
 __all__ = ["Background"]
 
@@ -130,6 +131,10 @@ def _answering(*, awaiting: bool = False) -> Iterator[Callable[[], Any]]:
 
     with awaiting_cell() if awaiting else contextlib.nullcontext():
         yield KernelEvents().poll
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _running.clear())  # their threads are not there
 
 
 def _stop_all() -> None:

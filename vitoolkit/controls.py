@@ -2,8 +2,9 @@
 
 A control lives in a PyTensor shared variable, so that changing it needs no new compilation. Only
 the fitting thread writes that variable, and only between two steps: :meth:`Control.set` puts a
-request on the control, and the fit applies it before its next step and logs an
-:class:`~vitoolkit.events.Event`.
+request into the inbox of the run, which applies it before its next step and logs an
+:class:`~vitoolkit.events.Event`. With nobody at the wheel a control follows its law: a schedule, a
+rule, or a schedule to its end and then a rule.
 """
 
 from __future__ import annotations
@@ -11,65 +12,46 @@ from __future__ import annotations
 import math
 import threading
 import time
-import warnings
-from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
 import pytensor
+from pytensor.tensor import _as_tensor_variable
 
 from vitoolkit.events import Event
-from vitoolkit.schedules import Schedule, as_schedule, redirected
-from vitoolkit.steps import counter_of, pymc_loop
+from vitoolkit.laws import Law
+from vitoolkit.requests import REPLACED, Change, Inbox, Request
+from vitoolkit.rules import Rule
+from vitoolkit.schedules import Schedule, as_schedule
+from vitoolkit.steps import counter_of
 
 __all__ = ["Beta", "Control", "LearningRate", "Switch", "distinct_controls", "future_of"]
 
 
-#: Requests of which only the last before a step is ever in force.
-_REPLACED = ("set", "release")
-#: A person's values that follow each other faster than this are one move, and one undo.
-_ONE_MOVE_SECONDS = 1.5
-_MOST_CHANGES = 1_000
+class Holder(Protocol):
+    """The run that holds a control, as far as the control needs to know it."""
 
+    inference: Any
+    inbox: Inbox
+    log: list[Event]
+    step: int
 
-class _Request(NamedTuple):
-    """A change that was asked for and is not yet in force."""
+    @property
+    def running(self) -> bool:
+        """False when the fit has ended."""
 
-    kind: str
-    value: float | None
-    source: str
-    old: float
-    written: bool
-    asked: float
-    schedule: Schedule | _Redirection | None = None
-
-
-class _Redirection(NamedTuple):
-    """Another end or length of a schedule; None for the one it has."""
-
-    end: float | None
-    steps: int | None
-
-
-class _Change(NamedTuple):
-    """A change that is in force, and the state before it."""
-
-    kind: str
-    source: str
-    asked: float
-    value: float
-    manual: bool
-    schedule: Schedule | None
+    def ask(self, request: Request) -> None:
+        """Put a request into the inbox."""
 
 
 class Control:
     """A named, bounded scalar in a PyTensor shared variable, also a callback for ``pm.fit``.
 
-    Use ``control.shared`` wherever PyMC takes a number that should stay live (an optimizer's
-    learning rate, a tempering weight in the model) and list the control, or a Recorder or Dashboard
-    that holds it, among the callbacks of ``pm.fit``. Which of them comes first does not matter;
-    listing it twice is harmless.
+    Use the control, or ``control.shared``, wherever PyMC takes a number that should stay live (an
+    optimizer's learning rate, a tempering weight in the model) and list the control, or a Recorder
+    or Dashboard that holds it, among the callbacks of ``pm.fit``. Which of them comes first does
+    not matter; listing it twice is harmless.
 
     Parameters
     ----------
@@ -81,6 +63,9 @@ class Control:
     schedule : callable or float, optional
         A function ``step -> value``, such as those of :mod:`vitoolkit.schedules`; the step counts
         from 0 over the whole life of an inference.
+    rule : Rule, optional
+        A feedback law, see :mod:`vitoolkit.rules`. With a `schedule` that has an end, it has the
+        wheel from there on.
     name : str
         Name of the control: of its column in a trace, of its slider.
     scale : {"linear", "log"}
@@ -93,7 +78,8 @@ class Control:
     TypeError
         When a value is not a real number, or a schedule is not callable.
     ValueError
-        When a value is NaN or out of bounds, or the bounds are not an increasing pair.
+        When a value is NaN or out of bounds, the bounds are not an increasing pair, or a rule would
+        wait for the end of a schedule that has none.
 
     Examples
     --------
@@ -114,6 +100,7 @@ class Control:
         *,
         bounds: tuple[float, float] = (-math.inf, math.inf),
         schedule: Callable[[int], float] | float | None = None,
+        rule: Rule | None = None,
         name: str = "control",
         scale: str = "linear",
         shared: Any = None,
@@ -125,9 +112,10 @@ class Control:
         self.name = name
         self.bounds = _checked_bounds(name, bounds, scale)
         self.scale = scale
-        self._schedule: Schedule | None = None if schedule is None else as_schedule(schedule)
-        if self._schedule is not None:
-            start = self._scheduled(0)
+        #: What moves the control when nobody holds it.
+        self.law = Law(name, schedule, rule, self._checked)
+        if self.law.schedule is not None:
+            start = self.law.value(0)
         elif value is not None:
             start = self._checked(value)
         elif shared is not None:
@@ -141,21 +129,19 @@ class Control:
                 f"control {name!r} needs a scalar shared variable of {self._dtype_names}, "
                 f"received {shared!r} with {shared.ndim} dimensions and dtype {shared.dtype}"
             )
-        self.shared = shared
         self.log: list[Event] = []
-        self._lock = threading.Lock()
+        self._manual = False
+        self._waiting: list[Request] = []  # what was asked for between two fits
+        self._live(shared)
+        self._write(start)
+
+    def _live(self, shared: Any) -> None:
+        """Take hold of the shared variable, and of what belongs to this process."""
+        self.shared = shared
         self._dtype = np.dtype(shared.dtype)
         self._storage = shared.container.storage  # set_value does the same, five times slower
-        self._requests: tuple[_Request, ...] = ()
-        self._changes: deque[_Change] = deque(maxlen=_MOST_CHANGES)
-        self._manual = False
-        self._run: Any = None  # the vitoolkit fit that holds this control
-        self._thread: int | None = None  # the thread of PyMC's own loop that last called it
-        self._last: tuple[Any, int] | None = (
-            None  # (counter, step) of the last call by PyMC's own loop
-        )
-        self._write(start)
-        self.used = self._value
+        self._lock = threading.RLock()
+        self._run: Holder | None = None  # the running fit that holds this control
 
     # --- what a person and a view see ---------------------------------------------------------
 
@@ -168,7 +154,7 @@ class Control:
     def pending(self) -> float | None:
         """A value that was asked for and waits for the next step boundary, or None."""
         request = self._last_request
-        return None if request is None or request.written else request.value
+        return None if request is None or request.in_force else request.value
 
     @property
     def requested(self) -> float:
@@ -178,26 +164,37 @@ class Control:
 
     @property
     def manual(self) -> bool:
-        """True while a value that was :meth:`set` holds, False while the schedule has the wheel."""
+        """True while a value that was :meth:`set` holds, False while the law has the wheel."""
         request = self._last_request
         if request is None or request.kind == "undo":
             return self._manual
         return request.kind == "set"
 
     @property
+    def follows(self) -> bool:
+        """Whether there is a law to follow: a schedule or a rule."""
+        return self.law.schedule is not None or self.law.rule is not None
+
+    @property
+    def rule(self) -> Rule | None:
+        """The rule, or None; with a schedule as well, it has the wheel from its end on."""
+        return self.law.rule
+
+    @property
     def schedule(self) -> Schedule | None:
         """The schedule, or None. Assigned during a fit, it has the wheel from the next step on."""
-        return self._schedule
+        return self.law.schedule
 
     @schedule.setter
     def schedule(self, schedule: Callable[[int], float] | float | None) -> None:
         found = None if schedule is None else as_schedule(schedule)
-        if not self._running():
-            self._schedule = found
+        run = self._running()
+        if run is None:
+            self.law.schedule = found
             return
         if found is not None:
-            self._checked(found(self._run.step if self._run is not None else 0))
-        self._ask("reschedule", None, "code", found)
+            self._checked(found(run.step))
+        self._ask("reschedule", schedule=found)
 
     def reschedule(
         self, *, end: float | None = None, steps: int | None = None, source: str = "code"
@@ -234,7 +231,7 @@ class Control:
         >>> beta.advance(51), beta.advance(100)
         (0.51, 2.0)
         """
-        old = self._schedule
+        old = self.law.schedule
         if end is None and steps is None:
             raise ValueError(f"reschedule {self.name!r}: give end=, steps= or both")
         if (end is None or steps is None) and (old is None or not old.steps):
@@ -246,31 +243,15 @@ class Control:
         if steps is not None:
             if isinstance(steps, bool) or not isinstance(steps, int | np.integer):
                 raise TypeError(f"steps must be a whole number of steps, received {steps!r}")
-            now = self._run.step if self._run is not None else 0
+            run = self._running()
+            now = 0 if run is None else run.step
             if steps <= now:
                 raise ValueError(
                     f"steps of {self.name!r} must be more than {now}, the step that comes next, "
                     f"received {steps}"
                 )
             steps = int(steps)
-        self._ask("reschedule", None, source, _Redirection(end, steps))
-
-    @property
-    def last_change(self) -> float | None:
-        """When the change that :meth:`undo` takes back was asked for, or None without one.
-
-        Seconds of ``time.perf_counter``.
-        """
-        with self._lock:
-            if not self._requests:
-                return self._changes[-1].asked if self._changes else None
-            times = [change.asked for change in self._changes]
-            for request in self._requests:
-                if request.kind == "undo":
-                    del times[-1:]
-                elif not request.written:
-                    times.append(request.asked)
-            return times[-1] if times else None
+        self._ask("reschedule", source=source, end=end, steps=steps)
 
     def undo(self, *, source: str = "code") -> bool:
         """Take back the last change that was made in the running fit; from any thread.
@@ -288,19 +269,21 @@ class Control:
         bool
             False when there is nothing to take back, or no fit runs.
         """
-        if self.last_change is None or not self._running():
+        run = self._running()
+        if run is None or not run.inbox.can_undo(self.name):
             return False
-        self._ask("undo", None, source)
+        self._ask("undo", source=source)
         return True
 
-    def forget_changes(self) -> None:
-        """Begin a fit with nothing to undo."""
-        self._changes.clear()
-
     @property
-    def _last_request(self) -> _Request | None:
-        requests = self._requests
-        return requests[-1] if requests else None
+    def _last_request(self) -> Request | None:
+        run = self._run
+        waiting = self._waiting if run is None else run.inbox.waiting(self.name)
+        return waiting[-1] if waiting else None
+
+    def astype(self, dtype: Any) -> Any:
+        """What PyMC asks of a β or another number that it is given: the shared variable."""
+        return self.shared.astype(dtype)
 
     @property
     def controls(self) -> tuple[Control, ...]:
@@ -327,58 +310,53 @@ class Control:
         self._ask("set", self._checked(value), source)
 
     def release(self, *, source: str = "code") -> None:
-        """Give the wheel back to the schedule; without a schedule the value in force stays."""
-        self._ask("release", None, source)
+        """Give the wheel back to the law; without one the value in force stays."""
+        self._ask("release", source=source)
 
     def __call__(self, approx, losses, i) -> None:
-        """PyMC's callback: apply what was asked for, or the schedule, for the coming step.
+        """PyMC's callback: apply what was asked for, or the law, for the coming step.
 
         In a fit of a vitoolkit inference the loop has done so already, and this does nothing.
         """
-        if self._run is not None:
-            return
-        counter = counter_of(approx)
-        step = counter.tick(losses, i)
-        if self._last == (counter, step):
-            return
-        self._thread = threading.get_ident()
-        if step == 0 and self.schedule is not None and not self.manual:
-            start = self._rounded(self._scheduled(0))
-            if self._value != start:
-                warnings.warn(
-                    f"step 0 of this fit used {self.name} = {self._value:g}, left over from an "
-                    f"earlier fit; its schedule says {start:g}. PyMC's own inferences do not tell "
-                    f"a callback that a fit starts: call {self.name}.reset() before pm.fit, or "
-                    "use an inference of vitoolkit.",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-        if self._requests and self._requests[0].written:
-            self._take_requests(step)
-        self.used = self._value
-        self._last = (counter, step)
-        self.advance(step + 1)
+        counter_of(approx).tell(self, approx, losses, i)
 
     def reset(self) -> None:
         """Back to the start between two fits: ``schedule(0)``, not manual, nothing asked for."""
-        if self._running():
+        if self._running() is not None:
             raise RuntimeError(
                 f"control {self.name!r} is in a running fit: reset it when the fit has ended"
             )
         with self._lock:
-            self._requests, self._manual, self._last = (), False, None
-            self._changes.clear()
-            if self.schedule is not None:
-                self._write(self._scheduled(0))
+            self._waiting, self._manual = [], False
+            self.law.start()
+            if self.law.schedule is not None:
+                self._write(self.law.value(0))
 
     def __repr__(self) -> str:
         lo, hi = self.bounds
-        who = "manual" if self.manual else "" if self.schedule is None else f"on {self.schedule!r}"
+        who = "manual" if self.manual else f"on {self.law!r}" if self.follows else ""
         waits = "" if self.pending is None else f", {self.pending:g} from the next step"
         return (
             f"<{type(self).__name__} {self.name!r} = {self.value:g}{waits}"
             f"{', ' if who else ''}{who}, bounds [{lo:g}, {hi:g}]>"
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What it is, without the fit that runs."""
+        kept = dict(self.__dict__)
+        for key in ("_lock", "_run", "_storage", "_dtype", "_written"):
+            del kept[key]
+        return {**kept, "log": list(self.log), "_waiting": list(self._waiting)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._live(self.shared)
+        self._written = self._storage[0]
+
+    def put_back(self, state: dict[str, Any]) -> None:
+        """Be again what :meth:`__getstate__` told, value and all."""
+        self.__dict__.update(state)
+        self._write(state["_value"])
 
     # --- what the fitting thread does ----------------------------------------------------------
 
@@ -396,155 +374,167 @@ class Control:
             The value that step will use.
         """
         if self._storage[0] is not self._written:
-            self._check_foreign_write()
-        if self._requests:
-            self._take_requests(step)
-        if self._schedule is not None and not self._manual:
-            value = self._scheduled(step)
+            self._check_foreign_write(step)
+        if self._waiting and self._run is None:
+            waiting, self._waiting = self._waiting, []
+            for request in waiting:
+                self.apply(request, step)
+        if self._on_schedule(step):
+            value = self.law.value(step)
             if value != self._asked:
                 self._write(value)
         return self._value
 
-    def plan(self, first: int, out: np.ndarray) -> None:
-        """Write the values of the steps from `first` on into `out`, shape (steps,)."""
-        out[:] = self.advance(first)
-        if self._schedule is not None and not self._manual:
-            values = self._schedule.values(first, len(out))
-            lo, hi = self.bounds
-            if not (values.min() >= lo and values.max() <= hi):
-                for step in range(first, first + len(out)):
-                    self._scheduled(step)
-            out[:] = values.astype(self._dtype)
-            self._write(float(values[-1]))
+    def plan(self, first: int, out: np.ndarray) -> int:
+        """Bring the control to step `first`, and write the values of that and the next into `out`.
 
-    def bind(self, run) -> None:
-        """Claim the control for a running fit of a vitoolkit inference."""
+        Parameters
+        ----------
+        first : int
+            The step that is about to run.
+        out : numpy.ndarray, shape (steps,)
+            Takes the values.
+
+        Returns
+        -------
+        int
+            How many are good: a schedule that fails at a later step fails when that comes.
+        """
+        out[:] = self.advance(first)
+        if not self._on_schedule(first):
+            return len(out)
+        values = self.law.values(first, len(out), self.bounds)
+        out[: len(values)] = values.astype(self._dtype)
+        return len(values)
+
+    def taken(self, value: float) -> None:
+        """Note the value that the last step used."""
+        if value != self._value:
+            self._write(value)
+
+    def apply(self, request: Request, step: int) -> Change | None:
+        """Put a request in force for `step`.
+
+        Parameters
+        ----------
+        request : Request
+            A "set", "release" or "reschedule" of this control.
+        step : int
+            The first step that runs with it.
+
+        Returns
+        -------
+        Change or None
+            What :meth:`take_back` needs; None of what was in force before the fit began.
+        """
+        kind, law = request.kind, self.law
+        old = request.old if request.in_force else self._value
+        change = Change(
+            self.name, kind, request.source, request.time, (self._value, self._manual, law.schedule)
+        )
+        text = None
+        if kind == "reschedule":
+            old = None if law.schedule is None else law.schedule.end
+            value = law.value(step) if self._on_schedule(step) else self._value
+            law.schedule = law.rescheduled(request, step, value)
+            text = repr(law.schedule)
+        self._manual = kind == "set"
+        law.give_back(step)
+        if request.value is not None:
+            self._write(request.value)
+        elif self._on_schedule(step):
+            self._write(law.value(step))
+        new: float | None = self._value
+        if kind == "reschedule":
+            new = None if law.schedule is None else law.schedule.end
+        self._note(step, kind, old, new, request.source, text)
+        return None if request.in_force else change
+
+    def take_back(self, change: Change, request: Request, step: int) -> None:
+        """Undo a change: all is as it was before, from `step` on."""
+        old = self._value
+        value, self._manual, self.law.schedule = change.state
+        self.law.give_back(step)
+        self._write(self.law.value(step) if self._on_schedule(step) else value)
+        self._note(step, "undo", old, self._value, request.source, change.kind)
+
+    def decide(self, step: int) -> None:
+        """Let the rule choose the value from `step` on, if it has the wheel and is due."""
+        if self._manual:
+            return
+        old = self._value
+        wanted = self.law.decision(step, old)
+        if wanted is None:
+            return
+        lo, hi = self.bounds
+        self._write(min(max(_real(f"what the rule wants of {self.name}", wanted), lo), hi))
+        if self._value != old:
+            why = None if self.rule is None else self.rule.why
+            self._note(step, "rule", old, self._value, "rule", why)
+
+    def bind(self, run: Holder) -> list[Request]:
+        """Claim the control for a running fit; returns what was asked for since the last one."""
         with self._lock:
-            if self._run is not None and self._run is not run:
+            held = self._running()
+            if held is not None and held is not run:
                 raise RuntimeError(
-                    f"control {self.name!r} is steered by a running fit of {self._run.inference!r} "
+                    f"control {self.name!r} is steered by a running fit of {held.inference!r} "
                     f"and cannot be steered by {run.inference!r} as well: give each fit a control "
                     "of its own"
                 )
-            if self._run is None:
-                self._changes.clear()
             self._run = run
+            waiting, self._waiting = self._waiting, []
+            return waiting
 
-    def unbind(self) -> None:
-        """Free the control at the end of a fit; what was asked for last is applied."""
+    def unbind(self, run: Holder) -> None:
+        """Free the control at the end of a fit."""
         with self._lock:
-            self._run = None
-            kept = []
-            for request in self._requests:
-                if request.kind == "undo":
-                    continue
-                if request.value is not None and not request.written:
+            if self._run is run:
+                self._run = None
+
+    def keep(self, request: Request) -> None:
+        """Apply what was asked for after the last step; the next fit logs it."""
+        with self._lock:
+            if request.kind in REPLACED and not request.in_force:
+                request = request._replace(in_force=True, old=self._value)
+                if request.value is not None:
                     self._write(request.value)
-                    request = request._replace(written=True)
-                kept.append(request)
-            self._requests = tuple(kept)
+            self._waiting.append(request)
 
     # --- internals -----------------------------------------------------------------------------
 
     def _ask(
-        self,
-        kind: str,
-        value: float | None,
-        source: str,
-        schedule: Schedule | _Redirection | None = None,
+        self, kind: str, value: float | None = None, source: str = "code", **more: Any
     ) -> None:
+        asked = time.perf_counter()
+        request = Request(kind, self.name, value, source, time=asked, **more)
         with self._lock:
-            before, old = self._requests, self._value
-            if kind in _REPLACED and before and before[-1].kind in _REPLACED:
-                before, old = before[:-1], before[-1].old  # only the last of them will be in force
-            # A new schedule waits for a step even when no fit runs: it begins there.
-            at_once = not self._running() and kind in _REPLACED
-            if at_once and value is not None:
-                self._write(value)
-            request = _Request(kind, value, source, old, at_once, time.perf_counter(), schedule)
-            self._requests = (*before, request)
-            if self._run is not None:
-                self._run.asked = True
+            run = self._running()
+            if run is not None:
+                run.ask(request)
+            else:
+                self.keep(request)  # a new schedule waits for a step, where it begins
 
-    def _running(self) -> bool:
+    def _running(self) -> Holder | None:
+        run = self._run
+        return run if run is not None and run.running else None
+
+    def _on_schedule(self, step: int) -> bool:
+        """Whether the schedule has the wheel: not a person, nor the rule that comes after it."""
+        return not self._manual and self.law.scheduled(step)
+
+    def _note(self, step, kind, old, new, source, text) -> None:
+        event = Event(step, time.perf_counter(), kind, self.name, old, new, source, text)
+        self.log.append(event)
         if self._run is not None:
-            return True
-        return self._thread is not None and pymc_loop(self._thread) is not None
-
-    def _take_requests(self, step: int) -> None:
-        with self._lock:
-            requests, self._requests = self._requests, ()
-            for request in requests:
-                if request.kind == "undo":
-                    self._take_back(request, step)
-                else:
-                    self._take(request, step)
-
-    def _take(self, request: _Request, step: int) -> None:
-        kind, source = request.kind, request.source
-        old: float | None = request.old
-        before = _Change(kind, source, request.asked, self._value, self._manual, self._schedule)
-        new: float | None = None
-        text = None
-        if kind == "reschedule":
-            self._schedule, old, new = self._rescheduled(request.schedule, step)
-            text = repr(self._schedule)
-        self._manual = kind == "set"
-        if request.value is not None:
-            self._write(request.value)
-        elif self._schedule is not None:
-            self._write(self._scheduled(step))
-        if not request.written:
-            self._remember(before)
-        new = self._value if kind != "reschedule" else new
-        now = time.perf_counter()
-        self.log.append(Event(step, now, kind, self.name, old, new, source, text))
-
-    def _take_back(self, request: _Request, step: int) -> None:
-        if not self._changes:
-            return
-        change, old = self._changes.pop(), self._value
-        self._manual, self._schedule = change.manual, change.schedule
-        follows = self._schedule is not None and not self._manual
-        self._write(self._scheduled(step) if follows else change.value)
-        now = time.perf_counter()
-        self.log.append(
-            Event(step, now, "undo", self.name, old, self._value, request.source, change.kind)
-        )
-
-    def _remember(self, change: _Change) -> None:
-        last = self._changes[-1] if self._changes else None
-        if (
-            last is not None
-            and (change.kind, change.source) == (last.kind, last.source) == ("set", "user")
-            and change.asked - last.asked < _ONE_MOVE_SECONDS
-        ):
-            self._changes[-1] = last._replace(asked=change.asked)
-        else:
-            self._changes.append(change)
-
-    def _rescheduled(
-        self, wanted: Schedule | _Redirection | None, step: int
-    ) -> tuple[Schedule | None, float | None, float | None]:
-        """Return the new schedule, the end of the old one and its own."""
-        schedule = self._schedule
-        old = None if schedule is None else schedule.end
-        if isinstance(wanted, _Redirection):
-            follows = schedule is not None and not self._manual
-            value = self._scheduled(step) if follows else self._value
-            before = as_schedule(self._value if schedule is None else schedule)
-            end = before.end if wanted.end is None else wanted.end
-            steps = before.steps if wanted.steps is None else wanted.steps
-            assert end is not None and steps is not None
-            wanted = redirected(before, at=step, value=value, end=end, steps=steps)
-        return wanted, old, None if wanted is None else wanted.end
+            self._run.log.append(event)
 
     def _write(self, value: float) -> None:
         self._asked = value
         self._written = self._storage[0] = np.asarray(value, dtype=self._dtype)
         self._value = float(self._written)
 
-    def _check_foreign_write(self) -> None:
+    def _check_foreign_write(self, step: int) -> None:
         found = float(self._storage[0])
         if found != self._value and not (math.isnan(found) and math.isnan(self._value)):
             raise RuntimeError(
@@ -554,25 +544,12 @@ class Control:
             )
         self._written = self._storage[0]
 
-    def _rounded(self, value: float) -> float:
-        return float(self._dtype.type(value))
-
     def _checked(self, value: float) -> float:
         lo, hi = self.bounds
         number = _real(f"{self.name}", value)
         if not lo <= number <= hi:
             raise ValueError(f"{self.name} must be in [{lo:g}, {hi:g}], received {value!r}")
         return number
-
-    def _scheduled(self, step: int) -> float:
-        assert self._schedule is not None
-        try:
-            return self._checked(self._schedule(step))
-        except Exception as error:
-            error.add_note(
-                f"raised by the schedule {self._schedule!r} of control {self.name!r} at step {step}"
-            )
-            raise
 
 
 class Beta(Control):
@@ -587,6 +564,8 @@ class Beta(Control):
     schedule : callable or float, optional
         ``step -> β``; a warm-up from 0 to 1 is ``vitoolkit.schedules.linear(0.0, 1.0,
         steps=5_000)``.
+    rule : Rule, optional
+        As in :class:`Control`.
     name : str
         Name of the control.
     shared : TensorSharedVariable, optional
@@ -616,6 +595,7 @@ class Beta(Control):
         *,
         bounds: tuple[float, float] = (0.0, 10.0),
         schedule: Callable[[int], float] | float | None = None,
+        rule: Rule | None = None,
         name: str | None = None,
         shared: Any = None,
     ) -> None:
@@ -625,7 +605,9 @@ class Beta(Control):
         lo, _ = _checked_bounds(name, bounds, "linear")
         if lo < 0:
             raise ValueError(f"bounds of {name!r}: β cannot be negative, received {bounds!r}")
-        super().__init__(value, bounds=bounds, schedule=schedule, name=name, shared=shared)
+        super().__init__(
+            value, bounds=bounds, schedule=schedule, rule=rule, name=name, shared=shared
+        )
 
 
 class LearningRate(Control):
@@ -639,6 +621,8 @@ class LearningRate(Control):
         Smallest and largest learning rate accepted; positive.
     schedule : callable or float, optional
         ``step -> learning rate``.
+    rule : Rule, optional
+        As in :class:`Control`.
     name : str
         Name of the control.
     shared : TensorSharedVariable, optional
@@ -651,12 +635,12 @@ class LearningRate(Control):
 
     Examples
     --------
-    Hand the shared variable, not the value, to the optimizer; PyMC would bake a number in:
+    Hand the control, not its value, to the optimizer; PyMC would bake a number in:
 
     >>> import pymc as pm
     >>> from vitoolkit import LearningRate, schedules
     >>> rate = LearningRate(schedule=schedules.cosine(1e-2, 1e-4, steps=20_000))
-    >>> optimizer = pm.adam(learning_rate=rate.shared)
+    >>> optimizer = pm.adam(learning_rate=rate)
     >>> rate
     <LearningRate 'learning_rate' = 0.01, on cosine(0.01, 0.0001, steps=20000), bounds [1e-06, 1]>
     """
@@ -667,11 +651,18 @@ class LearningRate(Control):
         *,
         bounds: tuple[float, float] = (1e-6, 1.0),
         schedule: Callable[[int], float] | float | None = None,
+        rule: Rule | None = None,
         name: str = "learning_rate",
         shared: Any = None,
     ) -> None:
         super().__init__(
-            value, bounds=bounds, schedule=schedule, name=name, scale="log", shared=shared
+            value,
+            bounds=bounds,
+            schedule=schedule,
+            rule=rule,
+            name=name,
+            scale="log",
+            shared=shared,
         )
 
 
@@ -723,12 +714,21 @@ class Switch(Control):
             raise ValueError(f"{self.name} must be True or False, received {value!r}")
         return number
 
-    def _check_foreign_write(self) -> None:
+    def _check_foreign_write(self, step: int) -> None:
         found = float(self._storage[0])
         self._written = self._storage[0]
-        if found != self._value and not self._requests:
-            now = time.perf_counter()
-            self._requests = (_Request("set", found, "code", self._value, False, now),)
+        if found != self._value and self._last_request is None:
+            change = self.apply(Request("set", self.name, found, time=time.perf_counter()), step)
+            if self._run is not None and change is not None:
+                self._run.inbox.remember(change)
+
+
+def _as_tensor_control(control: Any, *args: Any, **kwargs: Any) -> Any:
+    """Let a control stand wherever PyTensor takes a number: it is live there."""
+    return _as_tensor_variable(control.shared, *args, **kwargs)
+
+
+_as_tensor_variable.register(Control, _as_tensor_control)  # type: ignore[call-overload]
 
 
 def _on_off(value: float) -> str:

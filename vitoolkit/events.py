@@ -2,7 +2,10 @@
 
 from typing import NamedTuple
 
-__all__ = ["Event"]
+__all__ = ["ONE_MOVE_SECONDS", "Event"]
+
+#: A person's values that follow each other faster than this are one move: one mark, one undo.
+ONE_MOVE_SECONDS = 1.5
 
 
 class Event(NamedTuple):
@@ -15,7 +18,8 @@ class Event(NamedTuple):
     time : float
         Seconds since the trace began.
     kind : str
-        What was done: ``"set"``, ``"release"``, ``"reschedule"`` and ``"undo"`` of a control;
+        What was done: ``"set"``, ``"release"``, ``"reschedule"`` and ``"undo"`` of a control, and
+        ``"rule"``, what its rule decided;
         ``"pause"``, ``"resume"``, ``"step"``, ``"stop"``, ``"interrupt"`` and ``"note"`` of a fit.
     control : str or None
         Name of the control that was changed, or None if the event concerns the whole fit.
@@ -26,7 +30,7 @@ class Event(NamedTuple):
         or ``"code"``.
     text : str or None
         The words of a note, the new schedule of a ``"reschedule"``, the kind of the change that an
-        ``"undo"`` took back.
+        ``"undo"`` took back, why a rule decided so.
 
     Examples
     --------

@@ -6,8 +6,9 @@ PyMC's own to the last digits.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,9 +20,10 @@ from pymc.variational.opvi import Approximation
 from pymc.variational.updates import adagrad_window
 from pytensor.tensor import TensorVariable
 
-from vitoolkit.controls import Beta, Control, Switch, distinct_controls
+from vitoolkit.checkpoint import Checkpoint
+from vitoolkit.controls import Beta, Control, LearningRate, Switch, distinct_controls
 from vitoolkit.gradient import GRADIENT
-from vitoolkit.loop import Block, Run, begin, execute
+from vitoolkit.loop import LoopRun, begin, execute
 from vitoolkit.objective import (
     BetaKL,
     constant_value,
@@ -68,8 +70,9 @@ class KLqp(Inference):
         callbacks that are not vitoolkit's, which PyMC promises the approximation of that very step,
         and in fits of fewer than 5,000 steps, which a longer compilation would make slower; else,
         with Numba, it is what fits into 6 ms. Schedules are exact at every step and every step has
-        its row either way; what a person asks for is in force from the next call on. With a number
-        above 1, other callbacks are called once a call.
+        its row either way; what a person asks for is in force from the next call on. A call ends
+        where a callback of :func:`vitoolkit.every`, or a rule, is due. With a number above 1, other
+        callbacks are called once a call.
     gradient : bool
         Whether to record norm and signal-to-noise ratio of the gradient as well, in the columns
         ``gradient_norm`` and ``gradient_snr`` of the trace; see
@@ -158,11 +161,11 @@ class KLqp(Inference):
             closed_form=closed_form,
             measures=GRADIENT if gradient else (),
         )
-        self.run: Run | None = None
+        self.run: LoopRun | None = None
         self._optimizer: str | None = None
         self.step_function: StepFunction | None = None
-        self.last_block: Block | None = None
         self.hist: np.ndarray
+        self.state: State | None
         counter_of(approx).inference = self
 
     @property
@@ -196,6 +199,15 @@ class KLqp(Inference):
         }
 
     @property
+    def local_rows(self) -> dict[str, int]:
+        """Rows of the data set of each local latent, where they are a number."""
+        return {name: size for name, size in self.total_size.items() if isinstance(size, int)}
+
+    def described(self) -> dict[str, Any]:
+        """What a record says of it: the loss in words, and what multiplies which term."""
+        return {"inference": repr(self), "scaling": self.scaling}
+
+    @property
     def steps_taken(self) -> int:
         """Steps taken over the life of the inference, by ``fit`` and ``refine`` together."""
         return counter_of(self.approx).step + 1
@@ -203,10 +215,11 @@ class KLqp(Inference):
     @property
     def terms(self) -> dict[str, Any]:
         """Terms of the last step in nats, ``{"data": ..., "kl": {variable: ...}}``; NaN before."""
-        if self.last_block is None:
+        last = None if self.run is None else self.run.last_block
+        if last is None:
             data, *kl = [np.nan] * (1 + len(self.variables))
         else:
-            data, *kl = self.last_block.terms[-1, : 1 + len(self.variables)].tolist()
+            data, *kl = last.terms[-1, : 1 + len(self.variables)].tolist()
         return {"data": data, "kl": dict(zip(self.variables, kl, strict=True))}
 
     def set_scale_cost(
@@ -344,7 +357,13 @@ class KLqp(Inference):
         is returned is to be called once, in any thread.
         """
         score = self._maybe_score(score)
-        run = Run(self, _step_count(n), _callback_list(callbacks), background=background)
+        run = LoopRun(
+            self,
+            _step_count(n),
+            _callback_list(callbacks),
+            self.controls,
+            background=background,
+        )
         for updated in kwargs.get("more_updates") or {}:
             for control in run.controls:
                 if updated is control.shared:
@@ -355,15 +374,15 @@ class KLqp(Inference):
         kwargs = self._prepare(backend, include_transformed, kwargs)
         optimizer = kwargs.get("obj_optimizer", adagrad_window)
         self._optimizer = getattr(getattr(optimizer, "func", optimizer), "__name__", None)
-        return self._begun(
-            run,
-            lambda: self.objective.step_function(
-                controls=run.controls, steps=self.steps_per_execution, n=run.n, **kwargs
-            ),
-            score,
-            progressbar,
-            progressbar_theme,
-        )
+
+        def compile_step() -> StepFunction:
+            step = self.objective.step_function(
+                controls=run.controls, steps=self.steps_per_execution, **kwargs
+            )
+            _refuse_unused(run, step.unused)
+            return step
+
+        return self._begun(run, compile_step, score, progressbar, progressbar_theme)
 
     def refine(
         self,
@@ -400,11 +419,52 @@ class KLqp(Inference):
             raise TypeError("refine goes on with a compiled fit: call fit(...) first")
         _, step, last_callbacks, score = self.state
         callbacks = last_callbacks if callbacks is None else _callback_list(callbacks)
-        run = Run(self, _step_count(n), callbacks, step.controls)
+        run = LoopRun(self, _step_count(n), callbacks, [*self.controls, *step.controls])
         self._begun(run, lambda: step, score, progressbar, progressbar_theme)()
         return self.approx
 
-    def keep(self, run: Run, score: bool) -> None:
+    @contextlib.contextmanager
+    def without_trail(self) -> Iterator[None]:
+        """Steps taken inside leave no trail: all is as it was before, bit for bit.
+
+        Parameters, the optimizer's state, random generators, the clock, ``hist`` and the values of
+        the controls are put back at the end. A callback that records does so still; list none.
+
+        Raises
+        ------
+        TypeError
+            When nothing was compiled: call ``fit(0)`` first.
+
+        Examples
+        --------
+        >>> import pymc as pm
+        >>> import vitoolkit as vt
+        >>> with pm.Model():
+        ...     z = pm.Normal("z")
+        ...     y = pm.Normal("y", z, observed=[0.2, 1.1])
+        ...     inference = vt.ADVI(random_seed=1)
+        >>> approx = inference.fit(10, progressbar=False)
+        >>> with inference.without_trail():
+        ...     approx = inference.refine(50, progressbar=False, callbacks=[])
+        >>> inference.steps_taken, len(inference.hist)
+        (10, 10)
+        """
+        self._check_free()
+        if self.state is None:
+            raise TypeError("only what was compiled can be tried: call fit(0) first")
+        counter, step = counter_of(self.approx), self.state.step
+        saved = Checkpoint.of(step.state)
+        before = (counter.step, self.hist, self.approx.hist, self.state, self.run)
+        controls = {control: control.__getstate__() for control in step.controls}
+        try:
+            yield
+        finally:
+            saved.restore(step.state)
+            counter.step, self.hist, self.approx.hist, self.state, self.run = before
+            for control, state in controls.items():
+                control.put_back(state)
+
+    def keep(self, run: LoopRun, score: bool) -> None:
         """Take over what a run has reached so far; the loop calls it however the run ended."""
         if score:
             losses = run.scores[: run.done]
@@ -422,8 +482,11 @@ class KLqp(Inference):
         self.run, self.step_function = run, None
 
         def compiled() -> StepFunction:
-            self.step_function = compile_step()
-            return self.step_function
+            step = compile_step()
+            step.prepare(run.n, alone=run.alone)
+            run.unused = tuple(c.name for c in run.controls if c not in step.controls) + step.unused
+            self.step_function = step
+            return step
 
         begin(run, score=score)
         return lambda: execute(
@@ -475,6 +538,23 @@ class KLqp(Inference):
             loss = f"({loss}) / {c if self.scale_cost.value else f'1, not {c}'}"
         taken = f"{self.steps_taken:,} steps taken"
         return f"<{type(self).__name__} {self.approx}: loss = {loss}, {taken}>"
+
+
+def _refuse_unused(run: LoopRun, unused: tuple[str, ...]) -> None:
+    """Refuse a β or a learning rate that no step would feel; other controls may be for code."""
+    for control in run.controls:
+        if control.name not in unused:
+            continue
+        if isinstance(control, LearningRate):
+            raise ValueError(
+                f"the optimizer does not use {control.name!r}, so that moving it would do nothing: "
+                f"give it the control itself, such as obj_optimizer=pm.adam(learning_rate=...)"
+            )
+        if isinstance(control, Beta):
+            raise ValueError(
+                f"no step uses {control.name!r}, so that moving it would do nothing: give it to "
+                "the inference, such as vitoolkit.ADVI(beta=...)"
+            )
 
 
 _PROPORTIONAL = ("sgd", "momentum", "nesterov_momentum")

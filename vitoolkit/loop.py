@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
+import os
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import pytensor
@@ -24,182 +23,82 @@ from pymc.progress_bar import CustomProgress, default_progress_theme
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
-from vitoolkit.checkpoint import Checkpoint
-from vitoolkit.controls import Beta, Control, distinct_controls
+from vitoolkit.block import Block
+from vitoolkit.callback import Callback, every
+from vitoolkit.controls import Beta, Control
+from vitoolkit.interrupt import Interrupt, short_switch_interval
+from vitoolkit.rewind import Culprit, Rewind
+from vitoolkit.run import Run, Trained
 from vitoolkit.schedules import Schedule
-from vitoolkit.steered import Steered
 from vitoolkit.step_function import StepFunction
-from vitoolkit.steps import counter_of
-from vitoolkit.switch_interval import short_switch_interval
 
-if TYPE_CHECKING:
-    from vitoolkit.inference import KLqp
-
-__all__ = ["Block", "Callback", "Run", "begin", "execute"]
+__all__ = ["Block", "Callback", "LoopRun", "Run", "begin", "execute"]
 
 _REDRAW_SECONDS = 0.1
 _HAND_OUT_SECONDS = 0.005
 _ROWS = 128
-_CHECKPOINT_SHARE = 100  # a checkpoint may take one part in this of the time
-_COMPILING = threading.RLock()
+_compiling = threading.RLock()
 # The loop stands in for PyMC's, so that it speaks where PyMC's speaks.
 _logger = logging.getLogger("pymc.variational.inference")
 
 
-@dataclass(slots=True)
-class Block:
-    """Some consecutive steps, K of them.
+class Keeper(Trained, Protocol):
+    """An inference whose steps the loop takes."""
+
+    def keep(self, run: LoopRun, score: bool) -> None:
+        """Take over what a run has reached so far."""
+
+
+class LoopRun(Run):
+    """A run whose steps are taken here.
 
     Attributes
     ----------
-    first : int
-        Index of the first step.
-    loss : numpy.ndarray
-        Loss of each step, shape (K,), nats divided by c.
-    terms : numpy.ndarray
-        Data term, KL contribution of each variable and the parts of these contributions, in nats,
-        and what was measured of the gradient, shape (K, 1 + variables + parts + measures).
-    control : numpy.ndarray
-        The value of each control that the step used, shape (K, controls).
-    time : numpy.ndarray
-        When the step was finished, shape (K,), seconds of ``time.perf_counter``.
+    foreign : list of callable
+        Callbacks that are plain functions.
+    scores : numpy.ndarray, shape (n,)
+        The losses so far.
     """
 
-    first: int
-    loss: np.ndarray
-    terms: np.ndarray
-    control: np.ndarray
-    time: np.ndarray
-
-    @property
-    def step(self) -> np.ndarray:
-        """Index of each step, shape (K,)."""
-        return np.arange(self.first, self.first + len(self.loss))
-
-
-class Callback:
-    """Base class of vitoolkit's own callbacks: hooks a fit of a vitoolkit inference calls.
-
-    The hooks run in the fitting thread, in the order of the callback list and before callbacks that
-    are plain functions. A fit of PyMC's own inference only calls the object itself.
-    """
-
-    #: True while the callback shows progress, so that the loop draws no bar of its own.
-    shows_progress = False
-    #: The controls the callback holds.
-    controls: tuple[Control, ...] = ()
-
-    def on_fit_start(self, run: Run) -> None:
-        """Before anything is compiled."""
-
-    def on_compiled(self, run: Run) -> None:
-        """When everything is compiled, before the first step."""
-
-    def on_block(self, run: Run, block: Block) -> None:
-        """After every few milliseconds of steps; copy what you keep of `block`."""
-
-    def on_idle(self, run: Run) -> None:
-        """Again and again while the fit is paused."""
-
-    def on_fit_end(self, run: Run) -> None:
-        """At the end of a fit, however it ended; ``run.status`` and ``run.error`` say how."""
-
-
-class Run(Steered):
-    """One running ``fit`` or ``refine`` of a vitoolkit inference.
-
-    People and code steer it by the methods of :class:`~vitoolkit.steered.Steered`.
-
-    Attributes
-    ----------
-    inference : KLqp
-        The inference that is running.
-    n : int
-        Steps asked for.
-    first : int
-        Index of the first step of this call, over the life of the inference.
-    step : int
-        Index of the next step.
-    status : {"compiling", "running", "paused", "finished", "stopped", "interrupted", "failed"}
-        Where the fit stands.
-    error : BaseException or None
-        What ended a failed fit.
-    controls : tuple of Control
-        The controls of the inference and of its callbacks.
-    compile_seconds : float or None
-        How long compilation took, None before it ended.
-    background : bool
-        Whether it runs in a thread of its own.
-    log : list of Event
-        What happened to the run itself: pause, step, resume, stop, note.
-    """
+    inference: Keeper
 
     def __init__(
         self,
-        inference: KLqp,
+        inference: Keeper,
         n: int,
         callbacks: Sequence[Callable],
-        controls: Sequence[Control] = (),
+        controls: Sequence[Control],
         *,
         background: bool = False,
     ) -> None:
-        self.inference = inference
-        self.n = n
-        self.callbacks = tuple(callbacks)
-        self.own = _distinct([c for c in self.callbacks if isinstance(c, Callback)])
-        self.foreign = [c for c in self.callbacks if not isinstance(c, Callback | Control)]
-        self.counter = counter_of(inference.approx)
-        self.first = self.counter.step + 1
-        held = (control for c in self.callbacks for control in getattr(c, "controls", ()))
-        super().__init__(distinct_controls([*inference.controls, *controls, *held]), self.first)
-        self.error: BaseException | None = None
-        self.begun = time.perf_counter()
-        self.compile_seconds: float | None = None
+        super().__init__(inference, n, callbacks, controls, background=background)
+        known = [*self.own, *self.controls]
+        self.foreign = [c for c in self.callbacks if not any(c is other for other in known)]
         self.scores = np.empty(n)
-        self.background = background
-        self.bound: list[Control] = []
-        self.started: list[Callback] = []
         self.warned: list[Control] = []
 
-    approx = property(lambda self: self.inference.approx)
-    variables = property(lambda self: self.inference.variables)
+    @property
+    def alone(self) -> bool:
+        """Whether a plain callback wants to see every step, which is PyMC's promise to it."""
+        return any(not isinstance(callback, every) for callback in self.foreign)
 
     @property
-    def term_count(self) -> int:
-        """Columns of a block's terms: data term, KL contributions, their parts, measures."""
-        parts = sum(part.size for part in self.inference.parts)
-        return 1 + len(self.variables) + parts + len(self.inference.measures)
-
-    @property
-    def done(self) -> int:
-        """Steps finished in this call."""
-        return self.step - self.first
-
-    @property
-    def compiles(self) -> str:
+    def compiles(self) -> str:  # type: ignore[override]
         """What is compiled before the first step, in words."""
         size = sum(parameter.get_value(borrow=True).size for parameter in self.approx.params)
-        variables = len(self.inference.objective.op.latents)
+        variables = len(self.approx.model.free_RVs)
         return (
             f"the step of {type(self.inference).__name__}, {variables:,} "
             f"variable{'' if variables == 1 else 's'}, {size:,} parameters"
         )
 
-    def compiled(self) -> None:
-        """Note that steps can be taken now."""
-        self.compile_seconds = time.perf_counter() - self.begun
-        if self.status == "compiling":
-            self.status = "running"
-        for callback in self.own:
-            callback.on_compiled(self)
 
-
-def begin(run: Run, *, score: bool) -> None:
+def begin(run: LoopRun, *, score: bool) -> None:
     """Claim the controls and tell the callbacks, in the thread that asks for the fit.
 
     Parameters
     ----------
-    run : Run
+    run : LoopRun
         The fit.
     score : bool
         As for :func:`execute`.
@@ -211,23 +110,18 @@ def begin(run: Run, *, score: bool) -> None:
     Exception
         Whatever a callback raises.
     """
-    try:
-        for control in run.controls:
-            control.bind(run)
-            run.bound.append(control)
-        run.warned = _warn_of_long_schedules(run)
-        for callback in run.own:
-            run.started.append(callback)
-            callback.on_fit_start(run)
-    except BaseException as error:
-        run.status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        run.error = error
-        _end(run, score)
-        raise
+    with Interrupt(run, open=True):
+        try:
+            run.bind()
+            run.warned = _warn_of_long_schedules(run)
+            run.start()
+        except BaseException as error:
+            _end(run, score, error)
+            raise
 
 
 def execute(
-    run: Run,
+    run: LoopRun,
     compile_step: Callable[[], StepFunction],
     *,
     score: bool,
@@ -238,7 +132,7 @@ def execute(
 
     Parameters
     ----------
-    run : Run
+    run : LoopRun
         The fit.
     compile_step : callable
         Compiles and returns the step function.
@@ -252,111 +146,158 @@ def execute(
     Raises
     ------
     FloatingPointError
-        When a loss is NaN.
+        When a loss is NaN, or a parameter is not finite.
     Exception
         Whatever a callback, a control or the compilation raises.
     """
-    try:
-        run.begun = time.perf_counter()
-        with _one_compiles(run):
-            step = compile_step()
-        run.compiled()
-        bar = progressbar and not any(c.shows_progress for c in run.own)
-        with (
-            short_switch_interval(),
-            _progress(run, bar, progressbar_theme) as redraw,
-            _Interrupt(run) as interrupt,
-        ):
-            _train(run, step, interrupt, redraw, score)
-        run.status = "finished"
-    except StopIteration as stop:
-        run.status = "stopped"
-        run.add_event("stop", str(stop) or "callback")
-    except KeyboardInterrupt as error:
-        run.status, run.error = "interrupted", error
-        run.add_event("interrupt", run._interrupt or "user")
-        if run.compile_seconds is None:
+    with Interrupt(run, open=True) as interrupt:
+        error: BaseException | None = None
+        try:
+            run.begun = time.perf_counter()
+            with _one_compiles(run):
+                step = compile_step()
+            interrupt.gate(False)
+            if run.interrupted is not None:  # raised where Python could not pass it on
+                raise KeyboardInterrupt
+            run.choice = step.choice
+            run.compiled()
+            bar = progressbar and not run.shows_progress
+            with short_switch_interval(), _progress(run, bar, progressbar_theme) as redraw:
+                _train(run, step, interrupt, redraw, score)
+        except BaseException as raised:
+            error = raised
+        interrupt.gate(False)
+        in_steps = run.compile_seconds is not None
+        try:
+            _end(run, score, error)
+        except BaseException as raised:
+            if error is not None and _is_failure(error):
+                raise error from raised
             raise
-    except BaseException as error:
-        run.status, run.error = "failed", error
-        raise
-    finally:
-        _end(run, score)
+    if error is not None:
+        if _is_failure(error) or (isinstance(error, KeyboardInterrupt) and not in_steps):
+            raise error
     _say_how_it_ended(run)
     _warn_at_the_end(run, run.warned)
 
 
-def _end(run: Run, score: bool) -> None:
-    try:
-        run.inference.keep(run, score)
-        for callback in run.started:
-            callback.on_fit_end(run)
-    finally:
-        for control in run.bound:
-            control.unbind()
+def _is_failure(error: BaseException | None) -> bool:
+    return error is not None and not isinstance(error, StopIteration | KeyboardInterrupt)
+
+
+def _end(run: LoopRun, score: bool, error: BaseException | None) -> None:
+    """Keep what there is, and tell everybody how it ended."""
+    status = "failed"
+    if error is None:
+        status = "finished"
+    elif isinstance(error, StopIteration):
+        status = "stopped"
+        run.add_event("stop", str(error) or "callback")
+    elif isinstance(error, KeyboardInterrupt):
+        status = "interrupted"
+        run.add_event("interrupt", run.interrupted or "user")
+    run.inference.keep(run, score)
+    run.end(status, None if status in ("finished", "stopped") else error)
 
 
 @contextlib.contextmanager
 def _one_compiles(run: Run) -> Iterator[None]:
     """Let one fit of the process compile at a time: PyTensor's settings are the process's."""
-    while not _COMPILING.acquire(timeout=0.05):
-        for callback in run.started:
-            callback.on_idle(run)
+    lock = _compiling
+    while not lock.acquire(timeout=0.05):
+        run.idle()
         if run.asked:
             run.heed(lambda: None)
     try:
         yield
     finally:
-        _COMPILING.release()
+        lock.release()
+
+
+def _in_a_forked_child() -> None:
+    """A child has one thread: the one that was compiling is not there, and never lets go."""
+    global _compiling
+    _compiling = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_a_forked_child)
 
 
 def _train(
-    run: Run,
+    run: LoopRun,
     step: StepFunction,
-    interrupt: _Interrupt,
+    interrupt: Interrupt,
     redraw: Callable[[], None],
     score: bool,
 ) -> None:
-    rows, rewind = _Rows(run, step), _Rewind(step)
+    rewind = Rewind(step)
+    rows = _Rows(run, step, rewind, interrupt)
+    try:
+        _take_steps(run, step, rows, rewind, interrupt, redraw, score)
+    except (StopIteration, KeyboardInterrupt):
+        _check(run, rows, rewind, at_end=True)
+        raise
+    finally:
+        run.choice = step.choice  # the clock may have chosen another number by now
+    _check(run, rows, rewind, at_end=True)
+
+
+def _take_steps(
+    run: LoopRun,
+    step: StepFunction,
+    rows: _Rows,
+    rewind: Rewind,
+    interrupt: Interrupt,
+    redraw: Callable[[], None],
+    score: bool,
+) -> None:
     take = rows.call if step.fused else rows.one_by_one
-    alone = run.foreign and (step.auto or not step.fused)
+    alone = run.alone and (step.auto or not step.fused)
     redrawn = 0.0
     while run.done < run.n:
         if run.asked:
-            run.heed(interrupt.idle)
+            run.heed(run.idle)
         # What is asked for again at once is a single step.
-        most = min(1 if alone or run.asked else step.capacity, run.n - run.done)
-        try:
-            take(most)
-        finally:
-            rows.hand_out()
-        rewind.taken(rows.handed_in, run.step)
-        if np.isnan(rows.last.loss[-1]):
-            raise FloatingPointError(_nan_message(run, rows.last, rewind.to_last_finite()))
-        now = float(rows.last.time[-1])
+        most = 1 if alone or run.asked else step.capacity if step.fused else _ROWS
+        take(min(most, run.n - run.done, run.to_due()))
+        _check(run, rows, rewind)
+        now = time.perf_counter()
         rewind.save_when_due(now)
         if now - redrawn > _REDRAW_SECONDS:
             redraw()
             redrawn = now
-        if run.foreign:
-            losses = run.scores[: run.done] if score else None
-            with interrupt.at_once():
-                for callback in run.foreign:
+        for callback in run.foreign:
+            if run.step % getattr(callback, "every", 1) == 0:
+                losses = run.scores[: run.done] if score else None
+                with interrupt.at_once():
                     callback(run.approx, losses, run.step)
-    if interrupt.asked:
+    if run.interrupted is not None:
         raise KeyboardInterrupt
+
+
+def _check(run: LoopRun, rows: _Rows, rewind: Rewind, *, at_end: bool = False) -> None:
+    """Raise where the last loss is NaN, or a parameter is not finite, from the step before that."""
+    if rows.last is None:
+        return
+    loss = rows.last.loss[-1]
+    if np.isnan(loss) or ((at_end or np.isinf(loss)) and not rewind.finite()):
+        culprit = rewind.to_last_finite()
+        raise FloatingPointError(_nan_message(run, rows.last, culprit))
 
 
 class _Rows:
     """Steps that were taken, on their way to the hooks: one block every few milliseconds."""
 
-    def __init__(self, run: Run, step: StepFunction) -> None:
-        self.last: Block
-        self.handed_in: np.ndarray
-        self._run, self._step, self._filled = run, step, 0
-        self._hooks = [callback.on_block for callback in run.own]
+    def __init__(
+        self, run: LoopRun, step: StepFunction, rewind: Rewind, interrupt: Interrupt
+    ) -> None:
+        self.last: Block | None = None
+        self._run, self._step, self._rewind = run, step, rewind
+        self._interrupt, self._filled = interrupt, 0
         self._order = [run.controls.index(control) for control in step.controls]
         self._as_recorded = self._order == list(range(len(run.controls)))
+        self._unused = [i for i, c in enumerate(run.controls) if c.name in run.unused]
         self._dtype = np.dtype(pytensor.config.floatX)
         self._allocate(_ROWS)
 
@@ -368,8 +309,6 @@ class _Rows:
     def one_by_one(self, most: int) -> None:
         """Take steps until something is asked for, a few milliseconds are over, or NaN."""
         run, step, clock = self._run, self._step, time.perf_counter
-        if most > 1 or not run.foreign:
-            most = min(_ROWS, run.n - run.done)
         out, used, times, first = self._out, self._used, self._time, run.step
         current = np.array([control.advance(first) for control in run.controls])
         scheduled = [
@@ -377,26 +316,32 @@ class _Rows:
             for j, control in enumerate(run.controls)
             if control.schedule is not None and not control.manual
         ]
+        self._rewind.before()
         due = clock() + _HAND_OUT_SECONDS
         row = 0
-        while True:
-            used[row] = current
-            result = step(self._values(row, row + 1))
-            times[row] = now = clock()
-            out[row] = result[0]
-            loss = result[0, 0]
-            self._filled = row = row + 1
-            if row == most or now > due or run.asked or loss != loss:
-                return
-            for j, advance in scheduled:
-                current[j] = advance(first + row)
+        try:
+            while True:
+                used[row] = current
+                result = step(self._values(row, row + 1))
+                times[row] = now = clock()
+                out[row] = result[0]
+                loss = result[0, 0]
+                self._filled = row = row + 1
+                if row == most or now > due or run.asked or loss != loss:
+                    return
+                for j, advance in scheduled:
+                    current[j] = advance(first + row)
+        finally:
+            self._hand_out()
 
     def call(self, count: int) -> None:
         """Take steps in one compiled call; those after a NaN do not count."""
+        run = self._run
         if count > len(self._time):
             self._allocate(count)
-        for j, control in enumerate(self._run.controls):
-            control.plan(self._run.step, self._used[:count, j])
+        for j, control in enumerate(run.controls):
+            count = min(count, control.plan(run.step, self._used[:count, j]))
+        self._rewind.before()
         begun = time.perf_counter()
         result = self._step(self._values(0, count))
         now = time.perf_counter()
@@ -405,8 +350,11 @@ class _Rows:
         self._time[:count] = np.linspace(begun, now, count + 1)[1:]
         nan = np.flatnonzero(np.isnan(self._out[:count, 0]))
         self._filled = int(nan[0]) + 1 if len(nan) else count
+        for control, value in zip(run.controls, self._used[self._filled - 1], strict=True):
+            control.taken(float(value))
+        self._hand_out()
 
-    def hand_out(self) -> None:
+    def _hand_out(self) -> None:
         """Count the steps and give them to the hooks."""
         filled, self._filled = self._filled, 0
         if not filled:
@@ -414,13 +362,12 @@ class _Rows:
         run, first = self._run, self._run.step
         out, used = self._out[:filled], self._used[:filled]
         run.scores[run.done : run.done + filled] = out[:, 0]
-        run.step = first + filled
-        run.counter.step = run.step - 1
-        self.handed_in = np.array(self._values(0, filled))
-        self.last = Block(first, out[:, 0], out[:, 1:], used, self._time[:filled])
-        run.inference.last_block = self.last
-        for hook in self._hooks:
-            hook(run, self.last)
+        self._rewind.taken(np.array(self._values(0, filled)), out[:, 0], first + filled)
+        if self._unused:
+            used = used.copy()
+            used[:, self._unused] = np.nan
+        self.last = Block(first, out[:, 0], out[:, 1:], used, self._time[:filled], run.variables)
+        run.hand_out(self.last, self._interrupt.gate)
 
     def _values(self, start: int, stop: int) -> np.ndarray:
         """Control values of some rows as the step function takes them."""
@@ -430,105 +377,8 @@ class _Rows:
         return values if self._dtype == values.dtype else values.astype(self._dtype)
 
 
-class _Rewind:
-    """The way back to the last finite step: a recent checkpoint, and the steps since."""
-
-    def __init__(self, step: StepFunction) -> None:
-        self._step = step
-        self._due = 0.0
-        self._save(time.perf_counter())
-
-    def _save(self, now: float) -> None:
-        self._checkpoint = Checkpoint(self._step.state)
-        self._used: list[np.ndarray] = []
-        cost = time.perf_counter() - now
-        self._due = now + max(_HAND_OUT_SECONDS, _CHECKPOINT_SHARE * cost)
-
-    def taken(self, used: np.ndarray, next_step: int) -> None:
-        """Note steps that were taken with these control values."""
-        self._used.append(used)
-        self._next_step = next_step
-
-    def save_when_due(self, now: float) -> None:
-        """Start afresh from here, unless that was just done or something is NaN already."""
-        if now > self._due and not self._not_finite():
-            self._save(now)
-
-    def to_last_finite(self) -> int:
-        """Go back to where everything was still finite; return the step that ended it."""
-        self._checkpoint.restore()
-        used = np.concatenate(self._used)
-        for step, values in enumerate(used, start=self._next_step - len(used)):
-            before = Checkpoint(self._step.state)
-            loss = self._step(values[None])[0, 0]
-            if np.isnan(loss) or self._not_finite():
-                before.restore()
-                return step
-        return self._next_step - 1
-
-    def _not_finite(self) -> bool:
-        arrays = [variable.get_value(borrow=True) for variable in self._step.state]
-        return any(
-            np.isnan(array).any()
-            for array in arrays
-            if isinstance(array, np.ndarray) and array.dtype.kind == "f"
-        )
-
-
-class _Interrupt:
-    """Ctrl-C waits for the step boundary, so that a step that was taken is a step that is recorded.
-
-    A second Ctrl-C before the boundary, or one inside a callback of the user's, is raised at once.
-    Handlers other than Python's own, and threads other than the main one, are left alone.
-    """
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._at_once = False
-        self._installed = False
-
-    def __enter__(self) -> _Interrupt:
-        if (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        ):
-            signal.signal(signal.SIGINT, self._handle)
-            self._installed = True
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self._installed:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def _handle(self, signum, frame) -> None:
-        if self._at_once or self.asked:
-            signal.default_int_handler(signum, frame)
-        self._run.interrupt()
-
-    @property
-    def asked(self) -> bool:
-        """Whether the fit shall end at the next step boundary."""
-        return self._run._interrupt is not None
-
-    def idle(self) -> None:
-        """Let the callbacks do something while the fit is paused."""
-        for callback in self._run.own:
-            callback.on_idle(self._run)
-
-    @contextlib.contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Inside, Ctrl-C is raised where it falls."""
-        self._at_once = True
-        try:
-            if self.asked:
-                raise KeyboardInterrupt
-            yield
-        finally:
-            self._at_once = False
-
-
 @contextlib.contextmanager
-def _progress(run: Run, show: bool, theme: Any) -> Iterator[Callable[[], None]]:
+def _progress(run: LoopRun, show: bool, theme: Any) -> Iterator[Callable[[], None]]:
     if not show:
         yield lambda: None
         return
@@ -548,24 +398,27 @@ def _progress(run: Run, show: bool, theme: Any) -> Iterator[Callable[[], None]]:
             redraw()
 
 
-def _average(run: Run) -> float:
+def _average(run: LoopRun) -> float:
     recent = run.scores[max(0, run.done - 1000) : run.done]
     recent = recent[np.isfinite(recent)]
     return float(recent.mean()) if len(recent) else np.nan
 
 
-def _say_how_it_ended(run: Run) -> None:
+def _say_how_it_ended(run: LoopRun) -> None:
     if run.n == 0:
         _logger.info("Initialization only")
         return
     share, loss = f"{100 * run.done // run.n:.0f}%", f"Average Loss = {_average(run):,.5g}"
+    infinite = int((~np.isfinite(run.scores[: run.done])).sum())
+    if infinite:
+        loss += f" (the loss of {infinite:,} of {run.done:,} steps was not finite)"
     if run.status == "finished":
         _logger.info(f"Finished [{share}]: {loss}")
     else:
         _logger.info(f"{run.status.capitalize()} at {run.done:,d} [{share}]: {loss}")
 
 
-def _nan_message(run: Run, block: Block, culprit: int) -> str:
+def _nan_message(run: LoopRun, block: Block, culprit: Culprit) -> str:
     names = ["the data term", *run.variables]
     terms = dict(zip(names, block.terms[-1, : len(names)], strict=True))
     not_finite = [
@@ -576,19 +429,27 @@ def _nan_message(run: Run, block: Block, culprit: int) -> str:
     values = ", ".join(
         f"{c.name} = {value:g}" for c, value in zip(run.controls, block.control[-1], strict=True)
     )
-    step = run.step - 1
-    why = "" if culprit == step else f" The gradient of step {culprit} was not finite."
+    step, loss = run.step - 1, block.loss[-1]
+    nothing = "nothing but the loss" if np.isnan(loss) else "none of the terms"
+    what, why = f"the loss of step {step} is {'NaN' if np.isnan(loss) else f'{loss:g}'}.", ""
+    if np.isfinite(loss):
+        what = f"the parameters after step {step} are not finite."
+    if culprit.exact and culprit.step != step:
+        why = f" The gradient of step {culprit.step} was not finite."
+    if not culprit.exact:
+        why = (
+            " What the steps read was changed in place meanwhile, so that the last finite step "
+            "cannot be found again: this is the last that was saved (set_value(...) or pm.set_data "
+            "would have left a trail)."
+        )
     return (
-        f"NaN occurred in optimization: the loss of step {step} is NaN.{why} "
-        f"Not finite: {', '.join(not_finite) or 'nothing but the loss'}. "
+        f"NaN occurred in optimization: {what} "
+        f"Not finite: {', '.join(not_finite) or nothing}. "
         f"Controls at that step: {values or 'none'}. "
-        f"The parameters are back where they were before step {culprit}, and the record is kept. "
+        f"The parameters are back where they were before step {culprit.step}, and the record is "
+        f"kept.{why} "
         "A smaller learning rate, total_grad_norm_constraint or a warm-up of β often helps."
     )
-
-
-def _distinct(callbacks: list) -> list:
-    return list({id(callback): callback for callback in callbacks}.values())
 
 
 def _ending(control: Control) -> tuple[Schedule, int, float] | None:
@@ -599,7 +460,7 @@ def _ending(control: Control) -> tuple[Schedule, int, float] | None:
     return schedule, schedule.steps, schedule.end
 
 
-def _warn_of_long_schedules(run: Run) -> list[Control]:
+def _warn_of_long_schedules(run: LoopRun) -> list[Control]:
     warned = []
     total = run.first + run.n
     for control in run.controls:
@@ -619,7 +480,7 @@ def _warn_of_long_schedules(run: Run) -> list[Control]:
     return warned
 
 
-def _warn_at_the_end(run: Run, warned: list[Control]) -> None:
+def _warn_at_the_end(run: LoopRun, warned: list[Control]) -> None:
     for control in run.controls:
         ending = _ending(control)
         cut_short = run.status != "finished" and not any(control is other for other in warned)

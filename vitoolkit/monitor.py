@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import weakref
 from typing import Any
@@ -13,6 +14,7 @@ from pymc.variational.opvi import Approximation
 from pytensor.graph.replace import graph_replace
 
 from vitoolkit.objective import BetaKL
+from vitoolkit.steps import counter_of
 
 __all__ = ["KLMonitor"]
 
@@ -31,10 +33,14 @@ class KLMonitor:
     budget : float
         Largest share of the fit's time that evaluations may take, between 0 and 1. The compilation,
         once, is not counted.
+    every : int, optional
+        Evaluate when a multiple of so many steps was taken, and at no other step, whatever the
+        budget says. A law that reads the terms then gives the same run from the same seed; the
+        budget goes by the clock.
     draws : int
         Draws from the approximation for one evaluation.
     random_seed : int, optional
-        Seed of the draws.
+        Seed of the draws; default is one that follows from the seed of the fit.
     compile_kwargs : dict, optional
         Passed to the compiler.
 
@@ -75,6 +81,7 @@ class KLMonitor:
         self,
         *,
         budget: float = 0.05,
+        every: int | None = None,
         draws: int = 1,
         random_seed: int | None = None,
         compile_kwargs: dict[str, Any] | None = None,
@@ -83,7 +90,12 @@ class KLMonitor:
             raise ValueError(f"budget is a share of the fit's time between 0 and 1, got {budget!r}")
         if isinstance(draws, bool) or not isinstance(draws, int | np.integer) or draws < 1:
             raise ValueError(f"draws must be a whole number from 1 up, received {draws!r}")
+        if every is not None and (
+            isinstance(every, bool) or not isinstance(every, int | np.integer) or every < 1
+        ):
+            raise ValueError(f"every must be a whole number of steps from 1 up, received {every!r}")
         self.budget = float(budget)
+        self.every = every
         self.draws = int(draws)
         self.random_seed = random_seed
         self.compile_kwargs = dict(compile_kwargs or {})
@@ -101,13 +113,15 @@ class KLMonitor:
         except TypeError:
             return ()
 
-    def evaluate(self, approx: Approximation) -> np.ndarray | None:
+    def evaluate(self, approx: Approximation, *, always: bool = False) -> np.ndarray | None:
         """Evaluate the terms, unless that would overdraw the budget.
 
         Parameters
         ----------
         approx : Approximation
             The approximation as it is now.
+        always : bool
+            Whether to evaluate whatever the budget says.
 
         Returns
         -------
@@ -124,7 +138,7 @@ class KLMonitor:
         begun = time.perf_counter()
         elapsed = begun - self._started
         expected = self.evaluate_seconds / self.evaluations if self.evaluations else 0.0
-        if self.evaluate_seconds + expected > self.budget * elapsed:
+        if not always and self.evaluate_seconds + expected > self.budget * elapsed:
             return None
         row = self._function(*_values(approx))
         now = time.perf_counter()
@@ -137,14 +151,18 @@ class KLMonitor:
 
     def __call__(self, approx, losses, i) -> None:
         """PyMC's callback."""
-        self.evaluate(approx)
+        if self.every is None:
+            self.evaluate(approx)
+        elif (counter_of(approx).tick(losses, i) + 1) % self.every == 0:
+            self.evaluate(approx, always=True)
 
     def __repr__(self) -> str:
         spent = ""
         if self.elapsed_seconds:
             share = self.evaluate_seconds / self.elapsed_seconds
             spent = f", {self.evaluations:,} evaluations took {share:.1%} of the fit"
-        return f"<KLMonitor, budget {self.budget:.0%}{spent}>"
+        when = f"budget {self.budget:.0%}" if self.every is None else f"every {self.every:,} steps"
+        return f"<KLMonitor, {when}{spent}>"
 
     def _start(self, approx: Approximation) -> None:
         op = BetaKL(approx, {})
@@ -155,13 +173,20 @@ class KLMonitor:
         key = (kinds, self.draws, repr(self.compile_kwargs))
         if key not in functions:
             begun = time.perf_counter()
-            functions[key] = self._compile(approx, op)
-            functions[key](*_values(approx))  # Numba compiles at the first call
+            functions[key] = self._compile(approx, op), self._generators
+            functions[key][0](*_values(approx))  # Numba compiles at the first call
             self.compile_seconds += time.perf_counter() - begun
-        self._function = functions[key]
+        self._function, generators = functions[key]
+        reseed_rngs(generators, self._seed(approx))
         self._approx = weakref.ref(approx)
         self._started = time.perf_counter()
         self.evaluate_seconds, self.evaluations = 0.0, 0
+
+    def _seed(self, approx: Approximation) -> int | None:
+        """The seed, or one that is drawn from a copy of the fit's own generator."""
+        if self.random_seed is not None or getattr(approx, "rng", None) is None:
+            return self.random_seed
+        return int(copy.deepcopy(approx.rng).randint(2**30))
 
     def _compile(self, approx: Approximation, op: BetaKL) -> Any:
         _, terms = op.drawn(self.draws)
@@ -173,7 +198,7 @@ class KLMonitor:
         parameters = {parameter: parameter.type() for parameter in approx.params}
         (terms,) = graph_replace([terms], {**generators, **parameters}, strict=False)
         function = compile(list(parameters.values()), terms, **self.compile_kwargs)
-        reseed_rngs(list(generators.values()), self.random_seed)
+        self._generators = list(generators.values())
         return function
 
 

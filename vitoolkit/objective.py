@@ -242,8 +242,6 @@ class BetaKLObjective(ObjectiveFunction):
             Passed to the compiler.
         steps : int or "auto"
             Steps in one call.
-        n : int, optional
-            Steps of the fit.
         **kwargs
             As for PyMC's ``ObjectiveFunction.updates``.
 
@@ -253,11 +251,14 @@ class BetaKLObjective(ObjectiveFunction):
         """
         controls = kwargs.pop("controls", ())
         compile_kwargs = kwargs.pop("compile_kwargs", None) or {}
-        steps, n = kwargs.pop("steps", "auto"), kwargs.pop("n", None)
+        steps = kwargs.pop("steps", "auto")
+        parameters = [*self.approx.params, *(kwargs.get("more_obj_params") or ())]
         updates = self.updates(**kwargs)
         terms = pt.concatenate([self.terms, self.stats]) if self.op.measures else self.terms
         seed = self.approx.rng.randint(2**30, dtype=np.int64)
-        return StepFunction(updates.loss, terms, updates, controls, seed, compile_kwargs, steps, n)
+        return StepFunction(
+            updates.loss, terms, updates, controls, seed, compile_kwargs, steps, parameters
+        )
 
 
 class BetaKL(Operator):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
 
+from vitoolkit.block import Block
+from vitoolkit.callback import Callback
 from vitoolkit.controls import Control, distinct_controls
-from vitoolkit.loop import Block, Callback, Run
 from vitoolkit.monitor import KLMonitor
-from vitoolkit.steps import counter_of
+from vitoolkit.run import Run
 from vitoolkit.trace import Trace
 
-__all__ = ["Recorder"]
+__all__ = ["Block", "Callback", "Recorder", "Run"]
 
 
 class Recorder(Callback):
@@ -47,7 +47,8 @@ class Recorder(Callback):
 
     Notes
     -----
-    A row holds the control values *its* step used, whatever the order of the callback list. Under a
+    A row holds the control values *its* step used, whatever the order of the callback list, and NaN
+    for a control that no step of the fit uses; ``trace.attrs["unused"]`` names those. Under a
     vitoolkit inference a row holds the terms as well, from the very draws of the step; under an
     inference of PyMC's own it holds those that `monitor` evaluates, or none.
 
@@ -78,48 +79,64 @@ class Recorder(Callback):
             raise TypeError(f"monitor must be a KLMonitor, received {monitor!r}")
         self.every = int(every)
         self.monitor = monitor
-        self.trace = Trace(controls=[control.name for control in self.controls])
-        self.traces = [self.trace]
+        self._trace = Trace(controls=[control.name for control in self.controls])
+        self.traces = [self._trace]
         self._approx: Any = None
-        self._sources: list[Any] = []
-        self._seen: dict[int, int] = {}
+        self._run: Run | None = None
+        self._logged = 0
         self._origin = 0.0
         self._next_step = 0
 
-    # --- a vitoolkit inference ------------------------------------------------------------------
+    #: Rows are thinned when they come: no block has to end there.
+    due = None
+
+    @property
+    def trace(self) -> Trace:
+        """The record of the current fit, or of the last one."""
+        if self._run is not None:
+            _ = self._run.running  # PyMC tells nobody that its loop is over: look
+        return self._trace
 
     def on_fit_start(self, run: Run) -> None:
         """Open a new trace, or go on with the one of the same approximation."""
-        inference = run.inference
-        attrs = {"inference": repr(inference), "scaling": inference.scaling}
-        self._open(
-            run.approx, run.variables, run.controls, attrs, inference.parts, inference.measures
-        )
-        self._watch(run)
+        names = [control.name for control in run.controls]
+        trained = run.inference
+        trace = Trace(run.variables, names, parts=trained.parts, measures=trained.measures)
+        if run.approx is not self._approx or not trace.same_layout(self._trace):
+            if len(self._trace) or self._trace.events:
+                self.traces.append(trace)
+            else:
+                self.traces[-1] = trace
+            self._trace, self._approx = trace, run.approx
+            self._origin, self._next_step = run.begun, 0
+        self._trace.attrs.pop("status", None)
+        self._trace.attrs.pop("error", None)
+        self._trace.attrs.update(trained.described())
+        if run.unused:
+            self._trace.attrs["unused"] = list(run.unused)
+        self._run, self._logged = run, 0
 
     def on_compiled(self, run: Run) -> None:
-        """Note how many steps a call takes, and why."""
-        assert run.inference.step_function is not None
-        self.trace.attrs["steps_per_execution"] = run.inference.step_function.choice
+        """Note how many steps a call takes, and why, and which controls none of them uses."""
+        if run.choice is not None:
+            self._trace.attrs["steps_per_execution"] = run.choice
+        if run.unused:
+            self._trace.attrs["unused"] = list(run.unused)
 
     def on_block(self, run: Run, block: Block) -> None:
         """Record the steps of one compiled call."""
-        if block.first < self._next_step:  # the callback is listed twice
+        if block.first < self._next_step:  # told twice
             return
         self._next_step = block.first + len(block.loss)
-        if self.every == 1:
-            self.trace.extend(
-                block.step, block.time - self._origin, block.loss, block.terms, block.control
-            )
-        else:
-            keep = block.step % self.every == 0
-            self.trace.extend(
-                block.step[keep],
-                block.time[keep] - self._origin,
-                block.loss[keep],
-                block.terms[keep],
-                block.control[keep],
-            )
+        control = block.control[:, : len(self._trace.controls)]  # others may have joined since
+        keep = slice(None) if self.every == 1 else block.step % self.every == 0
+        self._trace.extend(
+            block.step[keep],
+            block.time[keep] - self._origin,
+            block.loss[keep],
+            block.terms[keep],
+            control[keep],
+        )
         self._collect_events()
 
     def on_idle(self, run: Run) -> None:
@@ -129,85 +146,17 @@ class Recorder(Callback):
     def on_fit_end(self, run: Run) -> None:
         """Collect the last events and note how the fit ended."""
         self._collect_events()
-        if run.inference.step_function is not None:
-            self.on_compiled(run)  # the clock may have chosen another number by now
-        self.trace.attrs["status"] = run.status
+        self.on_compiled(run)  # the clock may have chosen another number by now
+        self._trace.attrs["status"] = run.status
         if run.error is not None:
-            self.trace.attrs["error"] = f"{type(run.error).__name__}: {run.error}"
-
-    # --- an inference of PyMC's own --------------------------------------------------------------
-
-    def __call__(self, approx, losses, i) -> None:
-        """PyMC's callback: advance the controls and record the step."""
-        counter = counter_of(approx)
-        inference = counter.inference
-        if inference is not None:
-            # Wrapped in a plain function, so that the loop does not know it for its own.
-            run = inference.run
-            if self._approx is not approx or self._sources[0] is not run:
-                self.on_fit_start(run)
-            self.on_block(run, inference.last_block)
-            return
-        step = counter.tick(losses, i)
-        if approx is not self._approx:
-            variables = () if self.monitor is None else self.monitor.variables(approx)
-            self._open(approx, variables, self.controls, {"inference": f"PyMC, {approx}"})
-        for control in self.controls:
-            control(approx, losses, i)
-        if step < self._next_step:
-            return
-        self._next_step = step + 1
-        if step % self.every == 0:
-            terms = None
-            if self.monitor is not None and self.trace.variables:
-                terms = self.monitor.evaluate(approx)
-            if terms is None:
-                terms = np.full(1 + len(self.trace.variables), np.nan)
-            self.trace.append(
-                step,
-                time.perf_counter() - self._origin,
-                np.nan if losses is None else losses[-1],
-                terms[0],
-                terms[1:],
-                [control.used for control in self.controls],
-            )
-        self._collect_events()
+            self._trace.attrs["error"] = f"{type(run.error).__name__}: {run.error}"
 
     def __repr__(self) -> str:
         return f"<Recorder of {self.trace!r}>"
 
-    # --- internals -------------------------------------------------------------------------------
-
-    def _open(self, approx, variables, controls, attrs, parts=(), measures=()) -> None:
-        names = [control.name for control in controls]
-        trace = Trace(variables, names, parts=parts, measures=measures)
-        if approx is not self._approx or not trace.same_layout(self.trace):
-            if len(self.trace) or self.trace.events:
-                self.traces.append(trace)
-            else:
-                self.traces[-1] = trace
-            self.trace, self._approx = trace, approx
-            self._origin, self._next_step = time.perf_counter(), 0
-            self._seen = {}
-        self.trace.attrs.update(attrs)
-        self._sources = list(controls)
-        for source in self._sources:
-            self._seen.setdefault(id(source), len(source.log))
-
-    def collect(self, run: Any) -> None:
-        """Take over the events of what runs, and of the controls."""
-        if not any(source is run for source in self._sources):
-            self._watch(run)
-        self._collect_events()
-
-    def _watch(self, run: Any) -> None:
-        self._sources.insert(0, run)
-        self._seen[id(run)] = 0
-
     def _collect_events(self) -> None:
-        for source in self._sources:
-            log, seen = source.log, self._seen[id(source)]
-            if len(log) > seen:
-                for event in log[seen:]:
-                    self.trace.add_event(event._replace(time=event.time - self._origin))
-                self._seen[id(source)] = len(log)
+        assert self._run is not None
+        log = self._run.log
+        for event in log[self._logged :]:
+            self._trace.add_event(event._replace(time=event.time - self._origin))
+        self._logged = len(log)

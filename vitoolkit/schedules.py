@@ -23,6 +23,7 @@ a function of your own                                 `as_schedule`
 Wherever vitoolkit takes a schedule it also takes a number or a callable ``step -> value``.
 """
 
+import ast
 import inspect
 import math
 import sys
@@ -48,6 +49,7 @@ __all__ = [
     "join",
     "linear",
     "one_cycle",
+    "parse",
     "piecewise_constant",
     "piecewise_interpolated",
     "polynomial",
@@ -899,6 +901,69 @@ def redirected(
         edges, parts = before.args
         return join(*parts[:-1], rest, boundaries=edges[1:])
     return join(before, rest, boundaries=[at])
+
+
+def parse(text: str) -> Schedule:
+    """Read back the text of a schedule, as its ``repr`` and the events of a trace have it.
+
+    Only the functions of this module, numbers, and lists of them are read; nothing is evaluated as
+    code.
+
+    Parameters
+    ----------
+    text : str
+        Such as ``"linear(0.0, 1.0, steps=5000)"``.
+
+    Returns
+    -------
+    Schedule
+
+    Raises
+    ------
+    TypeError
+        If `text` is not a string.
+    ValueError
+        If it is not the text of a schedule of this module. That of a function of your own,
+        ``as_schedule(name)``, cannot be read back.
+
+    Examples
+    --------
+    >>> from vitoolkit import schedules
+    >>> text = repr(schedules.join(schedules.constant(0.0), schedules.cosine(1.0, 0.0, steps=9),
+    ...                            boundaries=[3]))
+    >>> schedules.parse(text)(3)
+    1.0
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"the text of a schedule is a string; received {text!r}")
+
+    def read(node: ast.expr) -> Any:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if node.func.id in _PARSED and all(keyword.arg for keyword in node.keywords):
+                arguments = {str(keyword.arg): read(keyword.value) for keyword in node.keywords}
+                return globals()[node.func.id](*map(read, node.args), **arguments)
+        elif isinstance(node, ast.List | ast.Tuple):
+            return [read(item) for item in node.elts]
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            return -read(node.operand)
+        elif isinstance(node, ast.Constant) and type(node.value) in (int, float, bool, type(None)):
+            return node.value
+        raise ValueError(f"{ast.unparse(node)} is neither a number nor one of {', '.join(_PARSED)}")
+
+    try:
+        found = read(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, TypeError, ValueError) as error:
+        raise ValueError(f"this is not the text of a schedule: {text!r} ({error})") from error
+    if not isinstance(found, Schedule):
+        raise ValueError(f"this is not the text of a schedule: {text!r}")
+    return found
+
+
+_PARSED = tuple(
+    name
+    for name in __all__
+    if name not in ("Schedule", "ScheduleLike", "as_schedule", "parse", "redirected")
+)
 
 
 def _kind_of(schedule: Schedule, step: int) -> Callable[..., Schedule]:

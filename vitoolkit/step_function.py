@@ -9,7 +9,7 @@ its random draws, as far as they can be taken ahead.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,9 @@ import pytensor.tensor as pt
 from pymc.model import Model
 from pymc.pytensorf import collect_default_updates, compile, floatX, reseed_rngs
 from pytensor.compile.mode import Mode, get_mode
+from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.replace import graph_replace
+from pytensor.graph.traversal import ancestors
 from pytensor.link.jax import JAXLinker
 from pytensor.link.numba import NumbaLinker
 
@@ -41,7 +43,9 @@ class StepFunction:
     """Compiled optimization steps.
 
     The values of all controls are handed in as one array that stands, in the graph, in the place of
-    their shared variables, and losses and terms come out as another.
+    their shared variables, and losses and terms come out as another. One step a call and many are
+    two functions over the same parameters, optimizer state and generators; each is compiled when a
+    fit first needs it.
 
     Parameters
     ----------
@@ -61,8 +65,8 @@ class StepFunction:
     steps : int or "auto"
         Steps in one call. "auto" fuses long fits with Numba, and then chooses by the clock;
         elsewhere it is 1.
-    n : int, optional
-        Steps of the fit, for "auto".
+    parameters : sequence of SharedVariable
+        Those of `updates` that are parameters of the approximation.
 
     Attributes
     ----------
@@ -74,6 +78,16 @@ class StepFunction:
         Why it is fused, or not.
     function : pytensor.compile.function.types.Function
         The compiled function.
+    variables : dict of str to SharedVariable
+        What a step changes, by name: ``parameter[i]``, ``optimizer[i]``, ``generator[i]``.
+    reads : tuple of SharedVariable
+        What a step reads and does not change, such as ``pm.Data``.
+    unused : tuple of str
+        Names of the controls that are no part of the step.
+
+    Notes
+    -----
+    Call :meth:`prepare` before the first step.
     """
 
     def __init__(
@@ -85,10 +99,11 @@ class StepFunction:
         seed: int,
         compile_kwargs: Mapping[str, Any],
         steps: int | str = "auto",
-        n: int | None = None,
+        parameters: Sequence[Any] = (),
     ) -> None:
         self.controls = tuple(controls)
-        self.auto = steps == "auto"
+        self.steps, self.auto = steps, steps == "auto"
+        self.capacity, self.fused, self.reason = 1, False, ""
         self._pace = float("inf")
         # JAX copies the generators when it compiles; for the others they are seeded below.
         kwargs = {"random_seed": seed, **compile_kwargs}
@@ -105,37 +120,73 @@ class StepFunction:
         outputs, *new = inlined_minibatches(
             [pt.concatenate([floatX(loss)[None], floatX(terms)]), *new]
         )
+        read = set(ancestors([outputs, *new]))
+        self.unused = tuple(c.name for c in self.controls if c.shared not in read)
         self._draws: list[DrawsAhead] = []
         if not isinstance(mode.linker, JAXLinker):  # it keeps generators of its own
             self._draws = draws_ahead(generators, [outputs, *new])
-        if steps != "auto":
-            self.fused, self.reason = int(steps) > 1, f"steps_per_execution={steps} was asked for"
-        elif not isinstance(mode.linker, NumbaLinker):
-            linker = type(mode.linker).__name__
-            self.fused, self.reason = False, f"fusing does not pay with {linker}"
-            if isinstance(mode.linker, JAXLinker):
-                self.reason = "JAX compiles anew for each number of steps; a fixed one is faster"
-        elif n is not None and n < FUSE_FROM:
-            self.fused, self.reason = False, f"{n:,} steps do not pay for a longer compilation"
-        else:
-            self.fused, self.reason = True, "Numba pays per call, and little per step"
-        if self.fused:
+        self._graph = (state, new, generators, outputs, values, mode, kwargs)
+        self.variables = _named(state, generators, parameters)
+        known = {*state, *generators, *(control.shared for control in self.controls)}
+        self.reads = tuple(v for v in read if isinstance(v, SharedVariable) and v not in known)
+        self._compiled: dict[bool, Any] = {}
+        reseed_rngs(list(generators), seed)
+
+    def prepare(self, n: int | None = None, *, alone: bool = False) -> None:
+        """Compile what a fit needs, unless that is there.
+
+        Parameters
+        ----------
+        n : int, optional
+            Steps of the fit, for "auto".
+        alone : bool
+            Whether somebody wants to see every step by itself.
+        """
+        self.fused, self.reason = self._choice(n, alone)
+        if self.fused and True not in self._compiled:
             try:
-                self.function = self._many(state, new, generators, outputs, values, mode, kwargs)
+                self._compiled[True] = self._ready(self._many(*self._graph))
             except (TypeError, ValueError, NotImplementedError) as error:
                 warnings.warn(
                     f"these steps cannot be fused, so that each is a call of its own: {error}",
                     RuntimeWarning,
                     stacklevel=2,
                 )
-                self.fused, self.reason = False, f"scan refuses it: {error}"
+                self._compiled[True] = None
+                self._refused = f"scan refuses it: {error}"
+        if self.fused and self._compiled[True] is None:
+            self.fused, self.reason = False, self._refused
+        if not self.fused and False not in self._compiled:
+            self._compiled[False] = self._ready(self._one(*self._graph))
+        self.function = self._compiled[self.fused]
         if not self.fused:
-            self.function = self._one(state, new, generators, outputs, values, mode, kwargs)
-        self.function.trust_input = True  # it has none; PyTensor would check the shared variables
-        self._state = (*state, *generators)
-        self.capacity = 1 if not self.fused else 16 if self.auto else int(steps)
-        reseed_rngs(list(generators), seed)
-        compile_now(self.function)
+            self.capacity = 1
+        elif not self.auto:
+            self.capacity = int(self.steps)
+        else:
+            self.capacity = max(self.capacity, 16)
+
+    def _choice(self, n: int | None, alone: bool) -> tuple[bool, str]:
+        if not self.auto:
+            return int(self.steps) > 1, f"steps_per_execution={self.steps} was asked for"
+        linker = self._graph[-2].linker
+        if isinstance(linker, JAXLinker):
+            return False, "JAX compiles anew for each number of steps; a fixed one is faster"
+        if not isinstance(linker, NumbaLinker):
+            return False, f"fusing does not pay with {type(linker).__name__}"
+        if alone:
+            return False, (
+                "a callback is called after every step; vitoolkit.every(100, callback) leaves the "
+                "others to one call"
+            )
+        if n is not None and n < FUSE_FROM and True not in self._compiled:
+            return False, f"{n:,} steps do not pay for a longer compilation"
+        return True, "Numba pays per call, and little per step"
+
+    def _ready(self, function: Any) -> Any:
+        function.trust_input = True  # it has none; PyTensor would check the shared variables
+        compile_now(function)
+        return function
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Take as many steps as there are rows of control values.
@@ -157,11 +208,20 @@ class StepFunction:
         return self.function()
 
     @property
-    def state(self) -> tuple[Any, ...]:
-        """Everything a step changes: parameters, the optimizer's state, random generators."""
+    def state(self) -> dict[str, Any]:
+        """Everything a step changes, as `variables`, with the generators where the steps are."""
         for draws in self._draws:
             draws.settle()
-        return self._state
+        return self.variables
+
+    def marks(self) -> list[int]:
+        """Tell by other numbers when somebody else has written a parameter since the last call."""
+        return [id(storage[0]) for storage in self._parameters]
+
+    @property
+    def _parameters(self) -> list[list[Any]]:
+        arrays = (v for name, v in self.variables.items() if not name.startswith("generator"))
+        return [variable.container.storage for variable in arrays]
 
     def tune(self, seconds: float, steps: int) -> None:
         """Learn from the time a call took how many steps the next should take."""
@@ -222,6 +282,16 @@ class StepFunction:
         for draws, numbers in zip(self._draws, drawn, strict=True):
             found.update(dict.fromkeys(draws.variables, numbers))
         return found
+
+
+def _named(state: Sequence[Any], generators: Iterable[Any], parameters: Sequence[Any]) -> dict:
+    """Name what a step changes by its role, and its place among those of that role."""
+    roles = {
+        "parameter": [variable for variable in state if variable in parameters],
+        "optimizer": [variable for variable in state if variable not in parameters],
+        "generator": list(generators),
+    }
+    return {f"{role}[{i}]": v for role, found in roles.items() for i, v in enumerate(found)}
 
 
 def _with_own_generators(nodes):

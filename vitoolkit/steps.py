@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from pymc.variational.inference import Inference
 
-__all__ = ["StepCounter", "counter_of", "pymc_loop"]
+__all__ = ["PYMC_LOOPS", "StepCounter", "counter_of", "pymc_loop"]
 
-_PYMC_LOOPS: tuple[CodeType, ...] = (
+PYMC_LOOPS: tuple[CodeType, ...] = (
     Inference._iterate_with_loss.__code__,
     Inference._iterate_without_loss.__code__,
 )
@@ -35,8 +35,13 @@ class StepCounter:
         The vitoolkit inference that trains the approximation; None when PyMC's own does.
     """
 
+    #: Takes a callback that PyMC's own loop has called; vitoolkit.stock puts it here.
+    stock: Any = None
+
     def __init__(self) -> None:
         self.step = -1
+        #: The run of PyMC's own loop that trains the approximation, weakly held.
+        self.run: weakref.ref | None = None
         self._inference: weakref.ref | None = None
         self._loop: Any = None
         self._loop_start = 0
@@ -67,7 +72,7 @@ class StepCounter:
         -------
         int
         """
-        if self.inference is not None:
+        if self._own_run() is not None:
             return self.step
         if losses is None:
             if i < self._last_i:
@@ -80,6 +85,27 @@ class StepCounter:
                 self._loop, self._loop_start = loop, self.step + 1
             self.step = self._loop_start + len(losses) - 1
         return self.step
+
+    def tell(self, callback: Any, approx: Any, losses: np.ndarray | None, i: int) -> None:
+        """Pass on that a loop has called a callback of vitoolkit after a step.
+
+        Parameters
+        ----------
+        callback : Callback or Control
+        approx, losses, i
+            As PyMC hands them to a callback.
+        """
+        run = self._own_run()
+        if run is None:
+            self.stock(self, callback, approx, losses, i)
+        elif hasattr(callback, "on_block"):  # wrapped in a plain function, if it is not known
+            run.join(callback)
+
+    def _own_run(self) -> Any:
+        """The running fit of a vitoolkit inference, or None."""
+        inference = self.inference
+        run = None if inference is None else inference.run
+        return run if run is not None and run.running else None
 
 
 _COUNTERS: weakref.WeakKeyDictionary[Any, StepCounter] = weakref.WeakKeyDictionary()
@@ -105,6 +131,6 @@ def pymc_loop(thread: int) -> FrameType | None:
         A thread's identifier, as from ``threading.get_ident``.
     """
     frame = sys._current_frames().get(thread)
-    while frame is not None and frame.f_code not in _PYMC_LOOPS:
+    while frame is not None and frame.f_code not in PYMC_LOOPS:
         frame = frame.f_back
     return frame

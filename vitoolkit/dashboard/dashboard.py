@@ -5,19 +5,24 @@ from __future__ import annotations
 import math
 import time
 import warnings
+import weakref
 from collections.abc import Callable as AnyCallable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from vitoolkit.block import Block
+from vitoolkit.callback import Callback
 from vitoolkit.controls import Control, distinct_controls
 from vitoolkit.dashboard.kernel_events import KernelEvents, after_the_cell
 from vitoolkit.dashboard.panel import Panel
-from vitoolkit.dashboard.pymc_fit import CautiousMonitor, PyMCFit
 from vitoolkit.events import Event
-from vitoolkit.loop import Block, Callback, Run
+from vitoolkit.monitor import KLMonitor
 from vitoolkit.recorder import Recorder
-from vitoolkit.steered import checked_note
-from vitoolkit.steps import counter_of
+from vitoolkit.requests import checked_note
+from vitoolkit.run import Run
+from vitoolkit.stock import StockRun
 from vitoolkit.trace import Trace
 from vitoolkit.views.picture import active_text, shown_as, summary_html
 
@@ -84,8 +89,7 @@ class Dashboard(Callback):
         self, *controls: Control, recorder: Recorder | None = None, every: int = 1
     ) -> None:
         if recorder is None:
-            recorder = Recorder(*controls, every=every, monitor=CautiousMonitor(self._without_kl))
-            self._own = True
+            recorder = Recorder(*controls, every=every, monitor=_CautiousMonitor(self._without_kl))
         elif not isinstance(recorder, Recorder):
             raise TypeError(f"recorder must be a vitoolkit Recorder, received {recorder!r}")
         elif every != 1:
@@ -94,7 +98,6 @@ class Dashboard(Callback):
             )
         else:
             recorder.controls = distinct_controls([*recorder.controls, *controls])
-            self._own = False
         self.recorder = recorder
         self.controls = recorder.controls
         self.shows_progress = False
@@ -104,6 +107,11 @@ class Dashboard(Callback):
         self._fit: Any = None
         self._next = math.inf
         self._off = False
+
+    @property
+    def monitor(self) -> KLMonitor | None:
+        """What evaluates the KLs under an inference of PyMC's own."""
+        return self.recorder.monitor
 
     @property
     def trace(self) -> Trace:
@@ -139,15 +147,16 @@ class Dashboard(Callback):
 
         return write_report(self.trace, path, shown_as(self.controls), title=title)
 
-    # --- a vitoolkit inference --------------------------------------------------------------
+    # --- what a fit tells --------------------------------------------------------------------
 
     def on_fit_start(self, run: Run) -> None:
         """Show the panel, before anything is compiled."""
         self.recorder.on_fit_start(run)
         self.controls = run.controls
-        sizes = run.inference.total_size
-        self._rows = {name: size for name, size in sizes.items() if isinstance(size, int)}
-        self._begin(run, run.variables, of_variable=_belongs(run.inference.beta))
+        self._rows = run.inference.local_rows
+        self._show(run, _notes(run), _belongs(run.inference.beta))
+        if isinstance(run, StockRun):
+            after_the_cell(run.cell_ended)
         self._watch()
 
     def on_compiled(self, run: Run) -> None:
@@ -168,39 +177,10 @@ class Dashboard(Callback):
 
     def on_fit_end(self, run: Run) -> None:
         """Draw the last picture and leave one in the notebook that needs no kernel."""
-        self.recorder.on_fit_end(run)
-        self._finish()
-
-    # --- an inference of PyMC's own ----------------------------------------------------------
-
-    def __call__(self, approx, losses, i) -> None:
-        """PyMC's callback: record, answer the page, draw, and stop when asked to."""
-        inference = counter_of(approx).inference
-        if inference is not None:
-            # Wrapped in a plain function, so that the loop does not know it for its own.
-            run = inference.run
-            if self._fit is not run:
-                self.on_fit_start(run)
-                self.on_compiled(run)
-                after_the_cell(lambda result: self.on_fit_end(run))
-            self.on_block(run, inference.last_block)
-            return
-        step = counter_of(approx).tick(losses, i)
-        fit = self._fit
-        if not isinstance(fit, PyMCFit) or fit.ended or i < fit.i:
-            fit = self._begin_pymc(approx, losses, step)
-        self.recorder(approx, losses, i)
-        if fit.status == "compiling":
-            fit.status, self._next = "running", 0.0
-            self.recorder.collect(fit)
-            self._watch()
-        fit.step, fit.i = step + 1, i
-        if time.perf_counter() >= self._next:
-            self._attend()
-        if fit.asked:
-            fit.attend(lambda: self._idle(fit))
-        if fit.i >= fit.n:
-            fit.end("finished")
+        try:
+            self.recorder.on_fit_end(run)
+        finally:
+            self._finish()
 
     def note(self, text: str) -> None:
         """Write a note at the present step, or after the last one.
@@ -220,12 +200,10 @@ class Dashboard(Callback):
 
     # --- the display -------------------------------------------------------------------------
 
-    def _begin(
-        self, fit: Any, variables: Any, *, of_variable: Any = None, notes: Any = None
-    ) -> None:
-        self._fit, self._off = fit, False
+    def _show(self, run: Run, notes: dict[str, str], of_variable: dict[str, str]) -> None:
+        self._fit, self._off = run, False
         self._next = math.inf
-        self._events = events = KernelEvents(beside=getattr(fit, "background", False))
+        self._events = events = KernelEvents(beside=run.background)
         events.start()
         if self._panel is not None:
             self._safely(self._panel.close)
@@ -233,35 +211,12 @@ class Dashboard(Callback):
         if events.kernel is not None:
 
             def show() -> None:
-                self._panel = Panel(fit, self.controls, variables, of_variable or {}, notes or {})
+                self._panel = Panel(run, self.controls, run.variables, of_variable, notes)
                 self._panel.steered_by(events.way, events.words)
                 self._panel.display()
                 self.shows_progress = True
 
             self._safely(show)
-
-    def _begin_pymc(self, approx: Any, losses: Any, step: int) -> PyMCFit:
-        """Show the panel, before the recorder has its monitor compiled."""
-        fit = PyMCFit(self.recorder, step, self._finish)
-        self._rows, notes = {}, {}
-        if losses is None:
-            notes["loss"] = "this fit computes none"
-        if self._own:
-            self.recorder.monitor = CautiousMonitor(self._without_kl)
-        monitor = self.recorder.monitor
-        variables: tuple[str, ...] = ()
-        if monitor is None:
-            notes["kl"] = "not evaluated: the recorder has no monitor=vitoolkit.KLMonitor()"
-        else:
-            variables = monitor.variables(approx)
-            if not variables:
-                notes["kl"] = "none: the approximation is a set of particles and has no density"
-        self._begin(fit, variables, notes=notes)
-        return fit
-
-    def _idle(self, fit: PyMCFit) -> None:
-        self.recorder.collect(fit)
-        self._attend()
 
     def _without_kl(self, error: Exception) -> None:
         message = (
@@ -321,6 +276,45 @@ class Dashboard(Callback):
             self.trace, None, shown_as(self.controls), active=active_text(self.trace, self._rows)
         )
         return {"text/plain": repr(self), "text/html": summary}
+
+
+def _notes(run: Run) -> dict[str, str]:
+    """Words in place of a chart that stays empty."""
+    notes = {}
+    if isinstance(run, StockRun):
+        if not run.scored:
+            notes["loss"] = "this fit computes none"
+        if run.inference.monitor is None:
+            notes["kl"] = "not evaluated: the recorder has no monitor=vitoolkit.KLMonitor()"
+        elif not run.variables:
+            notes["kl"] = "none: the approximation is a set of particles and has no density"
+    return notes
+
+
+class _CautiousMonitor(KLMonitor):
+    """A KLMonitor that nobody asked for by name: when it fails, the fit goes on without it.
+
+    Parameters
+    ----------
+    complain : callable
+        Called once in a fit, with the exception.
+    """
+
+    def __init__(self, complain: AnyCallable[[Exception], None]) -> None:
+        super().__init__()
+        self._complain = complain
+        self._failed: Any = None  # the approximation it failed at, weakly held
+
+    def evaluate(self, approx: Any, *, always: bool = False) -> np.ndarray | None:
+        """Evaluate the terms, unless that failed before or would overdraw the budget."""
+        if self._failed is not None and self._failed() is approx:
+            return None
+        try:
+            return super().evaluate(approx, always=always)
+        except Exception as error:
+            self._failed = weakref.ref(approx)
+            self._complain(error)
+            return None
 
 
 def _belongs(betas: Any) -> dict[str, str]:

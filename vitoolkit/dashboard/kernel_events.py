@@ -33,7 +33,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from vitoolkit.switch_interval import short_switch_interval
+from vitoolkit.interrupt import short_switch_interval
 
 __all__ = ["KernelEvents", "after_the_cell", "awaiting_cell", "current_kernel"]
 

@@ -1,0 +1,162 @@
+import numpy as np
+import pymc as pm
+import pytest
+from pymc.variational.inference import KLqp as PyMCKLqp
+
+import vitoolkit as vt
+from vitoolkit.rules import Rule
+
+
+class Up(Rule):
+    """β up by 1 % at every 50th step if the KL of z was over a target in the mean."""
+
+    every = 50
+
+    def __init__(self, target=0.01):
+        self.target, self.begun = target, []
+
+    def begin(self, value):
+        self.begun.append(value)
+        self.beta, self.seen = value, []
+
+    def observe(self, block):
+        if self.begun:
+            self.seen.extend(block.kl["z"].tolist())
+
+    def value(self, step):
+        mean = np.nanmean(self.seen) if np.isfinite(self.seen).any() else np.inf
+        self.seen, self.why = [], f"the KL of z is {mean:.3g} nats"
+        self.beta *= 1.01 if mean > self.target else 1.0
+        return self.beta
+
+
+class UpByCallback(vt.Callback):
+    """The same feedback as a callback that asks, as anybody can write one."""
+
+    every = 50
+
+    def __init__(self, beta):
+        self.beta, self.kl = beta, []
+
+    def on_block(self, run, block):
+        self.kl.extend(block.kl["z"].tolist())
+        if run.step % self.every == 0:
+            if np.nanmean(self.kl[-50:]) > 0.01:
+                self.beta.set(1.01 * self.beta.value, source="rule")
+
+
+@pytest.fixture
+def plain():
+    """Fused or not, PyTensor makes the same arithmetic of it; of others the last bit may differ."""
+    with pm.Model() as model:
+        z = pm.Normal("z")
+        pm.Normal("y", z, observed=[0.2, 1.1])
+        yield model
+
+
+@pytest.mark.parametrize("how", ["rule", "callback"])
+def test_a_feedback_law_gives_the_same_run_however_many_steps_a_call_takes(plain, fast, how):
+    def run(steps):
+        beta = vt.Beta(1.0, rule=Up()) if how == "rule" else vt.Beta(1.0)
+        recorder = vt.Recorder()
+        callbacks = [recorder] if how == "rule" else [recorder, UpByCallback(beta)]
+        inference = vt.ADVI(beta=beta, random_seed=1, steps_per_execution=steps)
+        inference.fit(620, callbacks=callbacks, **fast)
+        return recorder.trace
+
+    first, *others = [run(steps) for steps in ("auto", "auto", "auto", 1, 7, 16)]
+    changes = [event.step for event in first.events]
+    assert len(changes) > 5 and all(step % 50 == 0 for step in changes)
+    for other in others:
+        np.testing.assert_array_equal(other.loss, first.loss)
+        np.testing.assert_array_equal(other.control["beta"], first.control["beta"])
+
+
+@pytest.mark.parametrize("how", ["rule", "callback"])
+def test_a_feedback_law_gives_the_same_run_under_pymcs_own_loop(gaussians, fast, how):
+    def run():
+        beta = vt.Beta(1.0, rule=Up()) if how == "rule" else vt.Beta(1.0)
+        recorder = vt.Recorder(beta, monitor=vt.KLMonitor(every=10))
+        callbacks = [recorder] if how == "rule" else [recorder, UpByCallback(beta)]
+        inference = PyMCKLqp(pm.MeanField(random_seed=1), beta=beta)
+        inference.fit(420, callbacks=callbacks, **fast)
+        return recorder.trace
+
+    first, *others = [run() for _ in range(3)]
+    assert len(first.events) > 3 and all(event.step % 50 == 0 for event in first.events)
+    for other in others:
+        np.testing.assert_array_equal(other.loss, first.loss)
+        np.testing.assert_array_equal(other.kl["z"], first.kl["z"])
+
+
+def test_a_rule_says_what_it_did_and_takes_the_wheel_when_nobody_holds_it(gaussians, fast):
+    rule = Up()
+    beta = vt.Beta(1.0, rule=rule)
+    recorder = vt.Recorder()
+
+    def hand(approx, losses, i):
+        if i == 120:
+            beta.set(3.0, source="user")
+        if i == 230:
+            beta.release(source="user")
+
+    vt.ADVI(beta=beta, random_seed=1).fit(301, callbacks=[recorder, hand], **fast)
+    events = [(e.step, e.kind, e.source) for e in recorder.trace.events]
+    assert events == [
+        (50, "rule", "rule"), (100, "rule", "rule"), (120, "set", "user"), (230, "release", "user"),
+        (250, "rule", "rule"), (300, "rule", "rule"),
+    ]  # fmt: skip
+    assert recorder.trace.events[0].text.startswith("the KL of z is ")
+    values = recorder.trace.control["beta"]
+    assert (values[:50] == 1.0).all() and values[50] == 1.01
+    assert (values[120:250] == 3.0).all() and values[250] == pytest.approx(3.03)
+    assert rule.begun == [1.0, 3.0]  # without a jump
+    assert not beta.manual
+
+
+def test_a_schedule_to_its_end_and_then_the_rule(gaussians, fast):
+    rule = Up()
+    beta = vt.Beta(schedule=vt.schedules.linear(0.0, 2.0, steps=100), rule=rule)
+    recorder = vt.Recorder()
+    vt.ADVI(beta=beta, random_seed=1).fit(160, callbacks=[recorder], **fast)
+    values = recorder.trace.control["beta"]
+    np.testing.assert_allclose(values[:100], np.linspace(0, 2, 101)[:-1])
+    assert rule.begun == [2.0] and values[100] == pytest.approx(2.02)
+    assert "linear(0.0, 2.0, steps=100), then <" in repr(beta)
+
+
+def test_a_value_out_of_bounds_is_moved_to_the_nearest(gaussians, fast):
+    class Far(Rule):
+        every = 5
+
+        def value(self, step):
+            return 1e9
+
+    beta = vt.Beta(1.0, rule=Far())
+    vt.ADVI(beta=beta).fit(6, **fast)
+    assert beta.value == 10.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"rule": 3}, TypeError, "must be a vitoolkit Rule, received 3"),
+        ({"rule": Up(), "schedule": lambda step: 1.0}, ValueError, "would wait for the end"),
+    ],
+)
+def test_bad_rules_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        vt.Beta(**arguments)
+
+
+def test_a_rule_that_fails_ends_the_fit_with_the_record_kept(gaussians, fast):
+    class Broken(Rule):
+        every = 20
+
+        def value(self, step):
+            raise ZeroDivisionError("mine")
+
+    recorder = vt.Recorder()
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        vt.ADVI(beta=vt.Beta(rule=Broken())).fit(50, callbacks=[recorder], **fast)
+    assert len(recorder.trace) == 20 and recorder.trace.attrs["status"] == "failed"

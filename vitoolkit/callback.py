@@ -1,0 +1,117 @@
+"""What a callback of a fit is, and when it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from vitoolkit.block import Block
+from vitoolkit.controls import Control
+from vitoolkit.run import Run
+from vitoolkit.steps import counter_of
+
+__all__ = ["Block", "Callback", "Run", "every"]
+
+
+class Callback:
+    """Base class of vitoolkit's own callbacks: hooks that a fit calls.
+
+    The hooks run in the fitting thread, in the order of the callback list and before callbacks that
+    are plain functions: under an inference of vitoolkit, and under one of PyMC's own, which tells a
+    callback neither that a fit starts nor that it has ended. What one of them raises ends the fit,
+    and costs no other one its steps or its end.
+    """
+
+    #: True while the callback shows progress, so that the loop draws no bar of its own.
+    shows_progress = False
+    #: The controls the callback holds.
+    controls: tuple[Control, ...] = ()
+    #: The callback is due when a multiple of so many steps was taken: a block ends there.
+    every: int | None = None
+
+    @property
+    def due(self) -> int | None:
+        """When the callback is due, for the loop: its `every`."""
+        return self.every
+
+    def __call__(self, approx: Any, losses: Any, i: int) -> None:
+        """PyMC's callback; under an inference of vitoolkit the hooks have been called already."""
+        counter_of(approx).tell(self, approx, losses, i)
+
+    def on_fit_start(self, run: Run) -> None:
+        """Before anything is compiled; under an inference of PyMC's own, after its first step."""
+
+    def on_compiled(self, run: Run) -> None:
+        """When everything is compiled, before the first step."""
+
+    def on_block(self, run: Run, block: Block) -> None:
+        """After every few milliseconds of steps, and where :attr:`every` says so.
+
+        The arrays of `block` are used again: copy what you keep.
+        """
+
+    def on_idle(self, run: Run) -> None:
+        """Again and again while the fit is paused."""
+
+    def on_fit_end(self, run: Run) -> None:
+        """At the end of a fit, however it ended; ``run.status`` and ``run.error`` say how."""
+
+
+class every:  # noqa: N801  # reads as a word at the call: callbacks=[vt.every(100, callback)]
+    """A plain callback that is called every so many steps, and costs no fused steps.
+
+    PyMC calls a callback after every step, which a compiled call of many steps cannot do. Wrapped,
+    it is called at the steps that are a multiple of `steps`, and calls end there.
+
+    Parameters
+    ----------
+    steps : int
+        The callback is called when a multiple of this number of steps was taken.
+    callback : callable
+        Called as ``callback(approx, losses, i)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When `steps` is not a whole number from 1 up, or `callback` cannot be called or is one of
+        vitoolkit's own, which are asked at their own pace.
+
+    Examples
+    --------
+    >>> import pymc as pm
+    >>> import vitoolkit as vt
+    >>> seen = []
+    >>> with pm.Model():
+    ...     z = pm.Normal("z")
+    ...     y = pm.Normal("y", z, observed=[0.2, 1.1])
+    ...     look = vt.every(100, lambda approx, losses, i: seen.append(i))
+    ...     approx = vt.ADVI().fit(350, callbacks=[look], progressbar=False)
+    >>> seen
+    [100, 200, 300]
+    """
+
+    def __init__(self, steps: int, callback: Callable[[Any, Any, int], Any]) -> None:
+        if isinstance(steps, bool) or not isinstance(steps, int | np.integer):
+            raise TypeError(f"every takes a whole number of steps first, received {steps!r}")
+        if steps < 1:
+            raise ValueError(f"every takes a number of steps from 1 up, received {steps}")
+        if isinstance(callback, Callback | Control):
+            raise TypeError(
+                f"{callback!r} is called when it needs to be: list it as it is (a Recorder or a "
+                "Dashboard takes every= itself)"
+            )
+        if not callable(callback):
+            raise TypeError(
+                f"a callback must be callable as (approx, losses, i), received {callback!r}"
+            )
+        self.every, self.callback = int(steps), callback
+
+    def __call__(self, approx: Any, losses: Any, i: int) -> None:
+        """PyMC's callback."""
+        if (counter_of(approx).tick(losses, i) + 1) % self.every == 0:
+            self.callback(approx, losses, i)
+
+    def __repr__(self) -> str:
+        return f"every({self.every}, {self.callback!r})"

@@ -1,0 +1,481 @@
+"""One fit as everybody sees it: clock, inbox of requests, log, controls, and hooks that say when.
+
+A run is the same for the loop of a vitoolkit inference (:mod:`vitoolkit.loop`) and for PyMC's own
+(:mod:`vitoolkit.stock`). People and code steer it from any thread; the fitting thread heeds them
+between two steps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from vitoolkit.block import Block
+from vitoolkit.controls import Control, distinct_controls
+from vitoolkit.events import Event
+from vitoolkit.parts import Part
+from vitoolkit.requests import CHANGES, Inbox, Request, checked_note
+from vitoolkit.steps import counter_of
+
+__all__ = ["Hooks", "Run", "Trained"]
+
+_PAUSE_SECONDS = 0.02
+
+
+class Trained(Protocol):
+    """What a run trains: an inference, as far as a run needs to know it."""
+
+    approx: Any
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of the KL contributions."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The KL contributions that are recorded in parts."""
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of what else is measured in every step."""
+
+    @property
+    def beta(self) -> Mapping[str, Control]:
+        """The β of each variable that has one."""
+
+    @property
+    def local_rows(self) -> dict[str, int]:
+        """Rows of the data set of each local latent."""
+
+    def described(self) -> dict[str, Any]:
+        """What a record says of it."""
+
+
+def _no_guard(gate: Any) -> None:
+    """Ctrl-C is somebody else's."""
+
+
+class Hooks(Protocol):
+    """What a run calls; see :class:`vitoolkit.callback.Callback`."""
+
+    shows_progress: bool
+    controls: tuple[Control, ...]
+
+    @property
+    def due(self) -> int | None:
+        """It is due at the steps that are a multiple of it."""
+
+    def on_fit_start(self, run: Run) -> None:
+        """Before anything is compiled."""
+
+    def on_compiled(self, run: Run) -> None:
+        """Before the first step."""
+
+    def on_block(self, run: Run, block: Block) -> None:
+        """After some steps."""
+
+    def on_idle(self, run: Run) -> None:
+        """While the fit is paused."""
+
+    def on_fit_end(self, run: Run) -> None:
+        """At the end."""
+
+
+class Run:
+    """One running ``fit`` or ``refine``.
+
+    Every method but :meth:`heed`, :meth:`hand_out`, :meth:`end` and :meth:`join` may be called from
+    any thread. What is done is an :class:`~vitoolkit.events.Event` in :attr:`log`, with the first
+    step that ran with it.
+
+    Parameters
+    ----------
+    inference : Trained
+        What is trained.
+    n : int
+        Steps asked for.
+    callbacks : sequence of callable
+        All callbacks of the fit.
+    controls : sequence of Control
+        The controls of the inference; those of the callbacks are added.
+    background : bool
+        Whether it runs in a thread of its own.
+
+    Attributes
+    ----------
+    inference : Trained
+    n : int
+    first : int
+        Index of the first step of this call, over the life of the inference.
+    step : int
+        Index of the next step.
+    status : {"compiling", "running", "paused", "finished", "stopped", "interrupted", "failed"}
+        Where the fit stands.
+    error : BaseException or None
+        What ended a failed fit.
+    controls : tuple of Control
+        The controls of the inference and of its callbacks.
+    unused : tuple of str
+        Names of those that no step of this fit uses; their values are NaN in the record.
+    log : list of Event
+        What happened: to the run itself and to its controls, in order.
+    inbox : Inbox
+        What was asked for and is not yet in force.
+    asked : bool
+        Whether the next step boundary has something to heed.
+    compile_seconds : float or None
+        How long compilation took, None before it ended.
+    choice : str or None
+        How many steps a compiled call takes, and why.
+    """
+
+    #: What is compiled before the first step, in words.
+    compiles = "the step"
+
+    def __init__(
+        self,
+        inference: Any,
+        n: int,
+        callbacks: Iterable[Callable],
+        controls: Sequence[Control] = (),
+        *,
+        background: bool = False,
+    ) -> None:
+        self.inference, self.n, self.background = inference, n, background
+        self.callbacks = tuple(callbacks)
+        #: The callbacks that have hooks.
+        self.own: list[Hooks] = list(
+            dict.fromkeys(c for c in self.callbacks if hasattr(c, "on_block"))  # type: ignore[misc]
+        )
+        held = (control for c in self.callbacks for control in getattr(c, "controls", ()))
+        self.controls = distinct_controls([*controls, *held])
+        self.counter = counter_of(inference.approx)
+        self.first = self.step = self.counter.step + 1
+        self.status = "compiling"
+        self.error: BaseException | None = None
+        self.log: list[Event] = []
+        self.inbox = Inbox()
+        self.asked = False
+        #: Who wants the fit to end as by Ctrl-C.
+        self.interrupted: str | None = None
+        self.unused: tuple[str, ...] = ()
+        self.last_block: Block | None = None
+        self.begun = time.perf_counter()
+        self.compile_seconds: float | None = None
+        self.choice: str | None = None
+        self._paused = False
+        self._single: deque[str] = deque()
+        self._started: list[Hooks] = []
+        self._rules = [control for control in self.controls if control.rule is not None]
+        self._periods = self._all_periods()
+
+    approx = property(lambda self: self.inference.approx)
+    variables = property(lambda self: self.inference.variables)
+
+    @property
+    def term_count(self) -> int:
+        """Columns of a block's terms: data term, KL contributions, their parts, measures."""
+        parts = sum(part.size for part in self.inference.parts)
+        return 1 + len(self.variables) + parts + len(self.inference.measures)
+
+    @property
+    def done(self) -> int:
+        """Steps finished in this call."""
+        return self.step - self.first
+
+    @property
+    def running(self) -> bool:
+        """False when the fit has ended, however it ended."""
+        return self.status in ("compiling", "running", "paused")
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether a callback shows how far the fit has come."""
+        return any(callback.shows_progress for callback in self.own)
+
+    # --- what people and code ask ---------------------------------------------------------------
+
+    def ask(self, request: Request) -> None:
+        """Ask for something, in force from the next step boundary on.
+
+        Parameters
+        ----------
+        request : Request
+            Of the run, or of one of its controls.
+
+        Raises
+        ------
+        ValueError
+            When the request is of a control that the run does not have.
+        """
+        if request.control is not None and request.control not in self._by_name():
+            names = ", ".join(map(repr, self._by_name())) or "none"
+            raise ValueError(f"this fit has no control {request.control!r}; it has {names}")
+        self.inbox.ask(request)
+        self.asked = True
+
+    def stop(self, *, source: str = "code") -> None:
+        """End the fit at the next step boundary and keep everything."""
+        self._ask("stop", source)
+
+    def interrupt(self, *, source: str = "user") -> None:
+        """End the fit at the next step boundary as Ctrl-C does."""
+        self.interrupted = source
+        self._ask("interrupt", source)
+
+    def pause(self, *, source: str = "code") -> None:
+        """Wait at the next step boundary until :meth:`resume` or :meth:`stop`."""
+        self._ask("pause", source)
+
+    def resume(self, *, source: str = "code") -> None:
+        """Go on after :meth:`pause`."""
+        self._ask("resume", source)
+
+    def single_step(self, *, source: str = "code") -> None:
+        """Take exactly one more step and pause again; a running fit pauses first."""
+        self._ask("step", source)
+
+    def note(self, text: str, *, source: str = "code") -> None:
+        """Write a note at the present step.
+
+        Parameters
+        ----------
+        text : str
+            The words.
+        source : str
+            Who writes them.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When `text` is not a string, or empty.
+        RuntimeError
+            When the fit has ended.
+        """
+        words = checked_note(text)
+        if not self.running:
+            raise RuntimeError(
+                f"the fit has ended ({self.status}): a note belongs to a step of a running fit. "
+                "trace.add_event(vitoolkit.Event(...)) adds to the record afterwards"
+            )
+        self._ask("note", source, words)
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether a change of a control is there to be taken back."""
+        return self.running and self.inbox.can_undo()
+
+    def undo(self, *, source: str = "code") -> bool:
+        """Take back the last change of a control: its value, who has the wheel, its schedule.
+
+        Once more takes back the change before that. A slider that is dragged is one change.
+
+        Returns
+        -------
+        bool
+            False when there was nothing to take back.
+        """
+        if not self.can_undo:
+            return False
+        self._ask("undo", source)
+        return True
+
+    def _ask(self, kind: str, source: str, text: str | None = None) -> None:
+        self.ask(Request(kind, source=source, text=text, time=time.perf_counter()))
+
+    def _by_name(self) -> dict[str, Control]:
+        return {control.name: control for control in self.controls}
+
+    # --- what the fitting thread does, between two steps ------------------------------------------
+
+    def add_event(self, kind: str, source: str, text: str | None = None) -> None:
+        """Log something that happened to the fit, in force from the next step on."""
+        self.log.append(Event(self.step, time.perf_counter(), kind, source=source, text=text))
+
+    def heed(self, idle: Callable[[], None]) -> None:
+        """Do what was asked for, in the order it was asked.
+
+        Parameters
+        ----------
+        idle : callable
+            Called again and again while the fit is paused.
+
+        Raises
+        ------
+        StopIteration
+            When the fit shall end; its argument says who wants it.
+        KeyboardInterrupt
+            Likewise, as by Ctrl-C.
+        """
+        while True:
+            self.asked = False
+            self._take()
+            if not self._paused:
+                return
+            if self._single:
+                self.add_event("step", self._single.popleft())
+                self.asked = True  # so that only one step is taken, and we are here again
+                return
+            for control in self.controls:
+                control.advance(self.step)
+            idle()
+            time.sleep(_PAUSE_SECONDS)
+
+    def _take(self) -> None:
+        requests = self.inbox.take()
+        while requests:
+            request = requests.pop(0)
+            try:
+                self._do(request)
+            except BaseException:  # the end: what comes after it is for the next fit
+                for later in requests:
+                    self.inbox.ask(later)
+                raise
+
+    def _do(self, request: Request) -> None:
+        kind, source = request.kind, request.source
+        if kind in CHANGES:
+            change = self._by_name()[str(request.control)].apply(request, self.step)
+            if change is not None:
+                self.inbox.remember(change)
+        elif kind == "undo":
+            change = self.inbox.forget(request.control)
+            if change is not None:
+                self._by_name()[change.control].take_back(change, request, self.step)
+        elif kind == "note":
+            self.add_event("note", source, request.text)
+        elif kind == "pause":
+            self._pause(source)
+        elif kind == "step":
+            self._pause(source)
+            self._single.append(source)
+        elif kind == "resume" and self._paused:
+            self._paused, self.status = False, "running"
+            self._single.clear()
+            self.add_event("resume", source)
+        elif kind == "interrupt":
+            raise KeyboardInterrupt
+        elif kind == "stop":
+            raise StopIteration(source)
+
+    def _pause(self, source: str) -> None:
+        if not self._paused:
+            self._paused, self.status = True, "paused"
+            self.add_event("pause", source)
+
+    def to_due(self) -> int:
+        """Steps to the next one at which a callback or a rule is due; many without one."""
+        left = 1 << 62
+        for period in self._periods:
+            left = min(left, period - self.step % period)
+        return left
+
+    def _all_periods(self) -> set[int]:
+        periods = [callback.due for callback in self.own]
+        periods += [getattr(c, "every", None) for c in self.callbacks if c not in self.own]
+        periods += [control.rule.every for control in self._rules if control.rule is not None]
+        return {period for period in periods if period is not None}
+
+    # --- hooks ------------------------------------------------------------------------------------
+
+    def bind(self) -> None:
+        """Claim the controls; what was asked of them since their last fit is asked here.
+
+        Raises
+        ------
+        RuntimeError
+            When a control is in another running fit.
+        """
+        for control in self.controls:
+            for request in control.bind(self):
+                self.ask(request)
+
+    def start(self, callbacks: Sequence[Hooks] | None = None) -> None:
+        """Tell the callbacks that the fit starts, before anything is compiled."""
+        for callback in self.own if callbacks is None else callbacks:
+            self._started.append(callback)
+            callback.on_fit_start(self)
+
+    def compiled(self) -> None:
+        """Note that steps can be taken now, and tell the callbacks."""
+        self.compile_seconds = time.perf_counter() - self.begun
+        if self.status == "compiling":
+            self.status = "running"
+        for callback in self.own:
+            callback.on_compiled(self)
+
+    def idle(self) -> None:
+        """Let the callbacks do something while the fit is paused."""
+        for callback in self.own:
+            callback.on_idle(self)
+
+    def hand_out(self, block: Block, guard: Callable[[Any], None] = _no_guard) -> None:
+        """Count the steps of a block and give it to everybody, whatever one of them raises.
+
+        Parameters
+        ----------
+        block : Block
+            Steps that were taken.
+        guard : callable
+            Called with "second" before a hook, in which a second Ctrl-C may be raised, and with
+            False after it.
+        """
+        self.step = block.first + len(block.loss)
+        self.counter.step = self.step - 1
+        self.last_block = block
+        errors: list[BaseException] = []
+        for callback in self.own:
+            try:
+                guard("second")
+                callback.on_block(self, block)
+                guard(False)
+            except BaseException as error:
+                guard(False)
+                errors.append(error)
+        _raise_first(errors)
+        for control in self._rules:
+            control.law.observe(block)
+            control.decide(self.step)
+
+    def join(self, callback: Hooks) -> None:
+        """Take in a callback that was wrapped in a plain function, at the step just taken."""
+        if callback in self._started:
+            return
+        self.own.append(callback)
+        self._periods = self._all_periods()
+        self.start([callback])
+        callback.on_compiled(self)
+        if self.last_block is not None:
+            callback.on_block(self, self.last_block)
+        if not self.running:
+            callback.on_fit_end(self)
+
+    def end(self, status: str, error: BaseException | None = None) -> None:
+        """Note how the fit ended, free the controls and tell everybody, whatever one raises."""
+        self.status, self.error = status, error
+        for control in self.controls:
+            control.unbind(self)
+        for request in self.inbox.take():
+            if request.kind in CHANGES:
+                self._by_name()[str(request.control)].keep(request)
+            elif request.kind == "note":
+                self.add_event("note", request.source, request.text)
+        errors: list[BaseException] = []
+        for callback in self._started:
+            try:
+                callback.on_fit_end(self)
+            except BaseException as raised:
+                errors.append(raised)
+        _raise_first(errors)
+
+    def __repr__(self) -> str:
+        return f"<Run of {self.inference!r}: {self.status}, step {self.done:,} of {self.n:,}>"
+
+
+def _raise_first(errors: Sequence[BaseException]) -> None:
+    if errors:
+        for other in errors[1:]:
+            errors[0].add_note(f"then another callback raised {type(other).__name__}: {other}")
+        raise errors[0]
