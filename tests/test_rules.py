@@ -45,17 +45,8 @@ class UpByCallback(vt.Callback):
                 self.beta.set(1.01 * self.beta.value, source="rule")
 
 
-@pytest.fixture
-def plain():
-    """Fused or not, PyTensor makes the same arithmetic of it; of others the last bit may differ."""
-    with pm.Model() as model:
-        z = pm.Normal("z")
-        pm.Normal("y", z, observed=[0.2, 1.1])
-        yield model
-
-
 @pytest.mark.parametrize("how", ["rule", "callback"])
-def test_a_feedback_law_gives_the_same_run_however_many_steps_a_call_takes(plain, fast, how):
+def test_a_feedback_law_gives_the_same_run_however_many_steps_a_call_takes(gaussians, fast, how):
     def run(steps):
         beta = vt.Beta(1.0, rule=Up()) if how == "rule" else vt.Beta(1.0)
         recorder = vt.Recorder()

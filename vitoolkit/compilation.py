@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
 from pytensor.compile.mode import Mode, optdb
 from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
 from pytensor.graph.rewriting.db import RewriteDatabaseQuery
@@ -15,9 +16,11 @@ from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.math import exp, log1p, maximum, neg, sigmoid, softplus
 from pytensor.tensor.type import float_dtypes
 
-__all__ = ["compile_now", "faster"]
+__all__ = ["ROWS", "compile_now", "faster", "takes_rows"]
 
 _TAG = "vitoolkit"
+#: How the names of inputs begin that have a row for each step.
+ROWS = "vitoolkit rows"
 
 
 def faster(mode: Mode) -> Mode:
@@ -48,10 +51,13 @@ def compile_now(function: Any) -> None:
 
 
 class _Linker(NumbaLinker):
-    """Numba with one parameter for each argument of the entry.
+    """Numba with one parameter for each argument of the entry, and a loop over steps there.
 
     PyTensor's entry takes ``*args``. Numba types that tuple anew at every call, and in Python when
-    a random generator is in it, which costs about 10 µs an argument.
+    a random generator is in it, which costs about 10 µs an argument. Where there are inputs whose
+    name begins with ROWS, row k of them belongs to step k: the entry takes as many steps as they
+    have rows, and hands what one step changes to the next. One step is a loop of one, so that the
+    same compiled code gives the same bits however many steps a call takes.
     """
 
     def jit_compile(self, fn_and_cache: Any) -> Any:
@@ -63,14 +69,43 @@ class _Linker(NumbaLinker):
         inner = function.py_func.__globals__.get("jitable_func")
         if key is None or inner is None:
             return super().jit_compile(fn_and_cache)
-        names = ", ".join(f"x{i}" for i in range(len(self.fgraph.inputs)))
+        source, kind = _entry(self.fgraph)
         entry = compile_numba_function_src(
-            f"def entry({names}): return inner({names})",
-            "entry",
-            globals() | {"inner": inner},
-            cache_key=f"{key}_by_position",
+            source, "entry", globals() | {"inner": inner, "np": np}, cache_key=f"{key}_by_{kind}"
         )
         return numba_njit(entry, final_function=True, cache=True)
+
+
+def _entry(fgraph: Any) -> tuple[str, str]:
+    """Source of the entry into a compiled graph, and what kind it is."""
+    names = [f"x{i}" for i in range(len(fgraph.inputs))]
+    head = f"def entry({', '.join(names)}):"
+    rows = [i for i, v in enumerate(fgraph.inputs) if (v.name or "").startswith(ROWS)]
+    if not rows:
+        return f"{head} return inner({', '.join(names)})", "position"
+    changed = fgraph.update_mapping or {}  # index of an output to that of the input it replaces
+    results = [f"x{changed[j]}" if j in changed else f"y{j}" for j in range(len(fgraph.outputs))]
+    given = ", ".join(f"{x}[k : k + 1]" if i in rows else x for i, x in enumerate(names))
+    step = f"{', '.join(results)}, = inner({given})"
+    source = f"""{head}
+    k = 0
+    {step}
+    rows = np.empty((len(x{rows[0]}), y0.shape[1]), y0.dtype)
+    rows[0] = y0[0]
+    for k in range(1, len(rows)):
+        {step}
+        rows[k] = y0[0]
+    return {", ".join(["rows", *results[1:]])}
+"""
+    return source, "rows"
+
+
+def takes_rows(function: Any) -> bool:
+    """Whether a compiled function takes as many steps as it is given rows."""
+    inputs = function.maker.fgraph.inputs
+    named = any((variable.name or "").startswith(ROWS) for variable in inputs)
+    entry: Any = getattr(getattr(function.vm, "jit_fn", None), "py_func", None)
+    return named and isinstance(function.maker.linker, _Linker) and entry.__name__ == "entry"
 
 
 @node_rewriter([switch])

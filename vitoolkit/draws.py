@@ -23,6 +23,7 @@ from pytensor.tensor.random.type import RandomGeneratorType
 from pytensor.tensor.rewriting.ofg import inline_ofg_node
 
 from vitoolkit.checkpoint import with_state
+from vitoolkit.compilation import ROWS
 
 __all__ = ["DrawsAhead", "draws_ahead", "inlined_minibatches"]
 
@@ -77,7 +78,7 @@ class DrawsAhead:
         self.parameters, self.shape = parameters, shape
         self.stand_in = pytensor.shared(
             np.zeros((1, *shape), variable.type.dtype),
-            name=variable.name,
+            name=f"{ROWS} of {variable.name}",
             shape=(None, *variable.type.shape),
         )
         self._storage = self.stand_in.container.storage
@@ -95,7 +96,12 @@ class DrawsAhead:
             self._before = self._from.bit_generator.state
             self._drawn = self._draw(self._ahead if steps == 1 else steps)
         self._storage[0] = self._drawn[self._taken : self._taken + steps]
-        self._taken += steps
+        self._taken, self._steps = self._taken + steps, steps
+
+    def row(self, k: int) -> None:
+        """Put the draws of one of these steps in place."""
+        start = self._taken - self._steps + k
+        self._storage[0] = self._drawn[start : start + 1]
 
     def settle(self) -> None:
         """Bring the generator to where the steps that were taken leave it."""

@@ -67,12 +67,11 @@ class KLqp(Inference):
         Seed of an approximation of several groups, which PyMC gives none.
     steps_per_execution : int or "auto"
         Steps taken in one compiled call. "auto" is 1 where a call is cheap (the C backend) and with
-        callbacks that are not vitoolkit's, which PyMC promises the approximation of that very step,
-        and in fits of fewer than 5,000 steps, which a longer compilation would make slower; else,
-        with Numba, it is what fits into 6 ms. Schedules are exact at every step and every step has
-        its row either way; what a person asks for is in force from the next call on. A call ends
-        where a callback of :func:`vitoolkit.every`, or a rule, is due. With a number above 1, other
-        callbacks are called once a call.
+        callbacks that are not vitoolkit's, which PyMC promises the approximation of that very step;
+        else, with Numba, it is what fits into 6 ms. Schedules are exact at every step and every
+        step has its row either way, with the same bits; what a person asks for is in force from the
+        next call on. A call ends where a callback of :func:`vitoolkit.every`, or a rule, is due.
+        With a number above 1, other callbacks are called once a call.
     gradient : bool
         Whether to record norm and signal-to-noise ratio of the gradient as well, in the columns
         ``gradient_norm`` and ``gradient_snr`` of the trace; see
@@ -483,7 +482,7 @@ class KLqp(Inference):
 
         def compiled() -> StepFunction:
             step = compile_step()
-            step.prepare(run.n, alone=run.alone)
+            step.prepare(alone=run.alone)
             run.unused = tuple(c.name for c in run.controls if c not in step.controls) + step.unused
             self.step_function = step
             return step

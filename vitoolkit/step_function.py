@@ -1,14 +1,13 @@
 """Optimization steps as a compiled function: control values in, losses and terms out.
 
 Most of the time of a small step is not arithmetic but the call itself: what crosses into compiled
-code, the random generators above all, costs microseconds apiece. A fused function takes many steps
-in one call, with parameters and optimizer state as the recurrent state of a scan. Either is handed
-its random draws, as far as they can be taken ahead.
+code, the random generators above all, costs microseconds apiece. On Numba one call can take many
+steps, in a compiled loop around the step; elsewhere they are called one after the other. Either is
+handed its random draws, as far as they can be taken ahead.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,9 +21,8 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 from pytensor.link.jax import JAXLinker
-from pytensor.link.numba import NumbaLinker
 
-from vitoolkit.compilation import compile_now, faster
+from vitoolkit.compilation import ROWS, compile_now, faster, takes_rows
 from vitoolkit.controls import Control
 from vitoolkit.draws import DrawsAhead, draws_ahead, inlined_minibatches
 
@@ -34,18 +32,14 @@ __all__ = ["StepFunction"]
 # force.
 CALL_SECONDS = 0.006
 MOST_STEPS = 1_000
-#: A fit of fewer steps is not fused: with a warm cache the compilation takes half a second longer,
-#: and a small step gains a tenth of a millisecond.
-FUSE_FROM = 5_000
 
 
 class StepFunction:
     """Compiled optimization steps.
 
     The values of all controls are handed in as one array that stands, in the graph, in the place of
-    their shared variables, and losses and terms come out as another. One step a call and many are
-    two functions over the same parameters, optimizer state and generators; each is compiled when a
-    fit first needs it.
+    their shared variables, and losses and terms come out as another. One compiled function takes
+    one step or many, with the same bits.
 
     Parameters
     ----------
@@ -63,8 +57,7 @@ class StepFunction:
     compile_kwargs : mapping
         Passed to ``pymc.pytensorf.compile``.
     steps : int or "auto"
-        Steps in one call. "auto" fuses long fits with Numba, and then chooses by the clock;
-        elsewhere it is 1.
+        Steps in one call. "auto" chooses by the clock on Numba; elsewhere it is 1.
     parameters : sequence of SharedVariable
         Those of `updates` that are parameters of the approximation.
 
@@ -84,10 +77,6 @@ class StepFunction:
         What a step reads and does not change, such as ``pm.Data``.
     unused : tuple of str
         Names of the controls that are no part of the step.
-
-    Notes
-    -----
-    Call :meth:`prepare` before the first step.
     """
 
     def __init__(
@@ -110,7 +99,7 @@ class StepFunction:
         mode = faster(get_mode(kwargs.pop("mode", None)))
         values = pytensor.shared(
             np.array([[control.value for control in self.controls]], pytensor.config.floatX),
-            name="controls",
+            name=f"{ROWS} of controls",
             shape=(None, len(self.controls)),
         )
         self._values = values.container.storage
@@ -125,40 +114,29 @@ class StepFunction:
         self._draws: list[DrawsAhead] = []
         if not isinstance(mode.linker, JAXLinker):  # it keeps generators of its own
             self._draws = draws_ahead(generators, [outputs, *new])
-        self._graph = (state, new, generators, outputs, values, mode, kwargs)
         self.variables = _named(state, generators, parameters)
         known = {*state, *generators, *(control.shared for control in self.controls)}
         self.reads = tuple(v for v in read if isinstance(v, SharedVariable) and v not in known)
-        self._compiled: dict[bool, Any] = {}
+        build = self._one
+        if isinstance(mode.linker, JAXLinker) and steps != "auto" and int(steps) > 1:
+            build = self._many
+        self.function = build(state, new, generators, outputs, values, mode, kwargs)
+        self.function.trust_input = True  # it has none; PyTensor would check the shared variables
+        self._takes_rows = build == self._many or takes_rows(self.function)
+        self._linker = mode.linker
         reseed_rngs(list(generators), seed)
+        compile_now(self.function)
+        self.prepare()
 
-    def prepare(self, n: int | None = None, *, alone: bool = False) -> None:
-        """Compile what a fit needs, unless that is there.
+    def prepare(self, *, alone: bool = False) -> None:
+        """Choose how many steps a call takes in the coming fit.
 
         Parameters
         ----------
-        n : int, optional
-            Steps of the fit, for "auto".
         alone : bool
             Whether somebody wants to see every step by itself.
         """
-        self.fused, self.reason = self._choice(n, alone)
-        if self.fused and True not in self._compiled:
-            try:
-                self._compiled[True] = self._ready(self._many(*self._graph))
-            except (TypeError, ValueError, NotImplementedError) as error:
-                warnings.warn(
-                    f"these steps cannot be fused, so that each is a call of its own: {error}",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-                self._compiled[True] = None
-                self._refused = f"scan refuses it: {error}"
-        if self.fused and self._compiled[True] is None:
-            self.fused, self.reason = False, self._refused
-        if not self.fused and False not in self._compiled:
-            self._compiled[False] = self._ready(self._one(*self._graph))
-        self.function = self._compiled[self.fused]
+        self.fused, self.reason = self._choice(alone)
         if not self.fused:
             self.capacity = 1
         elif not self.auto:
@@ -166,27 +144,18 @@ class StepFunction:
         else:
             self.capacity = max(self.capacity, 16)
 
-    def _choice(self, n: int | None, alone: bool) -> tuple[bool, str]:
+    def _choice(self, alone: bool) -> tuple[bool, str]:
         if not self.auto:
             return int(self.steps) > 1, f"steps_per_execution={self.steps} was asked for"
-        linker = self._graph[-2].linker
-        if isinstance(linker, JAXLinker):
+        if isinstance(self._linker, JAXLinker):
             return False, "JAX compiles anew for each number of steps; a fixed one is faster"
-        if not isinstance(linker, NumbaLinker):
-            return False, f"fusing does not pay with {type(linker).__name__}"
+        if not self._takes_rows:
+            return False, f"fusing does not pay with {type(self._linker).__name__}"
         if alone:
             return False, (
-                "a callback is called after every step; vitoolkit.every(100, callback) leaves the "
-                "others to one call"
+                "a callback is called after every step; vitoolkit.every(100, callback) is not"
             )
-        if n is not None and n < FUSE_FROM and True not in self._compiled:
-            return False, f"{n:,} steps do not pay for a longer compilation"
         return True, "Numba pays per call, and little per step"
-
-    def _ready(self, function: Any) -> Any:
-        function.trust_input = True  # it has none; PyTensor would check the shared variables
-        compile_now(function)
-        return function
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Take as many steps as there are rows of control values.
@@ -202,10 +171,18 @@ class StepFunction:
         numpy.ndarray
             Loss and terms of each step, shape (steps, 1 + terms); nats.
         """
-        self._values[0] = values
         for draws in self._draws:
             draws.advance(len(values))
-        return self.function()
+        if len(values) == 1 or self._takes_rows:
+            self._values[0] = values
+            return self.function()
+        rows = []
+        for k in range(len(values)):
+            self._values[0] = values[k : k + 1]
+            for draws in self._draws:
+                draws.row(k)
+            rows.append(self.function())
+        return np.concatenate(rows)
 
     @property
     def state(self) -> dict[str, Any]:
