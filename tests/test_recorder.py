@@ -129,3 +129,19 @@ def test_two_controls_of_one_name_are_refused():
 def test_something_else_than_a_control_is_refused():
     with pytest.raises(TypeError, match="expected a vitoolkit Control, received 0.5"):
         vt.Recorder(0.5)
+
+
+def test_two_recorders_that_would_keep_the_same_rows_keep_them_once(gaussians, fast):
+    first, second, sparse = vt.Recorder(), vt.Recorder(), vt.Recorder(every=2)
+    inference = vt.ADVI(random_seed=1)
+
+    def note(approx, losses, i):
+        if i == 3:
+            inference.run.note("once")
+
+    inference.fit(6, callbacks=[first, second, sparse, vt.Dashboard(), note], **fast)
+    assert second.trace is first.trace and len(first.trace) == 6 and len(sparse.trace) == 3
+    assert [event.text for event in first.trace.events] == ["once"]
+    inference.refine(4, progressbar=False, callbacks=[second])
+    assert first.trace.step.tolist() == list(range(10))
+    assert (np.diff(first.trace.time) > 0).all()

@@ -83,6 +83,7 @@ class Recorder(Callback):
         self.traces = [self._trace]
         self._approx: Any = None
         self._run: Run | None = None
+        self._writes = True
         self._logged = 0
         self._origin = 0.0
         self._next_step = 0
@@ -102,13 +103,20 @@ class Recorder(Callback):
         names = [control.name for control in run.controls]
         trained = run.inference
         trace = Trace(run.variables, names, parts=trained.parts, measures=trained.measures)
+        # Two recorders of one run that would keep the same rows keep them once.
+        kind = self.every if type(self) is Recorder else id(self)
+        record = run.records.get(kind)
         if run.approx is not self._approx or not trace.same_layout(self._trace):
+            self._origin, self._next_step = run.begun, 0
+            if record is not None and trace.same_layout(record[0]):
+                trace, self._origin = record
             if len(self._trace) or self._trace.events:
                 self.traces.append(trace)
             else:
                 self.traces[-1] = trace
             self._trace, self._approx = trace, run.approx
-            self._origin, self._next_step = run.begun, 0
+        self._writes = record is None or record[0] is not self._trace
+        run.records.setdefault(kind, (self._trace, self._origin))
         self._trace.attrs.pop("status", None)
         self._trace.attrs.pop("error", None)
         self._trace.attrs.update(trained.described())
@@ -128,6 +136,8 @@ class Recorder(Callback):
         if block.first < self._next_step:  # told twice
             return
         self._next_step = block.first + len(block.loss)
+        if not self._writes:
+            return
         control = block.control[:, : len(self._trace.controls)]  # others may have joined since
         keep = slice(None) if self.every == 1 else block.step % self.every == 0
         self._trace.extend(
@@ -157,6 +167,6 @@ class Recorder(Callback):
     def _collect_events(self) -> None:
         assert self._run is not None
         log = self._run.log
-        for event in log[self._logged :]:
+        for event in log[self._logged :] if self._writes else ():
             self._trace.add_event(event._replace(time=event.time - self._origin))
         self._logged = len(log)

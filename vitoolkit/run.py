@@ -162,6 +162,8 @@ class Run:
         self.interrupted: str | None = None
         self.unused: tuple[str, ...] = ()
         self.last_block: Block | None = None
+        #: What recorders keep of this run, by what they keep.
+        self.records: dict[Any, Any] = {}
         self.begun = time.perf_counter()
         self.compile_seconds: float | None = None
         self.choice: str | None = None
