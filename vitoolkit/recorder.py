@@ -92,6 +92,8 @@ class Recorder(Callback):
         """Open a new trace, or go on with the one of the same approximation."""
         inference = run.inference
         attrs = {"inference": repr(inference), "scaling": inference.scaling}
+        if inference.notes:
+            attrs["terms"] = inference.notes
         self._open(
             run.approx, run.variables, run.controls, attrs, inference.parts, inference.measures
         )
