@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Run PyMC's own tests of variational inference with vitoolkit's inferences in place of its own.
 
-Usage: scripts/pymc_tests.py PATH [PYTEST ARGUMENT ...]
+Usage: scripts/pymc_tests.py [--stock] PATH [PYTEST ARGUMENT ...]
 
 PATH is a source tree of PyMC, best of the version that is installed; nothing of it but ``tests`` is
-used. ADVI, FullRankADVI and KLqp are replaced wherever PyMC names them, ``pm.fit`` included. The
-last line says how many passed and failed; the status is that of pytest.
+used. ADVI, FullRankADVI and KLqp are replaced wherever PyMC names them, ``pm.fit`` included; with
+--stock they are not, which tells what fails for other reasons. The last line says how many passed
+and failed; the status is that of pytest.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Outcomes:
             self.counts[report.outcome] += 1
 
 
-def main(path: str, *arguments: str) -> int:
+def main(path: str, *arguments: str, stock: bool = False) -> int:
     """Run the tests of the tree at `path`."""
     tree = Path(path).resolve()
     tests = tree / "tests" / "variational"
@@ -45,21 +46,24 @@ def main(path: str, *arguments: str) -> int:
         return 2
     for module in (pymc, pymc.variational, pymc.variational.inference):
         for name in REPLACED:
-            setattr(module, name, getattr(vitoolkit, name))
+            if not stock:
+                setattr(module, name, getattr(vitoolkit, name))
     os.chdir(tree)
     outcomes = Outcomes()
     ours = ["-q", "-p", "no:cacheprovider", f"--rootdir={tree}", str(tests), *arguments]
     status = pytest.main(ours, plugins=[outcomes])
     passed, failed = outcomes.counts["passed"], outcomes.counts["failed"]
+    whose = "its own" if stock else "vitoolkit's"
     print(
-        f"PyMC {pymc.__version__}, vitoolkit's inferences: {passed} passed, {failed} failed, "
+        f"PyMC {pymc.__version__} with {whose} inferences: {passed} passed, {failed} failed, "
         f"{outcomes.counts['skipped']} skipped"
     )
     return int(status)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
+    given = [argument for argument in sys.argv[1:] if argument != "--stock"]
+    if not given:
         print(__doc__, file=sys.stderr)
         raise SystemExit(2)
-    raise SystemExit(main(*sys.argv[1:]))
+    raise SystemExit(main(*given, stock="--stock" in sys.argv))

@@ -1,4 +1,5 @@
 import asyncio
+import copy
 import subprocess
 import sys
 import threading
@@ -6,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cloudpickle
 import numpy as np
 import pymc as pm
 import pytest
@@ -357,3 +359,40 @@ def test_a_program_that_ends_stops_its_fit():
     )  # fmt: skip
     assert done.returncode == 0
     assert "the program ended while a fit ran in the background" in done.stderr
+
+
+# --- pickled and copied --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [lambda fit: cloudpickle.loads(cloudpickle.dumps(fit)), copy.deepcopy],
+    ids=["cloudpickle", "deepcopy"],
+)
+def test_a_copy_of_a_fit_has_its_record_and_goes_on(gaussians, fast, copied):
+    schedule = vt.schedules.cosine(1e-2, 1e-3, steps=20)
+    fit = vt.fit(20, learning_rate=schedule, random_seed=1, dashboard=True, **fast)
+    other = copied(fit)
+    assert other.trace.equals(fit.trace) and other.status == "finished" and other.done
+    assert other.dashboard is None
+    with pytest.raises(RuntimeError, match=r"nothing runs \(finished\): fit.refine\(n\) goes on"):
+        other.run  # noqa: B018
+    assert other.sample(5, random_seed=1).posterior["z"].shape == (1, 5)
+    other.refine(15, progressbar=False)
+    assert len(fit.trace) == 20
+    fit.refine(15, progressbar=False)
+    np.testing.assert_array_equal(other.trace.loss, fit.trace.loss)
+    np.testing.assert_array_equal(
+        other.trace.control["learning_rate"], fit.trace.control["learning_rate"]
+    )
+    assert (np.diff(other.trace.time) > 0).all()
+    assert other.controls["learning_rate"].value == fit.controls["learning_rate"].value
+
+
+def test_a_fit_that_runs_is_not_copied(gaussians, fast):
+    fit = vt.fit(1_000_000, background=True, **fast)
+    with pytest.raises(RuntimeError, match="still runs.*cannot be pickled or copied"):
+        cloudpickle.dumps(fit)
+    fit.stop()
+    fit.wait()
+    assert len(cloudpickle.loads(cloudpickle.dumps(fit)).trace) == len(fit.trace)

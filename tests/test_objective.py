@@ -367,7 +367,8 @@ def univariate(data):
 def of_all_kinds(data):
     with pm.Model() as model:
         w = pm.Dirichlet("w", np.ones(3))
-        means = pm.Normal("means", shape=3, transform=pm.distributions.transforms.ordered)
+        ordered = pm.distributions.transforms.ordered
+        means = pm.Normal("means", shape=3, transform=ordered, initval=[-1.0, 0.0, 1.0])
         pm.Flat("free")
         pm.GaussianRandomWalk("walk", init_dist=pm.Normal.dist(), steps=3)
         pm.TruncatedNormal("truncated", 0, 1, lower=0.0)

@@ -157,6 +157,19 @@ class Control:
         self._write(start)
         self.used = self._value
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What it is, without the fit that runs."""
+        gone = ("_lock", "_run", "_thread", "_last", "_storage", "_dtype", "_written")
+        return {key: value for key, value in self.__dict__.items() if key not in gone}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+        self._run, self._thread, self._last = None, None, None
+        self._dtype = np.dtype(self.shared.dtype)
+        self._storage = self.shared.container.storage
+        self._written = self._storage[0]
+
     # --- what a person and a view see ---------------------------------------------------------
 
     @property

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pymc as pm
 from pymc.variational.inference import Inference
@@ -56,6 +57,21 @@ class Fit:
         self.controls: dict[str, Control] = {control.name: control for control in controls}
         self.dashboard = dashboard
         self._background = background
+        self._status = "finished"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what belongs to this process: the thread, and the panel on its page."""
+        if not self.done:
+            raise RuntimeError(
+                f"the fit still runs ({self._where()}), so that it cannot be pickled or copied: "
+                "call fit.wait() for its end, or fit.stop()"
+            )
+        gone = {"dashboard": None, "_background": None, "_status": self.status}
+        return {**self.__dict__, **gone}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Fit:
+        memo[id(self)] = copied = cloudpickle.loads(cloudpickle.dumps(self))
+        return copied
 
     @property
     def approx(self) -> Approximation:
@@ -72,13 +88,16 @@ class Fit:
     @property
     def run(self) -> Run:
         """What steers it: pause, resume, single_step, stop, undo, note; from any thread."""
-        assert self.inference.run is not None
+        if self.inference.run is None:
+            raise RuntimeError(
+                f"this fit was loaded, and nothing runs ({self._status}): fit.refine(n) goes on"
+            )
         return self.inference.run
 
     @property
     def status(self) -> str:
         """Where it stands: "compiling", "running", "paused", or how it ended."""
-        return self.run.status
+        return self._status if self.inference.run is None else self.run.status
 
     @property
     def done(self) -> bool:

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypedDict, Unpack
 
+import cloudpickle
 import numpy as np
 import pymc.pytensorf
 from pymc.variational.approximations import FullRank, MeanField
@@ -45,6 +46,7 @@ from vitoolkit.options import (
     step_count,
 )
 from vitoolkit.parts import Part
+from vitoolkit.recipe import Recipe, SavedStep
 from vitoolkit.step_function import StepFunction
 from vitoolkit.steps import counter_of
 
@@ -187,6 +189,7 @@ class KLqp(Inference):
             measures=GRADIENT if gradient else (),
         )
         self.run: Run | None = None
+        self._recipe: Recipe | None = None
         self._optimizer: str | None = None
         self.step_function: StepFunction | None = None
         self.last_block: Block | None = None
@@ -390,15 +393,10 @@ class KLqp(Inference):
         kwargs = self._prepare(backend, include_transformed, kwargs)
         optimizer = kwargs.get("obj_optimizer", adagrad_window)
         self._optimizer = getattr(getattr(optimizer, "func", optimizer), "__name__", None)
-        return self._begun(
-            run,
-            lambda: self.objective.step_function(
-                controls=run.controls, steps=self.steps_per_execution, n=run.n, **kwargs
-            ),
-            score,
-            progressbar,
-            progressbar_theme,
+        self._recipe = Recipe(
+            self.objective, run.controls, {**kwargs, "steps": self.steps_per_execution, "n": run.n}
         )
+        return self._begun(run, self._recipe.compile, score, progressbar, progressbar_theme)
 
     def refine(
         self,
@@ -436,7 +434,9 @@ class KLqp(Inference):
         _, step, last_callbacks, score = self.state
         callbacks = last_callbacks if callbacks is None else callback_list(callbacks)
         run = Run(self, step_count(n), callbacks, step.controls)
-        self._begun(run, lambda: step, score, progressbar, progressbar_theme)()
+        # One that was pickled is compiled again first.
+        compile_step = step.compile if isinstance(step, SavedStep) else lambda: step
+        self._begun(run, compile_step, score, progressbar, progressbar_theme)()
         return self.approx
 
     def keep(self, run: Run, score: bool) -> None:
@@ -451,6 +451,33 @@ class KLqp(Inference):
         self.approx.hist = self.hist
         if self.step_function is not None:
             self.state = State(self.steps_taken, self.step_function, list(run.callbacks), score)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What it is and has learned, without the run, its locks and compiled code.
+
+        A Dashboard among the callbacks of the last fit belongs to its page: its recorder stays.
+        """
+        self._check_free()
+        kept = {**self.__dict__, "run": None, "step_function": None, "last_block": None}
+        if self.state is not None:
+            i, step, callbacks, score = self.state
+            if not isinstance(step, SavedStep):
+                assert self._recipe is not None
+                step = SavedStep(self._recipe, step)
+            callbacks = [getattr(callback, "recorder", callback) for callback in callbacks]
+            kept["state"] = State(i, step, callbacks, score)
+        return {**kept, "steps_taken": self.steps_taken}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        counter = state.pop("steps_taken") - 1
+        self.__dict__.update(state)
+        counter_of(self.approx).step = counter
+        counter_of(self.approx).inference = self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> KLqp:
+        """Copy it with its model: PyMC's own copy of a model has other variables."""
+        memo[id(self)] = copied = cloudpickle.loads(cloudpickle.dumps(self))
+        return copied
 
     def _begun(self, run, compile_step, score, progressbar, progressbar_theme):
         self._check_free()
@@ -568,13 +595,14 @@ class ADVI(KLqp):
         **options: Unpack[Options],
     ) -> None:
         model = model_of(model)
+        start = start_values(model, start)
         approx = MeanField(
             model=model,
             random_seed=seed("random_seed", random_seed),
-            start=start_values(model, start),
+            start=start,
             start_sigma=start_sigmas(model, start_sigma),
         )
-        check_start(approx)
+        check_start(approx, start)
         super().__init__(approx, **options)
 
 
@@ -629,12 +657,9 @@ class FullRankADVI(KLqp):
         **options: Unpack[Options],
     ) -> None:
         model = model_of(model)
-        approx = FullRank(
-            model=model,
-            random_seed=seed("random_seed", random_seed),
-            start=start_values(model, start),
-        )
-        check_start(approx)
+        start = start_values(model, start)
+        approx = FullRank(model=model, random_seed=seed("random_seed", random_seed), start=start)
+        check_start(approx, start)
         super().__init__(approx, **options)
 
 

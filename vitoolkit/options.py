@@ -166,25 +166,30 @@ def start_sigmas(model: pm.Model, start_sigma: Any) -> dict[str, np.ndarray] | N
     return found or None
 
 
-def check_start(approx: Approximation) -> None:
+def check_start(approx: Approximation, start: Mapping[Any, Any] | None) -> None:
     """Refuse a start that is out of a variable's support: its mean is not finite.
+
+    Parameters
+    ----------
+    approx : Approximation
+        One of a single group with shared parameters.
+    start : mapping, optional
+        What :func:`start_values` told.
 
     Raises
     ------
     ValueError
         When there is one; the message names the variable.
     """
-    for group in approx.groups:
-        if group.user_params is not None:
-            continue
-        means = group.shared_params["mu"].get_value(borrow=True)
-        for name, where, *_ in group.ordering.values():
-            if not np.isfinite(means[where]).all():
-                value = next(v for v in group.model.value_vars if v.name == name)
-                raise ValueError(
-                    f"start of {group.model.values_to_rvs[value].name!r} is out of its support: on "
-                    f"the unconstrained scale it is {shown(means[where])}"
-                )
+    (group,) = approx.groups
+    means = group.shared_params["mu"].get_value(borrow=True)
+    for variable, key, value in _by_variable(group.model, "start", start):
+        where = group.ordering[group.model.rvs_to_values[variable].name][1]
+        if not np.isfinite(means[where]).all():
+            raise ValueError(
+                f"start of {key!r} is out of its support: {shown(value)} is "
+                f"{shown(means[where])} on the unconstrained scale"
+            )
 
 
 def _by_variable(model: pm.Model, option: str, given: Any) -> list[tuple[Any, str, Any]]:

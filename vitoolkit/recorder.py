@@ -175,6 +175,15 @@ class Recorder(Callback):
             )
         self._collect_events()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What was recorded, without the run; the clock is that of this process."""
+        elapsed = time.perf_counter() - self._origin
+        return {**self.__dict__, "_sources": [], "_seen": {}, "_origin": elapsed}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._origin = time.perf_counter() - self._origin
+
     def __repr__(self) -> str:
         return f"<Recorder of {self.trace!r}>"
 
