@@ -427,3 +427,13 @@ def test_a_flat_prior_is_said_to_be_no_kl(fast):
     (name,) = recorder.trace.attrs["terms"]
     assert name == "a" and "log p = 0" in recorder.trace.attrs["terms"]["a"]
     assert "beta * E[log q(a)] + beta * KL(b)" in recorder.trace.attrs["inference"]
+
+
+@pytest.mark.filterwarnings("ignore::pymc.exceptions.ImputationWarning")
+def test_a_variable_without_a_density_of_its_own_is_refused_at_construction(monkeypatch):
+    monkeypatch.setattr("vitoolkit.latents._joined", lambda model, variable: None)
+    with (
+        half_observed(),
+        pytest.raises(TypeError, match="'y_unobserved' no log density of its own"),
+    ):
+        vt.ADVI()

@@ -7,7 +7,9 @@ a second compilation, and a β that moves needs no new one either.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -234,8 +236,6 @@ class BetaKL(Operator):
         self.closed_form = frozenset(closed_form)
         self.labels = {latent.name: self._label(latent) for latent in self.latents}
         self.variables = tuple(dict.fromkeys(self.labels.values()))
-        factors = approx.model.logp(vars=[latent.variable for latent in self.latents], sum=False)
-        self._factors = {latent.name: factor for latent, factor in self._with(factors)}
         self._check()
         self.parts = tuple(
             part_of(latent, self.kl_by[latent.name], self._factors[latent.name])
@@ -412,6 +412,11 @@ class BetaKL(Operator):
         return pt.concatenate([pt.full((n,), w) for n, w in zip(lengths, pieces, strict=True)])
 
     def _check(self) -> None:
+        nodes = Counter(variable.owner for variable in self.approx.model.basic_RVs)
+        if any(
+            latent.joined is None and nodes[latent.variable.owner] > 1 for latent in self.latents
+        ):
+            _ = self._factors  # densities of one node: look where PyMC puts them
         for latent in self.latents:
             self._check_prior(latent)
             if not latent.splits:
@@ -419,15 +424,29 @@ class BetaKL(Operator):
             if latent.name in self.closed_form:
                 _check_closed_form(latent)
 
+    @cached_property
+    def _factors(self) -> dict[str, pt.TensorVariable]:
+        """log p of each variable as PyMC tells it, elementwise where it splits.
+
+        It is asked for once, and late: of a model with hundreds of variables it takes seconds.
+
+        Raises
+        ------
+        TypeError
+            When a variable has no density of its own: every number made of it would be wrong.
+        """
+        factors = self.approx.model.logp(vars=[v.variable for v in self.latents], sum=False)
+        for latent, factor in self._with(factors):
+            if latent.joined is None and 0 in factor.type.shape and 0 not in latent.shape:
+                raise TypeError(
+                    f"PyMC gives {latent.name!r} no log density of its own, but puts it into "
+                    "another variable's term, so that its KL cannot be told. Train this model with "
+                    "PyMC's own inference."
+                )
+        return {latent.name: factor for latent, factor in self._with(factors)}
+
     def _check_prior(self, latent: Latent) -> None:
-        """Refuse a wrong number where PyMC gives a variable no density of its own."""
-        empty = 0 in self._factors[latent.name].type.shape and 0 not in latent.shape
-        if latent.joined is None and empty:
-            raise TypeError(
-                f"PyMC gives {latent.name!r} no log density of its own, but puts it into another "
-                "variable's term, so that its KL cannot be told. Train this model with PyMC's own "
-                "inference."
-            )
+        """Refuse what cannot be told of entries that are joined with observed ones."""
         if latent.joined is None:
             return
         asked = {
