@@ -395,10 +395,16 @@ class KLqp(Inference):
         kwargs = self._prepare(backend, include_transformed, kwargs)
         optimizer = kwargs.get("obj_optimizer", adagrad_window)
         self._optimizer = getattr(getattr(optimizer, "func", optimizer), "__name__", None)
-        self._recipe = Recipe(
+        recipe = Recipe(
             self.objective, run.controls, {**kwargs, "steps": self.steps_per_execution, "n": run.n}
         )
-        return self._begun(run, self._recipe.compile, score, progressbar, progressbar_theme)
+
+        def compile_step() -> StepFunction:
+            step = recipe.compile()
+            self._recipe = recipe
+            return step
+
+        return self._begun(run, compile_step, score, progressbar, progressbar_theme)
 
     def refine(
         self,
