@@ -1,4 +1,5 @@
 import asyncio
+import copy
 import subprocess
 import sys
 import threading
@@ -6,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cloudpickle
 import numpy as np
 import pymc as pm
 import pytest
@@ -47,12 +49,164 @@ def test_methods(gaussians, fast):
         ({"learning_rate": 0.0}, ValueError, r"learning_rate must be in \[1e-06, 1\]"),
         ({"beta": {"x": 1.0}}, KeyError, "'z', 'w'"),
         ({"record": "run.db"}, NotImplementedError, "to_netcdf"),
-        ({"callbacks": [1]}, TypeError, "callable"),
+        ({"callbacks": [1]}, TypeError, "each of callbacks must be callable"),
+        (
+            {"callbacks": 5},
+            TypeError,
+            r"callbacks must be a list .*\(approx, losses, i\), received 5",
+        ),
+        ({"dashboard": "yes"}, TypeError, "dashboard must be True or False, received 'yes'"),
+        ({"dashboard": 5}, TypeError, "dashboard must be True or False, received 5"),
+        ({"background": "no"}, TypeError, "background must be True or False, received 'no'"),
+        ({"progressbar": 3}, TypeError, "progressbar must be True or False"),
+        ({"gradient": "a"}, TypeError, "gradient must be True or False, received 'a'"),
+        ({"every": 1.5}, TypeError, "every must be a whole number"),
+        ({"n": 10**13}, ValueError, "losses alone take 80,000 GB.*every="),
+        ({"n": 1.5}, TypeError, "n must be a whole number of steps from 0 up, received 1.5"),
+        ({"obj_n_mc": 0}, ValueError, "obj_n_mc must be a whole number of draws from 1 up"),
+        ({"obj_n_mc": "a"}, TypeError, "obj_n_mc must be a whole number of draws"),
+        (
+            {"lerning_rate": 0.1},
+            TypeError,
+            "no option 'lerning_rate'. Did you mean 'learning_rate'",
+        ),
+        ({"kl_bi": {}}, TypeError, "Did you mean 'kl_by'"),
+        ({"obj_nmc": 2}, TypeError, "Did you mean 'obj_n_mc'"),
+        ({"obj_optimizer": pm.adam}, TypeError, "takes optimizer= in place of obj_optimizer="),
+        ({"compile_kwargs": 3}, TypeError, "compile_kwargs must be a mapping"),
+        ({"total_grad_norm_constraint": -1}, ValueError, "from 0.0 up, received -1"),
+        ({"closed_form": "z"}, TypeError, r"a list of names, such as \['z'\], received 'z'"),
+        ({"kl_by": 3}, TypeError, "kl_by must be 'coordinate', a dim, or a mapping"),
+        ({"total_size": 3}, TypeError, "total_size must be a mapping"),
+        ({"steps_per_execution": 0}, ValueError, "whole number from 1 up"),
+        ({"random_seed": "a"}, TypeError, "random_seed must be None or a whole number from 0"),
+        ({"random_seed": -1}, ValueError, "random_seed must be None or a whole number from 0"),
+        ({"model": 5}, TypeError, "model must be a pymc.Model, received 5"),
+        ({"beta": None}, TypeError, "beta must be a number"),
+        (
+            {"beta": lambda step: -float(step)},
+            ValueError,
+            "received -1.0 from the schedule.*step 1",
+        ),
+        ({"start": 3}, TypeError, "start must be a mapping"),
+        ({"start": {"q": 1.0}}, KeyError, "start was given for 'q': the model has no such"),
+        ({"start": {"y_z": 1.0}}, KeyError, "it is observed"),
+        ({"start": {"z": np.zeros(7)}}, ValueError, r"must have the shape \(\), received \(7,\)"),
+        ({"start": {"z": np.nan}}, ValueError, "start of 'z' must be finite"),
+        ({"start": {"z": "a"}}, TypeError, "start of 'z' must be a number or an array"),
+        ({"start_sigma": {"q": 1.0}}, KeyError, "start_sigma was given for 'q'"),
+        ({"start_sigma": {"z": 0.0}}, ValueError, "start_sigma of 'z' must be positive"),
+        (
+            {"method": "fullrank_advi", "start_sigma": {"z": 1.0}},
+            TypeError,
+            "belongs to method='advi', not to 'fullrank_advi'",
+        ),
+        ({"optimizer": dict}, TypeError, "such as pm.adam.*received <class 'dict'>"),
+        (
+            {"optimizer": pm.adam(learning_rate=0.1), "learning_rate": 0.2},
+            TypeError,
+            "given twice, as learning_rate=0.2 and as 0.1 in the optimizer",
+        ),
     ],
 )
-def test_bad_arguments(gaussians, arguments, error, message):
+@pytest.mark.parametrize("dashboard", [False, True])
+def test_bad_arguments_are_refused_before_anything_is_shown_or_compiled(
+    gaussians, monkeypatch, dashboard, arguments, error, message
+):
+    def never(*args, **kwargs):
+        raise AssertionError("too late")
+
+    monkeypatch.setattr("vitoolkit.inference.begin", never)
     with pytest.raises(error, match=message):
-        vt.fit(10, **arguments)
+        vt.fit(**{"n": 10, "dashboard": dashboard, **arguments})
+
+
+def nothing_to_fit():
+    with pm.Model() as model:
+        pm.Normal("y", observed=1.0)
+    return model
+
+
+def discrete():
+    with pm.Model() as model:
+        pm.Poisson("k", 3.0)
+        pm.Normal("z")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (pm.Model, "nothing to fit: it needs a free variable.*variables are none"),
+        (nothing_to_fit, "nothing to fit: it needs a free variable.*variables are 'y'"),
+        (discrete, "needs continuous variables, but 'k' is discrete: marginalize"),
+    ],
+)
+@pytest.mark.parametrize("method", ["advi", "fullrank_advi"])
+def test_a_model_without_anything_to_fit_is_refused_with_words(build, message, method):
+    with pytest.raises(ValueError, match=message):
+        vt.fit(5, model=build(), method=method)
+
+
+def test_a_model_is_needed():
+    with pytest.raises(TypeError, match="no model: call this inside `with model:`, or give model="):
+        vt.fit(5)
+
+
+def test_one_callback_needs_no_list(gaussians, fast):
+    calls = []
+    vt.fit(3, callbacks=lambda approx, losses, i: calls.append(i), **fast)
+    assert calls == [1, 2, 3]
+
+
+def test_a_fit_takes_what_its_inference_takes(gaussians, fast):
+    fit = vt.fit(
+        3,
+        start={"z": 0.5},
+        start_sigma={"w": 0.2},
+        closed_form=["z"],
+        steps_per_execution=3,
+        **fast,
+    )
+    assert fit.inference.objective.op.closed_form == {"z"}
+    assert fit.inference.steps_per_execution == 3
+    with pm.Model(coords={"city": ["Oslo", "Rome"]}):
+        pm.Normal("v", dims="city")
+        fit = vt.fit(3, kl_by={"v": "city"}, **fast)
+    assert fit.trace.kl_by["v"].shape == (3, 2)
+
+
+# --- the learning rate in the optimizer --------------------------------------------------------
+
+
+def test_a_learning_rate_in_the_optimizer_is_used_and_live(gaussians, fast):
+    inside = vt.fit(20, optimizer=pm.adam(learning_rate=0.1), random_seed=1, **fast)
+    beside = vt.fit(20, optimizer=pm.adam, learning_rate=0.1, random_seed=1, **fast)
+    assert inside.controls["learning_rate"].value == 0.1
+    np.testing.assert_array_equal(inside.trace.loss, beside.trace.loss)
+    assert (inside.trace.control["learning_rate"] == 0.1).all()
+
+
+def test_a_control_in_the_optimizer_is_the_learning_rate(gaussians, fast):
+    rate = vt.LearningRate(0.05)
+    fits = [
+        vt.fit(5, optimizer=pm.adam(learning_rate=rate), **fast),
+        vt.fit(5, optimizer=pm.adam(learning_rate=rate.shared), callbacks=[rate], **fast),
+        vt.fit(5, optimizer=pm.adam(learning_rate=rate.shared), **fast),
+    ]
+    assert fits[0].controls["learning_rate"] is fits[1].controls["learning_rate"] is rate
+    for fit in fits:
+        assert (fit.trace.control["learning_rate"] == 0.05).all()
+
+
+@pytest.mark.parametrize(
+    "optimizer", [pm.adam(beta1=0.8), pm.adamax(), pm.adam(learning_rate=1e-3)]
+)
+def test_a_default_of_pymc_in_the_optimizer_is_no_learning_rate_that_was_given(
+    gaussians, fast, optimizer
+):
+    fit = vt.fit(3, optimizer=optimizer, learning_rate=0.01, **fast)
+    assert (fit.trace.control["learning_rate"] == 0.01).all()
 
 
 def test_an_inference_of_pymc_is_sent_to_pm_fit(gaussians):
@@ -63,8 +217,15 @@ def test_an_inference_of_pymc_is_sent_to_pm_fit(gaussians):
 def test_an_inference_brings_its_own_beta(gaussians):
     with pytest.raises(TypeError, match="brings its own beta"):
         vt.fit(10, method=vt.ADVI(), beta=2.0)
-    for option in ({"random_seed": 0}, {"start": {}}, {"gradient": True}):
-        with pytest.raises(TypeError, match="brings its own beta, random_seed, start, gradient"):
+    for option in (
+        {"random_seed": 0},
+        {"start": {}},
+        {"gradient": True},
+        {"kl_by": "coordinate"},
+        {"closed_form": ["z"]},
+        {"steps_per_execution": 2},
+    ):
+        with pytest.raises(TypeError, match="brings its own beta, random_seed, start, start_sigma"):
             vt.fit(10, method=vt.ADVI(), **option)
 
 
@@ -198,3 +359,40 @@ def test_a_program_that_ends_stops_its_fit():
     )  # fmt: skip
     assert done.returncode == 0
     assert "the program ended while a fit ran in the background" in done.stderr
+
+
+# --- pickled and copied --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [lambda fit: cloudpickle.loads(cloudpickle.dumps(fit)), copy.deepcopy],
+    ids=["cloudpickle", "deepcopy"],
+)
+def test_a_copy_of_a_fit_has_its_record_and_goes_on(gaussians, fast, copied):
+    schedule = vt.schedules.cosine(1e-2, 1e-3, steps=20)
+    fit = vt.fit(20, learning_rate=schedule, random_seed=1, dashboard=True, **fast)
+    other = copied(fit)
+    assert other.trace.equals(fit.trace) and other.status == "finished" and other.done
+    assert other.dashboard is None
+    with pytest.raises(RuntimeError, match=r"nothing runs \(finished\): fit.refine\(n\) goes on"):
+        other.run  # noqa: B018
+    assert other.sample(5, random_seed=1).posterior["z"].shape == (1, 5)
+    other.refine(15, progressbar=False)
+    assert len(fit.trace) == 20
+    fit.refine(15, progressbar=False)
+    np.testing.assert_array_equal(other.trace.loss, fit.trace.loss)
+    np.testing.assert_array_equal(
+        other.trace.control["learning_rate"], fit.trace.control["learning_rate"]
+    )
+    assert (np.diff(other.trace.time) > 0).all()
+    assert other.controls["learning_rate"].value == fit.controls["learning_rate"].value
+
+
+def test_a_fit_that_runs_is_not_copied(gaussians, fast):
+    fit = vt.fit(1_000_000, background=True, **fast)
+    with pytest.raises(RuntimeError, match="still runs.*cannot be pickled or copied"):
+        cloudpickle.dumps(fit)
+    fit.stop()
+    fit.wait()
+    assert len(cloudpickle.loads(cloudpickle.dumps(fit)).trace) == len(fit.trace)

@@ -9,7 +9,8 @@ from pymc.variational.approximations import Empirical
 from pymc.variational.opvi import Approximation, Group
 
 import vitoolkit as vt
-from vitoolkit.objective import latents_of
+from vitoolkit.latents import dims_of
+from vitoolkit.objective import BetaKL, latents_of
 
 LOG_2PI = np.log(2 * np.pi)
 ROWS, BATCH, UNITS = 200, 20, 3
@@ -167,7 +168,7 @@ def test_the_kl_of_a_local_latent_stands_for_the_whole_data_set(fast, size):
         ({"slope": ROWS}, ValueError, r"'slope' of shape \(\), which is global"),
         ({"nope": ROWS}, KeyError, "total_size was given for 'nope'"),
         ({"x": ROWS}, KeyError, "it is observed"),
-        ({"z": -3}, ValueError, "must be positive, received -3"),
+        ({"z": -3}, ValueError, "a whole number of rows from 1 up, received -3"),
         ({"z": 10}, ValueError, "at least its 20 rows"),
         ({"z": 0.5}, TypeError, "whole number"),
         ({"z": pt.vector()}, TypeError, "scalar"),
@@ -308,6 +309,55 @@ def test_parts_by_coordinate_are_the_closed_form_and_carry_the_models_coordinate
     assert record["city"].values.tolist() == ["Oslo", "Rome"]
     assert record["year"].values.tolist() == [2001, 2002, 2003]
     assert trace.parts["v"].dims == ("v_dim_0",)
+
+
+CITIES, DAYS = (
+    ["Oslo", "Rome"],
+    np.array(["2024-02-28", "2024-02-29", "2024-03-01"], "datetime64[ns]"),
+)
+
+
+@pytest.mark.parametrize("by", ["coordinate", "day"])
+def test_a_transformed_variable_keeps_the_dims_whose_length_it_keeps(by):
+    with pm.Model(coords={"city": CITIES, "day": DAYS}):
+        pm.HalfNormal("scale", dims=("city", "day"))
+        pm.Beta("share", 2.0, 2.0, dims=("city", "day"))
+        pm.Dirichlet("simplex", np.ones(3), dims=("city", "day"))
+        inference = vt.ADVI(kl_by={"scale": by, "share": by})
+        with pytest.raises(ValueError, match="prior is multivariate"):
+            vt.ADVI(kl_by={"simplex": "city"})
+        simplex = inference.objective.op.latents[2]
+        assert dims_of(simplex) == ("city", "simplex_dim_1")
+    for part in inference.parts:
+        assert part.dims == (("city", "day") if by == "coordinate" else ("day",))
+
+
+@pytest.mark.parametrize("unit", ["ns", "D"])
+def test_dates_stay_dates_in_the_labels(unit):
+    with pm.Model(coords={"day": DAYS.astype(f"datetime64[{unit}]")}):
+        pm.Normal("w", dims="day")
+        (part,) = vt.ADVI(kl_by="day").parts
+    assert [str(label)[:10] for label in part.coords["day"]] == DAYS.astype("<M8[D]").astype(
+        str
+    ).tolist()
+
+
+def test_labels_are_handed_on_as_the_model_has_them(monkeypatch):
+    handed = []
+    monkeypatch.setattr("vitoolkit.latents.Part", lambda *names: handed.append(names[-1]["lag"]))
+    lags = np.array([60, 90], "timedelta64[ns]")
+    with pm.Model(coords={"lag": lags}):
+        pm.Normal("w", dims="lag")
+        BetaKL(pm.MeanField(), {}, kl_by={"w": "lag"})
+    assert [type(label) for label in handed[0]] == [np.timedelta64] * 2
+
+
+def test_a_dim_without_labels_keeps_its_name_by_its_length():
+    with pm.Model() as model:
+        model.add_coord("row", length=3)
+        pm.HalfNormal("scale", dims="row")
+        (part,) = vt.ADVI(kl_by="row").parts
+    assert part.dims == ("row",) and part.coords["row"] == [0, 1, 2]
 
 
 def test_one_word_takes_every_variable_apart_that_it_fits():

@@ -1,7 +1,11 @@
+import copy
+
+import cloudpickle
 import numpy as np
 import pymc as pm
 import pytensor
 import pytest
+from models import regression
 
 import vitoolkit as vt
 from vitoolkit.steps import counter_of
@@ -106,3 +110,157 @@ def test_start_values(gaussians):
     approx = vt.ADVI(start={"z": 0.7}, start_sigma={"z": 0.2}).approx
     np.testing.assert_allclose(approx.mean.eval(), [0.7, 0.0])
     np.testing.assert_allclose(approx.std.eval()[0], 0.2)
+
+
+# --- what PyMC's inferences can do ---------------------------------------------------------------
+
+
+def test_beta_may_stand_second(gaussians):
+    assert vt.KLqp(pm.MeanField(), 0.5).controls[0].value == 0.5
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_the_objective_gives_pymcs_step_function(gaussians, gradient):
+    mode = {"mode": "FAST_COMPILE"}
+    inference = vt.ADVI(random_seed=1, gradient=gradient)
+    step = inference.objective.step_function(score=True, compile_kwargs=mode)
+    before = inference.approx.params[0].get_value()
+    losses = [float(step()) for _ in range(5)]
+    assert np.isfinite(losses).all() and len(set(losses)) == 5
+    assert (inference.approx.params[0].get_value() != before).all()
+    stock = pm.ADVI(random_seed=1).objective.step_function(score=True, compile_kwargs=mode)
+    np.testing.assert_allclose(losses, [float(stock()) for _ in range(5)], rtol=1e-9)
+    assert not vt.ADVI().objective.step_function(compile_kwargs=mode)()
+
+
+def test_a_step_can_be_profiled(gaussians):
+    profile = vt.ADVI().run_profiling(n=5, compile_kwargs={"mode": "FAST_COMPILE"})
+    assert profile.fct_callcount == 5
+
+
+@pytest.mark.parametrize("option", ["kl_bi", "nope"])
+def test_an_option_that_does_not_exist_is_named_with_the_nearest(gaussians, option):
+    hint = "Did you mean 'kl_by'" if option == "kl_bi" else "It takes model, random_seed, start"
+    with pytest.raises(TypeError, match=f"ADVI has no option '{option}'.*{hint}"):
+        vt.ADVI(**{option: 1})
+    with pytest.raises(TypeError, match=f"KLqp has no option '{option}'"):
+        vt.KLqp(pm.MeanField(), **{option: 1})
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"n": 10**13}, ValueError, "losses alone take 80,000 GB"),
+        ({"obj_n_mc": 0}, ValueError, "obj_n_mc must be a whole number of draws from 1 up"),
+        ({"obj_nmc": 1}, TypeError, "ADVI.fit has no option 'obj_nmc'. Did you mean 'obj_n_mc'"),
+        ({"obj_optimizer": 3}, TypeError, "obj_optimizer must be a PyMC optimizer"),
+        ({"callbacks": 5}, TypeError, "callbacks must be a list"),
+        ({"progressbar": "a"}, TypeError, "progressbar must be True or False"),
+    ],
+)
+@pytest.mark.parametrize("through", ["fit", "pm.fit"])
+def test_wrong_options_of_a_fit_are_refused_before_a_callback_hears_of_it(
+    gaussians, options, error, message, through
+):
+    inference = vt.ADVI()
+    options = {"n": 5, **options}
+    with pytest.raises(error, match=message):
+        inference.fit(**options) if through == "fit" else pm.fit(method=inference, **options)
+    assert inference.run is None
+
+
+# --- where a fit starts ---------------------------------------------------------------------------
+
+
+def positive():
+    with pm.Model() as model:
+        pm.HalfNormal("s")
+        pm.Normal("w", shape=(2, 3))
+    return model
+
+
+@pytest.mark.parametrize("name", ["s", "s_log__"])
+def test_start_sigma_goes_by_the_variables_own_name_and_by_that_of_its_value(name):
+    with positive():
+        approx = vt.ADVI(start_sigma={name: 0.2}).approx
+    np.testing.assert_allclose(approx.std.eval(), [0.2] + [np.log(2.0)] * 6)
+
+
+def test_start_sigma_of_a_matrix_stands_where_its_coordinates_do():
+    sigma = np.arange(1.0, 7.0).reshape(2, 3)
+    with positive() as model:
+        w = model["w"]
+        approx = vt.ADVI(start_sigma={w: sigma}).approx
+    np.testing.assert_allclose(approx.std.eval()[1:], sigma.ravel())
+
+
+def test_start_goes_by_the_variables_own_name_and_by_that_of_its_value():
+    with positive() as model:
+        for start in ({"s": 2.0}, {"s_log__": np.log(2.0)}, {model["s"]: 2.0}):
+            np.testing.assert_allclose(vt.ADVI(start=start).approx.mean.eval()[0], np.log(2.0))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"start": {"s": 1.0, "s_log__": 0.0}}, ValueError, "given twice for 's'"),
+        ({"start": {"s": -1.0}}, ValueError, "start of 's' is out of its support"),
+        ({"start": {"w": np.zeros((3, 2))}}, ValueError, r"shape \(2, 3,?\), received \(3, 2\)"),
+        ({"start": {"w": [[1.0], "a"]}}, TypeError, "must be a number or an array"),
+        ({"start_sigma": {"s": 1.0, "s_log__": 0.0}}, ValueError, "given twice for 's'"),
+        ({"start_sigma": {"w": np.ones(2)}}, ValueError, "or a scalar, received"),
+        ({"start_sigma": {"w": -1.0}}, ValueError, "must be positive"),
+        ({"start_sigma": [1.0]}, TypeError, "start_sigma must be a mapping"),
+    ],
+)
+def test_a_bad_start_is_refused(options, error, message):
+    with positive(), pytest.raises(error, match=message):
+        vt.ADVI(**options)
+
+
+# --- pickled and copied --------------------------------------------------------------------------
+
+
+def pickled(thing):
+    return cloudpickle.loads(cloudpickle.dumps(thing))
+
+
+@pytest.mark.parametrize("copied", [pickled, copy.deepcopy], ids=["cloudpickle", "deepcopy"])
+@pytest.mark.parametrize("steps", ["auto", 7])
+@pytest.mark.parametrize("family", [vt.ADVI, vt.FullRankADVI])
+def test_a_copy_goes_on_as_the_fit_would_have_bit_for_bit(fast, family, steps, copied):
+    with regression(minibatch=True):
+        beta = vt.Beta(schedule=vt.schedules.linear(0.0, 1.0, steps=30))
+        inference = family(beta=beta, random_seed=1, gradient=True, steps_per_execution=steps)
+        inference.fit(30, obj_optimizer=pm.adam(learning_rate=0.01), **fast)
+    other = copied(inference)
+    assert other.approx is not inference.approx and other.steps_taken == 30
+    assert other.controls[0].value == beta.value
+    other.refine(25, progressbar=False)
+    assert inference.steps_taken == 30
+    inference.refine(25, progressbar=False)
+    np.testing.assert_array_equal(other.hist, inference.hist)
+    for mine, yours in zip(other.approx.params, inference.approx.params, strict=True):
+        np.testing.assert_array_equal(mine.get_value(), yours.get_value())
+    twice = copied(copied(inference))
+    twice.refine(5, progressbar=False)
+    inference.refine(5, progressbar=False)
+    np.testing.assert_array_equal(twice.hist, inference.hist)
+
+
+def test_an_inference_that_has_not_begun_is_copied_as_well(gaussians, fast):
+    inference = vt.ADVI(beta={"z": 4.0}, random_seed=3)
+    other = pickled(inference)
+    np.testing.assert_array_equal(other.fit(10, **fast).hist, inference.fit(10, **fast).hist)
+
+
+@pytest.mark.parametrize("copied", [pickled, copy.deepcopy], ids=["cloudpickle", "deepcopy"])
+def test_a_control_is_copied_without_its_lock(copied):
+    beta = vt.Beta(schedule=vt.schedules.linear(0.0, 2.0, steps=10), name="mine")
+    beta.advance(5)
+    beta.set(1.5)
+    other = copied(beta)
+    assert (other.name, other.value, other.bounds) == ("mine", 1.5, beta.bounds)
+    assert other.manual and other.advance(6) == 1.5
+    other.set(0.5)
+    assert beta.value == 1.5 and other.shared is not beta.shared

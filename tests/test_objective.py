@@ -245,3 +245,195 @@ def test_a_warm_up_from_zero_has_no_nan_in_5000_steps(fast, dtype):
     assert len(recorder.trace) == 5_000
     assert np.isfinite(recorder.trace.loss).all()
     assert recorder.trace.control["beta"][[0, 2_000, 4_999]].tolist() == [0.0, 0.5, 1.0]
+
+
+# --- missing entries of a multivariate observation ---------------------------------------------
+
+
+SHARED = np.array([[1.0, 0.6], [0.6, 1.0]])
+
+
+def half_observed(covariance=SHARED):
+    """The second entry of a bivariate normal is missing, the first is 0.5."""
+    with pm.Model() as model, pytest.warns(pm.exceptions.ImputationWarning):
+        pm.MvNormal("y", np.zeros(2), covariance, observed=np.array([[0.5, np.nan]]))
+    return model
+
+
+@pytest.mark.parametrize("family", [vt.ADVI, vt.FullRankADVI])
+@pytest.mark.parametrize("beta", [1.0, 4.0])
+def test_missing_entries_have_the_kl_from_their_own_prior_and_not_from_the_data(fast, family, beta):
+    with half_observed():
+        inference = family(beta=beta, random_seed=1)
+        set_q(inference, mu=np.array([0.3]))
+        if family is vt.ADVI:
+            set_q(inference, rho=np.log(np.expm1([0.5])))
+        else:
+            set_q(inference, L_tril=np.log(np.expm1([0.5])))
+        trace = terms_of_a_fixed_q(inference, 4_000, fast)
+    kl = -np.log(0.5) + (0.5**2 + 0.3**2) / 2 - 0.5  # from N(0, 1), the marginal
+    noise = 1 - 0.6**2  # of the observed entry given the missing one, whose slope is 0.6
+    square = (0.5 - 0.6 * 0.3) ** 2 + (0.6 * 0.5) ** 2
+    data = -0.5 * LOG_2PI - 0.5 * np.log(noise) - square / (2 * noise)
+    assert trace.variables == ("y_unobserved",)
+    assert_mean(trace.kl["y_unobserved"], kl)
+    assert_mean(trace.data, data)
+    assert_mean(trace.loss, beta * kl - data)
+
+
+@pytest.mark.compiled
+def test_beta_of_missing_entries_tempers_them_as_the_loss_says():
+    with half_observed():
+        rate = vt.LearningRate(schedule=vt.schedules.cosine(0.05, 1e-5, steps=40_000))
+        fit = vt.fit(40_000, beta=4.0, learning_rate=rate, random_seed=1, progressbar=False)
+    precision = 1 + 0.6**2 / (4 * (1 - 0.6**2))
+    mean = 0.6 * 0.5 / (4 * (1 - 0.6**2)) / precision
+    assert abs(fit.approx.mean.eval()[0] - mean) < 0.05
+    assert abs(fit.approx.std.eval()[0] * np.sqrt(precision) - 1) < 0.05
+
+
+def test_losses_with_missing_entries_are_those_of_pymc(fast):
+    with half_observed():
+        stock = pm.ADVI(random_seed=7)
+        stock.fit(50, **fast)
+    with half_observed():
+        ours = vt.ADVI(random_seed=7)
+        ours.fit(50, **fast)
+    np.testing.assert_allclose(ours.hist, stock.hist, rtol=1e-9)
+
+
+def missing_rows():
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(6, 3))
+    data[[0, 1, 1, 2, 4, 4, 4], [0, 1, 2, 0, 0, 1, 2]] = np.nan
+    return data
+
+
+def student(data):
+    with pm.Model() as model:
+        mu = pm.Normal("mu")
+        pm.MvStudentT("y", nu=4.0, mu=mu * np.ones(3), scale=np.eye(3), observed=data)
+    return model
+
+
+@pytest.mark.filterwarnings("ignore::pymc.exceptions.ImputationWarning")
+def test_a_density_that_only_exists_together_is_one_term_without_a_beta(fast):
+    with student(missing_rows()):
+        for beta in (2.0, vt.Beta(), {"y_unobserved": 1.0}, vt.schedules.constant(1.0)):
+            with pytest.raises(ValueError, match="β of 'y_unobserved' is refused.*beta={...}"):
+                vt.ADVI(beta=beta)
+        with pytest.raises(ValueError, match="multivariate"):
+            vt.ADVI(kl_by={"y_unobserved": "coordinate"})
+        with pytest.raises(ValueError, match="closed_form of 'y_unobserved' is refused"):
+            vt.ADVI(closed_form=["y_unobserved"])
+        stock = pm.ADVI(random_seed=7)
+        stock.fit(20, **fast)
+        recorder = vt.Recorder()
+        inference = vt.ADVI(random_seed=7)
+        assert list(inference.beta) == ["mu"]
+        inference.fit(20, callbacks=[recorder], **fast)
+        assert vt.ADVI(beta={"mu": 4.0}).variables == inference.variables
+    np.testing.assert_allclose(inference.hist, stock.hist, rtol=1e-9)
+    assert inference.variables == ("mu", "y_unobserved+y_observed")
+    trace = recorder.trace
+    np.testing.assert_allclose(trace.elbo, -trace.loss, rtol=1e-9)
+    assert "weighted by 1" in trace.attrs["terms"]["y_unobserved+y_observed"]
+
+
+def batched_covariance(data):
+    with pm.Model() as model:
+        mu, sd = pm.Normal("mu", shape=3), pm.HalfNormal("sd", shape=6)
+        covariance = sd[:, None, None] ** 2 * (np.eye(3) + 0.3)
+        pm.MvNormal("y", mu, covariance, observed=data)
+    return model
+
+
+def one_covariance(data):
+    with pm.Model() as model:
+        mu = pm.Normal("mu", shape=(6, 3))
+        chol, *_ = pm.LKJCholeskyCov("chol", eta=2.0, n=3, sd_dist=pm.HalfNormal.dist(1.0))
+        pm.MvNormal("y", mu, chol=chol, observed=data)
+    return model
+
+
+def univariate(data):
+    with pm.Model() as model:
+        sd = pm.HalfNormal("sd")
+        pm.Normal("y", 0.0, sd, observed=data)
+        pm.Potential("pull", -((sd - 1.0) ** 2))
+    return model
+
+
+def of_all_kinds(data):
+    with pm.Model() as model:
+        w = pm.Dirichlet("w", np.ones(3))
+        ordered = pm.distributions.transforms.ordered
+        means = pm.Normal("means", shape=3, transform=ordered, initval=[-1.0, 0.0, 1.0])
+        pm.Flat("free")
+        pm.GaussianRandomWalk("walk", init_dist=pm.Normal.dist(), steps=3)
+        pm.TruncatedNormal("truncated", 0, 1, lower=0.0)
+        pm.NormalMixture("y", w, means, 1.0, observed=np.nan_to_num(data))
+    return model
+
+
+@pytest.mark.filterwarnings("ignore::pymc.exceptions.ImputationWarning")
+@pytest.mark.parametrize(
+    "build", [student, batched_covariance, one_covariance, univariate, of_all_kinds, regression]
+)
+def test_priors_and_data_term_add_up_to_the_log_density_of_the_model(build):
+    model = build(minibatch=False) if build is regression else build(missing_rows())
+    with model:
+        data, priors = vt.ADVI().objective.op.log_p()
+        point = model.initial_point(random_seed=1)
+        rng = np.random.default_rng(2)
+        point = {name: value + 0.3 * rng.random(np.shape(value)) for name, value in point.items()}
+        nodes = [data, *(prior.sum() for prior in priors)]
+        terms = model.compile_fn(nodes, mode="FAST_COMPILE")(point)
+        whole = model.compile_logp(mode="FAST_COMPILE")(point)
+    np.testing.assert_allclose(sum(terms), whole, rtol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore::pymc.exceptions.ImputationWarning")
+def test_the_prior_of_missing_entries_is_the_marginal_of_every_row():
+    data = missing_rows()
+    sd = np.linspace(0.5, 1.5, 6)
+    with batched_covariance(data) as model:
+        _, (*_, prior) = vt.ADVI().objective.op.log_p()
+        point = model.initial_point()
+        point["mu"] = np.array([0.1, -0.2, 0.4])
+        point["sd_log__"] = np.log(sd)
+        point["y_unobserved"] = filled = np.linspace(-1, 1, 7)
+        found = model.compile_fn(prior.sum(), mode="FAST_COMPILE")(point)
+    values = data.copy()
+    values[np.isnan(data)] = filled
+    expected = 0.0
+    for row, value, scale in zip(np.isnan(data), values, sd, strict=True):
+        if row.any():
+            covariance = scale**2 * (np.eye(3) + 0.3)[np.ix_(row, row)]
+            expected += stats.multivariate_normal.logpdf(value[row], point["mu"][row], covariance)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_a_flat_prior_is_said_to_be_no_kl(fast):
+    with pm.Model():
+        pm.Flat("a")
+        b = pm.Normal("b")
+        pm.Normal("y", b, 1.0, observed=[0.3])
+        stock = pm.ADVI(random_seed=7)
+        stock.fit(20, **fast)
+        inference, recorder = vt.ADVI(random_seed=7), vt.Recorder()
+        inference.fit(20, callbacks=[recorder], **fast)
+    np.testing.assert_allclose(inference.hist, stock.hist, rtol=1e-9)
+    (name,) = recorder.trace.attrs["terms"]
+    assert name == "a" and "log p = 0" in recorder.trace.attrs["terms"]["a"]
+    assert "beta * E[log q(a)] + beta * KL(b)" in recorder.trace.attrs["inference"]
+
+
+@pytest.mark.filterwarnings("ignore::pymc.exceptions.ImputationWarning")
+def test_a_variable_without_a_density_of_its_own_is_refused_at_construction(monkeypatch):
+    monkeypatch.setattr("vitoolkit.latents._joined", lambda model, variable: None)
+    with (
+        half_observed(),
+        pytest.raises(TypeError, match="'y_unobserved' no log density of its own"),
+    ):
+        vt.ADVI()

@@ -14,6 +14,7 @@ import pytest
 
 import vitoolkit as vt
 from vitoolkit.requests import Request
+from vitoolkit.trial import without_trail
 
 
 class Failing(vt.Callback):
@@ -251,7 +252,7 @@ def test_without_a_trail_all_is_as_it_was(gaussians, fast):
     twin = fresh()
     twin.refine(30, progressbar=False, callbacks=[rate])
     tried = fresh()
-    with tried.without_trail():
+    with without_trail(tried):
         tried.refine(
             40, progressbar=False, callbacks=[rate, lambda a, _, i: rate.set(1.01 * rate.value)]
         )

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
+import cloudpickle
+import numpy as np
 import pymc as pm
 from pymc.variational.inference import Inference
 from pymc.variational.opvi import Approximation
+from pytensor.graph.basic import Variable
 
 from vitoolkit.background import Background
+from vitoolkit.checks import flag, shown, unknown_option
 from vitoolkit.controls import Control, LearningRate
 from vitoolkit.inference import ADVI, BetaLike, FullRankADVI, KLqp
 from vitoolkit.loop import Run
+from vitoolkit.options import FIT_OPTIONS, callback_list, fit_options, step_count
 from vitoolkit.recorder import Recorder
 from vitoolkit.trace import Trace
 
@@ -51,6 +57,21 @@ class Fit:
         self.controls: dict[str, Control] = {control.name: control for control in controls}
         self.dashboard = dashboard
         self._background = background
+        self._status = "finished"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what belongs to this process: the thread, and the panel on its page."""
+        if not self.done:
+            raise RuntimeError(
+                f"the fit still runs ({self._where()}), so that it cannot be pickled or copied: "
+                "call fit.wait() for its end, or fit.stop()"
+            )
+        gone = {"dashboard": None, "_background": None, "_status": self.status}
+        return {**self.__dict__, **gone}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Fit:
+        memo[id(self)] = copied = cloudpickle.loads(cloudpickle.dumps(self))
+        return copied
 
     @property
     def approx(self) -> Approximation:
@@ -67,13 +88,16 @@ class Fit:
     @property
     def run(self) -> Run:
         """What steers it: pause, resume, single_step, stop, undo, note; from any thread."""
-        assert self.inference.run is not None
+        if self.inference.run is None:
+            raise RuntimeError(
+                f"this fit was loaded, and nothing runs ({self._status}): fit.refine(n) goes on"
+            )
         return self.inference.run
 
     @property
     def status(self) -> str:
         """Where it stands: "compiling", "running", "paused", or how it ended."""
-        return self.run.status
+        return self._status if self.inference.run is None else self.run.status
 
     @property
     def done(self) -> bool:
@@ -198,16 +222,21 @@ def fit(
     n: int = 10_000,
     *,
     beta: BetaLike | Mapping[str, BetaLike] = 1.0,
-    learning_rate: float | Control | Callable[[int], float] = 1e-3,
+    learning_rate: float | Control | Callable[[int], float] | None = None,
     optimizer: Callable[..., Any] = pm.adam,
     method: str | KLqp = "advi",
     model: Any = None,
     record: Any = None,
     dashboard: Any = False,
     background: bool = False,
-    callbacks: Sequence[Callable] = (),
+    callbacks: Callable | Sequence[Callable] = (),
     random_seed: int | None = None,
     start: Mapping[str, Any] | None = None,
+    start_sigma: Mapping[str, Any] | None = None,
+    total_size: Mapping[str, Any] | None = None,
+    kl_by: str | Mapping[str, str] | None = None,
+    closed_form: Sequence[str] = (),
+    steps_per_execution: int | str = "auto",
     every: int = 1,
     gradient: bool = False,
     progressbar: bool = True,
@@ -221,11 +250,11 @@ def fit(
         Number of steps.
     beta : float, Control, schedule or mapping of str to one of these
         β of every variable, or of the variables named; see :class:`~vitoolkit.inference.KLqp`.
-    learning_rate : float, Control or schedule
-        Learning rate of the optimizer, live as well.
+    learning_rate : float, Control or schedule, optional
+        Learning rate of the optimizer, live as well; default is the one in `optimizer`, else 1e-3.
     optimizer : callable
-        A PyMC optimizer that takes ``learning_rate=``, such as ``pm.adam`` or
-        ``pm.adam(beta1=0.8)``.
+        A PyMC optimizer that takes ``learning_rate=``, such as ``pm.adam``, ``pm.adam(beta1=0.8)``
+        or ``pm.adam(learning_rate=0.01)``; a control is taken there as well.
     method : {"advi", "fullrank_advi"} or KLqp
         How to approximate; an inference of vitoolkit brings its own β.
     model : pymc.Model, optional
@@ -236,12 +265,14 @@ def fit(
         Show a live panel in the notebook.
     background : bool
         Return at once and fit in a thread: the cell is free, and the panel stays live.
-    callbacks : sequence of callable
+    callbacks : callable or sequence of callable
         More callbacks.
     random_seed : int, optional
         Seed of the draws.
-    start : mapping of str to array, optional
-        Starting means.
+    start, start_sigma : mapping of str to array, optional
+        Starting means and standard deviations; see :class:`~vitoolkit.inference.ADVI`.
+    total_size, kl_by, closed_form, steps_per_execution
+        As in :class:`~vitoolkit.inference.KLqp`.
     every : int
         Record the steps that are a multiple of `every`.
     gradient : bool
@@ -260,8 +291,9 @@ def fit(
     Raises
     ------
     KeyError, TypeError, ValueError
-        For a β or a learning rate that is out of bounds, of an unknown variable or of a wrong type,
-        an unknown method, or an optimizer without learning rate.
+        For an option that does not exist or cannot have its value, a β of an unknown variable, an
+        unknown method, an optimizer without learning rate or a learning rate given twice. All of it
+        is said before anything is shown or compiled.
     RuntimeError
         When a control, or the inference, is in another running fit.
     NotImplementedError
@@ -297,14 +329,28 @@ def fit(
             "record= (a journal on disk) is not available yet; fit.trace.to_netcdf(path) and its "
             "siblings write the record of a fit that has ended, also by an error or an interrupt"
         )
-    options = dict(random_seed=random_seed, start=start, gradient=gradient)
+    _check_names(kwargs)
+    n = step_count(n)
+    background, progressbar = flag("background", background), flag("progressbar", progressbar)
+    given = callback_list(callbacks)
+    fit_options("vitoolkit.fit", _without_begin(kwargs))
+    options = dict(
+        random_seed=random_seed,
+        start=start,
+        start_sigma=start_sigma,
+        total_size=total_size,
+        kl_by=kl_by,
+        closed_form=closed_form,
+        steps_per_execution=steps_per_execution,
+        gradient=gradient,
+    )
     inference = _inference(method, beta, model, options)
-    rate = _learning_rate(learning_rate)
+    optimizer, rate = _optimizer_and_rate(optimizer, learning_rate, given)
     recorder = Recorder(rate, every=every)
     panel = _dashboard(dashboard, recorder)
     train = inference.begin(
         n,
-        callbacks=[recorder if panel is None else panel, rate, *callbacks],
+        callbacks=[recorder if panel is None else panel, rate, *given],
         obj_optimizer=_live_optimizer(optimizer, rate),
         progressbar=progressbar and not background,
         background=background,
@@ -361,17 +407,48 @@ async def fit_async(n: int = 10_000, **kwargs: Any) -> Fit:
     return await fit(n, **{**kwargs, "background": True})
 
 
+#: Keywords of ``inference.begin`` that are no option of the objective.
+_BEGIN = ("score", "progressbar_theme", "backend", "include_transformed")
+
+
+def _without_begin(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in kwargs.items() if name not in _BEGIN}
+
+
+def _check_names(kwargs: Mapping[str, Any]) -> None:
+    """Refuse a keyword that does not exist, and name the one that was meant."""
+    own = [name for name in inspect.signature(fit).parameters if name != "kwargs"]
+    passed_on = [name for name in FIT_OPTIONS if name != "obj_optimizer"]
+    for name in _without_begin(kwargs):
+        if name == "obj_optimizer":
+            raise TypeError(
+                "vitoolkit.fit takes optimizer= in place of obj_optimizer=, and keeps its learning "
+                "rate live: optimizer=pm.adam, learning_rate=0.01"
+            )
+        if name not in (*passed_on, "fn_kwargs"):
+            raise unknown_option("vitoolkit.fit", name, (*own, *_BEGIN, *passed_on))
+
+
 def _inference(method, beta, model, options: dict[str, Any]) -> KLqp:
     if isinstance(method, str) and method.lower() in _METHODS:
-        return _METHODS[method.lower()](beta=beta, model=model, **options)
+        method = method.lower()
+        if method != "advi":
+            if options["start_sigma"] is not None:
+                raise TypeError(f"start_sigma belongs to method='advi', not to {method!r}")
+            options = {name: value for name, value in options.items() if name != "start_sigma"}
+        return _METHODS[method](beta=beta, model=model, **options)
     if isinstance(method, KLqp):
-        if beta != 1.0 or any(
-            value is not None and value is not False for value in options.values()
+        defaults = inspect.signature(fit).parameters
+        own = {name: value for name, value in options.items() if name != "closed_form" or value}
+        if not (isinstance(beta, int | float) and beta == 1) or any(
+            not _is_default(value, defaults[name].default) for name, value in own.items()
         ):
             raise TypeError(
                 f"an inference brings its own beta, {', '.join(options)}: give them to "
                 f"{type(method).__name__}(...), not to vitoolkit.fit"
             )
+        if model is not None and model is not method.approx.model:
+            raise TypeError("an inference brings its own model: leave out model=")
         return method
     accepted = f"one of {', '.join(map(repr, _METHODS))} or a vitoolkit inference"
     if isinstance(method, Inference):
@@ -379,7 +456,47 @@ def _inference(method, beta, model, options: dict[str, Any]) -> KLqp:
             f"method must be {accepted}; {type(method).__name__} is PyMC's own, and trains with "
             "pm.fit(method=..., callbacks=[vitoolkit.Dashboard(...)])"
         )
-    raise ValueError(f"method must be {accepted}, received {method!r}")
+    raise ValueError(f"method must be {accepted}, received {shown(method)}")
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    return value is default or (isinstance(value, type(default)) and value == default)
+
+
+def _optimizer_and_rate(optimizer: Any, rate: Any, callbacks: Sequence[Any]) -> tuple[Any, Control]:
+    """The optimizer without a learning rate of its own, and the control of it.
+
+    PyMC's ``adam(beta1=0.8)`` is a partial of ``adam`` that holds the default of every argument as
+    if it had been given: a learning rate is one only where it differs from the default.
+    """
+    held = getattr(optimizer, "keywords", {}).get("learning_rate")
+    if held is None:
+        return optimizer, _learning_rate(1e-3 if rate is None else rate)
+    of_func = inspect.signature(optimizer.func).parameters.get("learning_rate")
+    if isinstance(held, int | float) and of_func is not None and held == of_func.default:
+        return optimizer, _learning_rate(1e-3 if rate is None else rate)
+    if rate is not None:
+        raise TypeError(
+            f"the learning rate is given twice, as learning_rate={shown(rate)} and as "
+            f"{shown(held)} in the optimizer: give it once"
+        )
+    if isinstance(held, Variable):
+        held = _control_of(held, callbacks)
+    return optimizer, _learning_rate(held)
+
+
+def _control_of(shared: Variable, callbacks: Sequence[Any]) -> Control:
+    """The control among the callbacks that writes a shared variable, or a new one for it."""
+    if not hasattr(shared, "get_value"):
+        raise TypeError(
+            "a learning rate in the optimizer is a number, a Control or a Control's .shared, "
+            f"received {shared!r}"
+        )
+    held = [c for callback in callbacks for c in getattr(callback, "controls", (callback,))]
+    for control in held:
+        if isinstance(control, Control) and control.shared is shared:
+            return control
+    return LearningRate(float(shared.get_value()), shared=shared)
 
 
 def _learning_rate(learning_rate) -> Control:
@@ -391,20 +508,25 @@ def _learning_rate(learning_rate) -> Control:
 
 
 def _live_optimizer(optimizer, rate: Control):
+    refused = TypeError(
+        "optimizer must be a PyMC optimizer that takes learning_rate=, such as pm.adam or "
+        f"pm.adam(beta1=0.8); received {shown(optimizer)}"
+    )
     try:
-        return optimizer(learning_rate=rate.shared)
+        live = optimizer(learning_rate=rate.shared)
     except TypeError as error:
-        raise TypeError(
-            f"optimizer must be a PyMC optimizer that takes learning_rate=, such as pm.adam or "
-            f"pm.adam(beta1=0.8); received {optimizer!r}"
-        ) from error
+        raise refused from error
+    if not callable(live):
+        raise refused
+    return live
 
 
 def _dashboard(dashboard, recorder: Recorder):
-    if dashboard is False or dashboard is None:
+    if dashboard is None or isinstance(dashboard, bool | np.bool_) and not dashboard:
         return None
     from vitoolkit.dashboard import Dashboard
 
     if isinstance(dashboard, Dashboard):
         return dashboard
+    flag("dashboard", dashboard)
     return Dashboard(recorder=recorder)

@@ -1,16 +1,18 @@
 """PyMC inferences that train the β-ELBO with one live β a variable.
 
 They are what ``pm.fit(method=...)`` takes, and with β = 1 and the same seed they give the losses of
-PyMC's own to the last digits.
+PyMC's own to the last digits; except for minibatches of observations with two or more dimensions,
+where PyMC's constant c is wrong and its losses are too large or too small by a factor.
 """
 
 from __future__ import annotations
 
-import contextlib
+import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias, TypedDict, Unpack
 
+import cloudpickle
 import numpy as np
 import pymc.pytensorf
 from pymc.variational.approximations import FullRank, MeanField
@@ -20,25 +22,49 @@ from pymc.variational.opvi import Approximation
 from pymc.variational.updates import adagrad_window
 from pytensor.tensor import TensorVariable
 
-from vitoolkit.checkpoint import Checkpoint
+from vitoolkit.checks import flag, seed, shown, unknown_option, whole_number
 from vitoolkit.controls import Beta, Control, LearningRate, Switch, distinct_controls
 from vitoolkit.gradient import GRADIENT
-from vitoolkit.loop import LoopRun, begin, execute
-from vitoolkit.objective import (
-    BetaKL,
+from vitoolkit.latents import (
+    Latent,
     constant_value,
     kl_by_of_all,
     latents_of,
     observed_minibatches,
     rows_factor,
 )
+from vitoolkit.loop import LoopRun, begin, execute
+from vitoolkit.objective import BetaKL
+from vitoolkit.options import (
+    callback_list,
+    check_known,
+    check_schedules,
+    check_start,
+    fit_options,
+    model_of,
+    start_sigmas,
+    start_values,
+    step_count,
+)
 from vitoolkit.parts import Part
+from vitoolkit.recipe import Recipe, SavedStep
 from vitoolkit.step_function import StepFunction
 from vitoolkit.steps import counter_of
 
 __all__ = ["ADVI", "FullRankADVI", "KLqp"]
 
 BetaLike: TypeAlias = float | Control | Callable[[int], float]
+
+
+class Options(TypedDict, total=False):
+    """What every inference is asked for, as :class:`KLqp` explains it."""
+
+    beta: BetaLike | Mapping[str, BetaLike]
+    total_size: Mapping[str, Any] | None
+    kl_by: str | Mapping[str, str] | None
+    closed_form: Sequence[str]
+    steps_per_execution: int | str
+    gradient: bool
 
 
 class KLqp(Inference):
@@ -85,7 +111,8 @@ class KLqp(Inference):
     TypeError, ValueError
         When a β is not a number, a control or a schedule, is negative or not finite; when two
         controls write one shared variable or carry one name; when a group states no log q, or none
-        that splits as asked; when a total size is given for a variable that is not local.
+        that splits as asked; when a total size is given for a variable that is not local; when β is
+        asked of missing entries whose density PyMC has only together with the observed ones.
 
     See Also
     --------
@@ -118,30 +145,33 @@ class KLqp(Inference):
     def __init__(
         self,
         approx: Approximation,
-        *,
         beta: BetaLike | Mapping[str, BetaLike] = 1.0,
+        *,
         total_size: Mapping[str, Any] | None = None,
         kl_by: str | Mapping[str, str] | None = None,
         closed_form: Sequence[str] = (),
         random_seed: int | None = None,
         steps_per_execution: int | str = "auto",
         gradient: bool = False,
+        **unknown: Any,
     ) -> None:
+        for option in unknown:
+            raise unknown_option(type(self).__name__, option, _accepted_by(type(self)))
         if not isinstance(approx, Approximation):
             raise TypeError(
-                f"approx must be a PyMC Approximation such as pm.MeanField(), received {approx!r}"
+                "approx must be a PyMC Approximation such as pm.MeanField(), received "
+                f"{shown(approx)}"
             )
+        random_seed = seed("random_seed", random_seed)
+        gradient = flag("gradient", gradient)
+        self.steps_per_execution = _steps_per_execution(steps_per_execution)
+        latents = latents_of(approx)
+        self.beta = _controls_by_variable(approx, beta, latents)
+        self.total_size = _total_sizes(approx, total_size)
+        kl_by = _kl_by(approx, kl_by)
+        closed_form = _closed_form(approx, closed_form)
         if getattr(approx, "rng", None) is None:
             approx.rng = np.random.RandomState(random_seed)
-        if not isinstance(gradient, bool):
-            raise TypeError(f"gradient must be True or False, received {gradient!r}")
-        self.steps_per_execution = _steps_per_execution(steps_per_execution)
-        variables = tuple(latent.name for latent in latents_of(approx))
-        self.beta = _controls_by_variable(approx, beta, variables)
-        self.total_size = _total_sizes(approx, total_size or {}, variables)
-        kl_by = kl_by_of_all(approx, kl_by) if isinstance(kl_by, str) else dict(kl_by or {})
-        for option, names in (("kl_by", kl_by), ("closed_form", closed_form)):
-            _known(approx, option, names, variables)
         #: The switch of ``scale_cost_to_minibatch``, None without minibatches.
         self.scale_cost = (
             Switch(approx._scale_cost_to_minibatch, name="scale_cost_to_minibatch")
@@ -161,6 +191,7 @@ class KLqp(Inference):
             measures=GRADIENT if gradient else (),
         )
         self.run: LoopRun | None = None
+        self._recipe: Recipe | None = None
         self._optimizer: str | None = None
         self.step_function: StepFunction | None = None
         self.hist: np.ndarray
@@ -181,6 +212,11 @@ class KLqp(Inference):
     def measures(self) -> tuple[str, ...]:
         """Columns on the gradient that are recorded beside the terms."""
         return self.objective.op.measures
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What has to be said of terms that are not the KL from a proper prior, by name."""
+        return self.objective.op.notes
 
     @property
     def scaling(self) -> dict[str, Any]:
@@ -204,7 +240,8 @@ class KLqp(Inference):
 
     def described(self) -> dict[str, Any]:
         """What a record says of it: the loss in words, and what multiplies which term."""
-        return {"inference": repr(self), "scaling": self.scaling}
+        said = {"inference": repr(self), "scaling": self.scaling}
+        return {**said, "terms": self.notes} if self.notes else said
 
     @property
     def steps_taken(self) -> int:
@@ -355,14 +392,12 @@ class KLqp(Inference):
         Arguments are checked, controls claimed and panels shown here, in the calling thread; what
         is returned is to be called once, in any thread.
         """
+        fit_options(f"{type(self).__name__}.fit", kwargs, progressbar=progressbar)
         score = self._maybe_score(score)
         run = LoopRun(
-            self,
-            _step_count(n),
-            _callback_list(callbacks),
-            self.controls,
-            background=background,
+            self, step_count(n), callback_list(callbacks), self.controls, background=background
         )
+        check_schedules(run.controls, run.first, run.n)
         for updated in kwargs.get("more_updates") or {}:
             for control in run.controls:
                 if updated is control.shared:
@@ -373,12 +408,11 @@ class KLqp(Inference):
         kwargs = self._prepare(backend, include_transformed, kwargs)
         optimizer = kwargs.get("obj_optimizer", adagrad_window)
         self._optimizer = getattr(getattr(optimizer, "func", optimizer), "__name__", None)
+        recipe = Recipe(self.objective, run.controls, {**kwargs, "steps": self.steps_per_execution})
 
         def compile_step() -> StepFunction:
-            step = self.objective.step_function(
-                controls=run.controls, steps=self.steps_per_execution, **kwargs
-            )
-            _refuse_unused(run, step.unused)
+            step = recipe.compile()
+            self._recipe = recipe
             return step
 
         return self._begun(run, compile_step, score, progressbar, progressbar_theme)
@@ -417,51 +451,12 @@ class KLqp(Inference):
         if self.state is None:
             raise TypeError("refine goes on with a compiled fit: call fit(...) first")
         _, step, last_callbacks, score = self.state
-        callbacks = last_callbacks if callbacks is None else _callback_list(callbacks)
-        run = LoopRun(self, _step_count(n), callbacks, [*self.controls, *step.controls])
-        self._begun(run, lambda: step, score, progressbar, progressbar_theme)()
+        callbacks = last_callbacks if callbacks is None else callback_list(callbacks)
+        run = LoopRun(self, step_count(n), callbacks, [*self.controls, *step.controls])
+        # One that was pickled is compiled again first.
+        compile_step = step.compile if isinstance(step, SavedStep) else lambda: step
+        self._begun(run, compile_step, score, progressbar, progressbar_theme)()
         return self.approx
-
-    @contextlib.contextmanager
-    def without_trail(self) -> Iterator[None]:
-        """Steps taken inside leave no trail: all is as it was before, bit for bit.
-
-        Parameters, the optimizer's state, random generators, the clock, ``hist`` and the values of
-        the controls are put back at the end. A callback that records does so still; list none.
-
-        Raises
-        ------
-        TypeError
-            When nothing was compiled: call ``fit(0)`` first.
-
-        Examples
-        --------
-        >>> import pymc as pm
-        >>> import vitoolkit as vt
-        >>> with pm.Model():
-        ...     z = pm.Normal("z")
-        ...     y = pm.Normal("y", z, observed=[0.2, 1.1])
-        ...     inference = vt.ADVI(random_seed=1)
-        >>> approx = inference.fit(10, progressbar=False)
-        >>> with inference.without_trail():
-        ...     approx = inference.refine(50, progressbar=False, callbacks=[])
-        >>> inference.steps_taken, len(inference.hist)
-        (10, 10)
-        """
-        self._check_free()
-        if self.state is None:
-            raise TypeError("only what was compiled can be tried: call fit(0) first")
-        counter, step = counter_of(self.approx), self.state.step
-        saved = Checkpoint.of(step.state)
-        before = (counter.step, self.hist, self.approx.hist, self.state, self.run)
-        controls = {control: control.__getstate__() for control in step.controls}
-        try:
-            yield
-        finally:
-            saved.restore(step.state)
-            counter.step, self.hist, self.approx.hist, self.state, self.run = before
-            for control, state in controls.items():
-                control.put_back(state)
 
     def keep(self, run: LoopRun, score: bool) -> None:
         """Take over what a run has reached so far; the loop calls it however the run ended."""
@@ -476,6 +471,33 @@ class KLqp(Inference):
         if self.step_function is not None:
             self.state = State(self.steps_taken, self.step_function, list(run.callbacks), score)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What it is and has learned, without the run, its locks and compiled code.
+
+        A Dashboard among the callbacks of the last fit belongs to its page: its recorder stays.
+        """
+        self._check_free()
+        kept = {**self.__dict__, "run": None, "step_function": None}
+        if self.state is not None:
+            i, step, callbacks, score = self.state
+            if not isinstance(step, SavedStep):
+                assert self._recipe is not None
+                step = SavedStep(self._recipe, step)
+            callbacks = [getattr(callback, "recorder", callback) for callback in callbacks]
+            kept["state"] = State(i, step, callbacks, score)
+        return {**kept, "steps_taken": self.steps_taken}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        counter = state.pop("steps_taken") - 1
+        self.__dict__.update(state)
+        counter_of(self.approx).step = counter
+        counter_of(self.approx).inference = self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> KLqp:
+        """Copy it with its model: PyMC's own copy of a model has other variables."""
+        memo[id(self)] = copied = cloudpickle.loads(cloudpickle.dumps(self))
+        return copied
+
     def _begun(self, run, compile_step, score, progressbar, progressbar_theme):
         self._check_free()
         self.run, self.step_function = run, None
@@ -484,6 +506,7 @@ class KLqp(Inference):
             step = compile_step()
             step.prepare(alone=run.alone)
             run.unused = tuple(c.name for c in run.controls if c not in step.controls) + step.unused
+            _refuse_unused(run)
             self.step_function = step
             return step
 
@@ -519,30 +542,36 @@ class KLqp(Inference):
         return kwargs
 
     def __repr__(self) -> str:
-        op, scaling = self.objective.op, self.scaling
-        terms = []
-        for label in self.variables:
-            name = next(v for v in op.labels if op.labels[v] == label)
-            factors = []
-            if name in self.beta:
-                factors.append(self.beta[name].name)
-            if name in self.total_size:
-                factor = scaling["total_size"][name]
-                factors.append("N / rows" if factor is None else f"{factor:g}")
-            terms.append(" * ".join([*factors, f"KL({label})"]))
-        shown = terms if len(terms) <= 8 else [*terms[:6], f"... {len(terms) - 7} more", terms[-1]]
-        loss = f"-data term + {' + '.join(shown)}"
-        if self.scale_cost is not None:
-            c = "N / b" if scaling["c"] is None else f"{scaling['c']:g}"
-            loss = f"({loss}) / {c if self.scale_cost.value else f'1, not {c}'}"
         taken = f"{self.steps_taken:,} steps taken"
-        return f"<{type(self).__name__} {self.approx}: loss = {loss}, {taken}>"
+        return f"<{type(self).__name__} {self.approx}: loss = {_loss_in_words(self)}, {taken}>"
 
 
-def _refuse_unused(run: LoopRun, unused: tuple[str, ...]) -> None:
+def _loss_in_words(inference: KLqp) -> str:
+    op, scaling = inference.objective.op, inference.scaling
+    flat = {latent.name: latent.flat and latent.splits for latent in op.latents}
+    terms = []
+    for label in inference.variables:
+        name = next(v for v in op.labels if op.labels[v] == label)
+        factors = []
+        if name in inference.beta:
+            factors.append(inference.beta[name].name)
+        if name in inference.total_size:
+            factor = scaling["total_size"][name]
+            factors.append("N / rows" if factor is None else f"{factor:g}")
+        term = f"E[log q({label})]" if flat.get(name) else f"KL({label})"
+        terms.append(" * ".join([*factors, term]))
+    shown = terms if len(terms) <= 8 else [*terms[:6], f"... {len(terms) - 7} more", terms[-1]]
+    loss = f"-data term + {' + '.join(shown)}"
+    if inference.scale_cost is not None:
+        c = "N / b" if scaling["c"] is None else f"{scaling['c']:g}"
+        loss = f"({loss}) / {c if inference.scale_cost.value else f'1, not {c}'}"
+    return loss
+
+
+def _refuse_unused(run: LoopRun) -> None:
     """Refuse a β or a learning rate that no step would feel; other controls may be for code."""
     for control in run.controls:
-        if control.name not in unused:
+        if control.name not in run.unused:
             continue
         if isinstance(control, LearningRate):
             raise ValueError(
@@ -564,17 +593,17 @@ class ADVI(KLqp):
 
     Parameters
     ----------
-    beta : float, Control, schedule or mapping of str to one of these
-        As in :class:`KLqp`.
     model : pymc.Model, optional
         The model; default is the one in context.
     random_seed : int, optional
         Seed of the draws.
     start : mapping of str to array, optional
-        Starting means, on the scale of the model's variables.
+        Starting means, on the scale of the model's variables; by the name of a transformed value
+        (``sigma_log__``) on its scale.
     start_sigma : mapping of str to array, optional
-        Starting standard deviations, on the unconstrained scale.
-    total_size, kl_by, closed_form, steps_per_execution, gradient
+        Starting standard deviations, on the unconstrained scale, by the variables' own names or
+        those of their values; a scalar is for all coordinates.
+    beta, total_size, kl_by, closed_form, steps_per_execution, gradient
         As in :class:`KLqp`.
 
     Raises
@@ -603,29 +632,22 @@ class ADVI(KLqp):
     def __init__(
         self,
         *,
-        beta: BetaLike | Mapping[str, BetaLike] = 1.0,
         model: Any = None,
         random_seed: int | None = None,
         start: Mapping[str, Any] | None = None,
         start_sigma: Mapping[str, Any] | None = None,
-        total_size: Mapping[str, Any] | None = None,
-        kl_by: str | Mapping[str, str] | None = None,
-        closed_form: Sequence[str] = (),
-        steps_per_execution: int | str = "auto",
-        gradient: bool = False,
+        **options: Unpack[Options],
     ) -> None:
+        model = model_of(model)
+        start = start_values(model, start)
         approx = MeanField(
-            model=model, random_seed=random_seed, start=start, start_sigma=start_sigma
+            model=model,
+            random_seed=seed("random_seed", random_seed),
+            start=start,
+            start_sigma=start_sigmas(model, start_sigma),
         )
-        super().__init__(
-            approx,
-            beta=beta,
-            total_size=total_size,
-            kl_by=kl_by,
-            closed_form=closed_form,
-            steps_per_execution=steps_per_execution,
-            gradient=gradient,
-        )
+        check_start(approx, start)
+        super().__init__(approx, **options)
 
 
 class FullRankADVI(KLqp):
@@ -633,15 +655,13 @@ class FullRankADVI(KLqp):
 
     Parameters
     ----------
-    beta : float, Control, schedule or mapping of str to one of these
-        As in :class:`KLqp`.
     model : pymc.Model, optional
         The model; default is the one in context.
     random_seed : int, optional
         Seed of the draws.
     start : mapping of str to array, optional
-        Starting means, on the scale of the model's variables.
-    total_size, kl_by, closed_form, steps_per_execution, gradient
+        As in :class:`ADVI`.
+    beta, total_size, kl_by, closed_form, steps_per_execution, gradient
         As in :class:`KLqp`.
 
     Raises
@@ -673,44 +693,80 @@ class FullRankADVI(KLqp):
     def __init__(
         self,
         *,
-        beta: BetaLike | Mapping[str, BetaLike] = 1.0,
         model: Any = None,
         random_seed: int | None = None,
         start: Mapping[str, Any] | None = None,
-        total_size: Mapping[str, Any] | None = None,
-        kl_by: str | Mapping[str, str] | None = None,
-        closed_form: Sequence[str] = (),
-        steps_per_execution: int | str = "auto",
-        gradient: bool = False,
+        **options: Unpack[Options],
     ) -> None:
-        approx = FullRank(model=model, random_seed=random_seed, start=start)
-        super().__init__(
-            approx,
-            beta=beta,
-            total_size=total_size,
-            kl_by=kl_by,
-            closed_form=closed_form,
-            steps_per_execution=steps_per_execution,
-            gradient=gradient,
-        )
+        model = model_of(model)
+        start = start_values(model, start)
+        approx = FullRank(model=model, random_seed=seed("random_seed", random_seed), start=start)
+        check_start(approx, start)
+        super().__init__(approx, **options)
+
+
+def _accepted_by(family: type) -> list[str]:
+    """Names of the options that an inference takes."""
+    own = inspect.signature(family).parameters.values()
+    named = [option.name for option in own if option.kind is option.KEYWORD_ONLY]
+    return list(dict.fromkeys([*named, *Options.__annotations__]))
 
 
 def _controls_by_variable(
-    approx: Approximation, beta: BetaLike | Mapping[str, BetaLike], variables: tuple[str, ...]
+    approx: Approximation,
+    beta: BetaLike | Mapping[str, BetaLike],
+    latents: tuple[Latent, ...],
 ) -> dict[str, Control]:
+    variables = tuple(latent.name for latent in latents)
     if not isinstance(beta, Mapping):
         control = _beta_control(beta, "beta")
-        return dict.fromkeys(variables, control)
-    _known(approx, "β", beta, variables)
+        without = [latent.group for latent in latents if not latent.has_prior]
+        weighed = [
+            latent.name
+            for latent in latents
+            if latent.has_prior and (latent.splits or latent.group not in without)
+        ]
+        # The β = 1 that nobody asked for is left to the others; any other is refused by the terms.
+        return dict.fromkeys(weighed if _is_one(beta) else variables, control)
+    check_known(approx.model, "β", beta)
     controls = {name: _beta_control(value, f"beta[{name}]") for name, value in beta.items()}
     _name_apart(controls)
     return controls
 
 
-def _total_sizes(
-    approx: Approximation, total_size: Mapping[str, Any], variables: tuple[str, ...]
-) -> dict[str, Any]:
-    _known(approx, "total_size", total_size, variables)
+def _kl_by(approx: Approximation, kl_by: Any) -> dict[str, str]:
+    if isinstance(kl_by, str):
+        return kl_by_of_all(approx, kl_by)
+    if kl_by is None:
+        return {}
+    if not isinstance(kl_by, Mapping):
+        raise TypeError(
+            "kl_by must be 'coordinate', a dim, or a mapping from the variables' names to these, "
+            f"received {shown(kl_by)}"
+        )
+    check_known(approx.model, "kl_by", kl_by)
+    return dict(kl_by)
+
+
+def _closed_form(approx: Approximation, names: Any) -> tuple[str, ...]:
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(
+            f"closed_form must be a list of names, such as ['z'], received {shown(names)}"
+        )
+    names = tuple(names)
+    check_known(approx.model, "closed_form", names)
+    return names
+
+
+def _total_sizes(approx: Approximation, total_size: Any) -> dict[str, Any]:
+    if total_size is None:
+        return {}
+    if not isinstance(total_size, Mapping):
+        raise TypeError(
+            "total_size must be a mapping from the local variables' names to numbers of rows, "
+            f"received {shown(total_size)}"
+        )
+    check_known(approx.model, "total_size", total_size)
     model = approx.model
     observed = {}
     for rv in model.observed_RVs:
@@ -755,20 +811,10 @@ def _total_size(name: str, size: Any) -> Any:
         if size.ndim != 0:
             raise TypeError(f"total_size of {name!r} must be a scalar, received {size!r}")
         return size
-    if isinstance(size, bool) or not isinstance(size, int | np.integer):
-        raise TypeError(
-            f"total_size of {name!r} must be a whole number of rows or a scalar PyTensor variable, "
-            f"received {size!r}"
-        )
-    if size < 1:
-        raise ValueError(f"total_size of {name!r} must be positive, received {size}")
-    return int(size)
-
-
-def _known(approx: Approximation, option: str, names: Any, variables: tuple[str, ...]) -> None:
-    for name in names:
-        if name not in variables:
-            raise KeyError(_unknown_variable(approx, option, name, variables))
+    try:
+        return whole_number(f"total_size of {name!r}", size, least=1, of="rows")
+    except TypeError as error:
+        raise TypeError(f"{error}. A scalar PyTensor variable is accepted as well") from None
 
 
 def _beta_control(beta: Any, name: str) -> Control:
@@ -794,6 +840,10 @@ def _beta_control(beta: Any, name: str) -> Control:
     return control
 
 
+def _is_one(beta: Any) -> bool:
+    return isinstance(beta, int | float) and beta == 1
+
+
 def _name_apart(controls: Mapping[str, Control]) -> None:
     """Two controls that were given no name are named after their variables."""
     unnamed = {
@@ -804,45 +854,12 @@ def _name_apart(controls: Mapping[str, Control]) -> None:
             control.name = f"beta[{name}]"
 
 
-def _unknown_variable(
-    approx: Approximation, option: str, name: Any, variables: tuple[str, ...]
-) -> str:
-    model = approx.model
-    if name in {v.name for v in model.observed_RVs}:
-        why = "it is observed, and only a free variable has a KL"
-    elif name in {v.name for v in model.deterministics}:
-        why = "it is a Deterministic, and only a free variable has a KL"
-    elif name in {v.name for v in model.value_vars}:
-        why = "that is the name of a transformed value; use the variable's own"
-    else:
-        why = "the model has no such variable"
-    names = ", ".join(map(repr, variables))
-    return f"{option} was given for {name!r}: {why}. The free variables are {names}."
-
-
-def _step_count(n: Any) -> int:
-    if isinstance(n, bool) or not isinstance(n, int | np.integer):
-        raise TypeError(f"n must be a whole number of steps, received {n!r}")
-    if n < 0:
-        raise ValueError(f"n must be a number of steps from 0 up, received {n}")
-    return int(n)
-
-
 def _steps_per_execution(steps: Any) -> int | str:
     if isinstance(steps, str) and steps == "auto":
         return steps
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
         raise ValueError(
-            f"steps_per_execution must be 'auto' or a whole number from 1 up, received {steps!r}"
+            f"steps_per_execution must be 'auto' or a whole number from 1 up, received "
+            f"{shown(steps)}"
         )
     return int(steps)
-
-
-def _callback_list(callbacks: Any) -> list[Callable]:
-    callbacks = [] if callbacks is None else list(callbacks)
-    for callback in callbacks:
-        if not callable(callback):
-            raise TypeError(
-                f"a callback must be callable as (approx, losses, i), received {callback!r}"
-            )
-    return callbacks

@@ -7,9 +7,9 @@ a second compilation, and a β that moves needs no new one either.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -17,125 +17,40 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 from pymc.data import MinibatchOp
-from pymc.pytensorf import constant_fold, floatX
-from pymc.variational.approximations import FullRankGroup, MeanFieldGroup
-from pymc.variational.minibatch_rv import MinibatchRandomVariable, get_scaling
+from pymc.pytensorf import floatX
+from pymc.variational.approximations import MeanFieldGroup
 from pymc.variational.opvi import Approximation, Group, ObjectiveFunction, Operator
 from pymc.variational.updates import adagrad_window, total_norm_constraint
-from pytensor.graph.basic import Constant
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.random.basic import NormalRV
 
 from vitoolkit.controls import Control
 from vitoolkit.gradient import gradient_stats
-from vitoolkit.parts import Part
+from vitoolkit.latents import (
+    Latent,
+    constant_value,
+    kept_axes,
+    kl_by_of_all,
+    latents_of,
+    log_marginal,
+    minibatch_constant,
+    observed_minibatches,
+    part_of,
+    rows_factor,
+)
 from vitoolkit.step_function import StepFunction
 
 __all__ = [
     "BetaKL",
     "Latent",
-    "latents_of",
     "constant_value",
     "kl_by_of_all",
+    "latents_of",
     "minibatch_constant",
     "observed_minibatches",
     "rows_factor",
 ]
-
-
-# --- the model and its approximation ----------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Latent:
-    """A free variable as its approximation sees it.
-
-    Attributes
-    ----------
-    name : str
-        Name of the variable.
-    variable : TensorVariable
-        The random variable.
-    group : Group
-        The group of the approximation that holds it.
-    where : slice
-        Its coordinates in the group.
-    shape : tuple of int
-        Shape on the unconstrained scale.
-    """
-
-    name: str
-    variable: pt.TensorVariable
-    group: Group
-    where: slice
-    shape: tuple[int, ...]
-
-    @property
-    def splits(self) -> bool:
-        """Whether the group's log q is known coordinate by coordinate."""
-        return isinstance(self.group, MeanFieldGroup | FullRankGroup)
-
-
-def latents_of(approx: Approximation) -> tuple[Latent, ...]:
-    """The free variables of an approximation, in the order of the model.
-
-    Raises
-    ------
-    TypeError
-        When a group has no log q, so that there is no KL.
-    """
-    latents = {}
-    for group in approx.groups:
-        stated = type(group).symbolic_logq_not_scaled is not Group.symbolic_logq_not_scaled
-        if not group.has_logq or not stated:
-            raise TypeError(
-                f"{type(group).__name__} states no log q, so that there is neither a KL nor an "
-                "ELBO to train. Train it with PyMC's own inference (pm.fit(method='svgd'), for "
-                "one): controls, learning rates and a Recorder work there, without terms."
-            )
-        for variable in group.group:
-            value = group.model.rvs_to_values[variable]
-            _, where, shape, _ = group.ordering[value.name]
-            latents[variable.name] = Latent(variable.name, variable, group, where, tuple(shape))
-    return tuple(latents[variable.name] for variable in approx.model.free_RVs)
-
-
-def observed_minibatches(approx: Approximation) -> dict[str, pt.TensorVariable]:
-    """N/b of every observed variable that has a ``total_size``, by name."""
-    model = approx.model
-    return {
-        observed.name: get_scaling(
-            observed.owner.inputs[1:],
-            constant_fold(tuple(model.rvs_to_values[observed].shape), raise_not_constant=False),
-        )
-        for observed in model.observed_RVs
-        if isinstance(observed.owner.op, MinibatchRandomVariable)
-    }
-
-
-def minibatch_constant(approx: Approximation) -> pt.TensorVariable:
-    """c = N/b: rows of the data set over rows of the minibatch.
-
-    With several observed variables it is the largest of their constants, as in PyMC. It is 1
-    without minibatches, and 1 while ``approx.scale_cost_to_minibatch`` is False. PyMC's own
-    constant multiplies ``N / d`` over *all* dimensions of an observation and is wrong from two
-    dimensions on; this one uses the dimensions that ``total_size`` names.
-
-    Returns
-    -------
-    TensorVariable
-        Scalar, floatX, without unit.
-    """
-    constant = reduce(pt.maximum, observed_minibatches(approx).values(), floatX(1.0))
-    return floatX(pt.switch(approx._scale_cost_to_minibatch, constant, floatX(1.0)))
-
-
-def rows_factor(latent: Latent, total_size: Any) -> Any:
-    """N over the rows of a local latent: what its KL is multiplied by."""
-    if isinstance(total_size, int | np.integer):
-        return total_size / latent.shape[0]
-    return floatX(total_size) / latent.shape[0]
 
 
 # --- log q and log p ----------------------------------------------------------------------------
@@ -164,7 +79,15 @@ def _log_q_by_coordinate(group: Group, exact: np.ndarray) -> pt.TensorVariable:
 
 
 def _log_prior(latent: Latent, factor: pt.TensorVariable, exact: bool) -> pt.TensorVariable:
-    """log p of a variable given its parents, elementwise where it splits; nats."""
+    """log p of a variable given its parents, elementwise where it splits; nats.
+
+    Of one that is joined with an observed variable it is taken out of the data term: its marginal
+    where that is known, else the density of both.
+    """
+    if latent.joined is not None:
+        if latent.has_prior:
+            return log_marginal(latent)
+        return latent.group.model.logp(vars=[latent.joined], sum=False)[0]
     if not exact:
         return factor
     mean, sd = latent.variable.owner.op.dist_params(latent.variable.owner)
@@ -231,25 +154,28 @@ class BetaKLObjective(ObjectiveFunction):
 
         super().add_obj_updates(updates, obj_optimizer=watched, **kwargs)
 
-    def step_function(self, **kwargs) -> StepFunction:
+    def step_function(self, *, controls: Sequence[Control] | None = None, **kwargs) -> Any:
         """Compile a step.
 
         Parameters
         ----------
-        controls : sequence of Control
-            The controls whose values are handed in with every step.
+        controls : sequence of Control, optional
+            The controls whose values are handed in with every step. Without them the function is
+            PyMC's: called without arguments it takes a step, and returns the loss if ``score=True``
+            was given.
         compile_kwargs : dict, optional
             Passed to the compiler.
         steps : int or "auto"
-            Steps in one call.
+            Steps in one call; with `controls` only.
         **kwargs
-            As for PyMC's ``ObjectiveFunction.updates``.
+            As for PyMC's ``ObjectiveFunction.step_function``.
 
         Returns
         -------
-        StepFunction
+        StepFunction or pytensor.compile.function.types.Function
         """
-        controls = kwargs.pop("controls", ())
+        if controls is None:
+            return super().step_function(**kwargs)
         compile_kwargs = kwargs.pop("compile_kwargs", None) or {}
         steps = kwargs.pop("steps", "auto")
         parameters = [*self.approx.params, *(kwargs.get("more_obj_params") or ())]
@@ -313,10 +239,28 @@ class BetaKL(Operator):
         self.variables = tuple(dict.fromkeys(self.labels.values()))
         self._check()
         self.parts = tuple(
-            _part(latent, self.kl_by[latent.name])
+            part_of(latent, self.kl_by[latent.name], self._factors[latent.name])
             for latent in self.latents
             if latent.name in self.kl_by
         )
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What has to be said of terms that are not the KL from a proper prior, by name."""
+        notes = {}
+        for latent in self.latents:
+            label = self.labels[latent.name]
+            if latent.flat:
+                notes[label] = (
+                    f"E[log q] without a prior: that of {latent.name} is flat, log p = 0, so that "
+                    "this is no KL, and may be negative"
+                )
+            elif latent.joined is not None and not latent.has_prior:
+                notes[label] = (
+                    f"E[log q({latent.name}) - log p({latent.name}, {latent.joined.name})], whose "
+                    "density PyMC has only together: KL and a share of the data term, weighted by 1"
+                )
+        return notes
 
     def apply(self, f: Any) -> pt.TensorVariable:
         """The loss before draws are put in; PyMC's interface."""
@@ -347,14 +291,10 @@ class BetaKL(Operator):
             set, not multiplied by β and not divided by c: data term, KL of each of `variables`,
             parts.
         """
-        approx, model = self.approx, self.approx.model
-        factors = model.logp(vars=[latent.variable for latent in self.latents], sum=False)
-        priors = [
-            _log_prior(latent, factor, latent.name in self.closed_form)
-            for latent, factor in zip(self.latents, factors, strict=True)
-        ]
+        approx = self.approx
+        data_term, priors = self.log_p()
         nodes = [
-            model.datalogp,
+            data_term,
             *[p if latent.name in self.kl_by else p.sum() for latent, p in self._with(priors)],
         ]
         if single:
@@ -373,7 +313,7 @@ class BetaKL(Operator):
         for part in self.parts:
             latent = next(v for v in self.latents if v.name == part.variable)
             whole = log_q[latent.name].reshape(latent.shape) - log_p[latent.name]
-            kept = _kept_axes(latent, self.kl_by[latent.name])
+            kept = kept_axes(latent, self.kl_by[latent.name])
             summed = tuple(axis for axis in range(len(latent.shape)) if axis not in kept)
             parts.append((sizes[latent.name] * whole.sum(axis=summed)).ravel())
         weighted_log_p = pt.add(*[weights[name] * log_p[name].sum() for name in self.labels])
@@ -382,15 +322,33 @@ class BetaKL(Operator):
         terms = _stack([data, *[kl[label] for label in self.variables]])
         return [loss, pt.concatenate([terms, *[floatX(part) for part in parts]])]
 
+    def log_p(self) -> tuple[pt.TensorVariable, list[pt.TensorVariable]]:
+        """The data term and log p of each of `latents`, before draws are put in; nats.
+
+        Their sum is the log density of the model, whatever is counted as prior and as data; only
+        what is asked for in closed form is an expectation.
+        """
+        data_term = self.approx.model.datalogp
+        priors = [
+            _log_prior(latent, self._factors[latent.name], latent.name in self.closed_form)
+            for latent in self.latents
+        ]
+        moved = [prior.sum() for latent, prior in self._with(priors) if latent.joined is not None]
+        return (data_term - pt.add(*moved) if moved else data_term), priors
+
     # --- internals ------------------------------------------------------------------------------
 
     def _with(self, values: list) -> list[tuple[Latent, Any]]:
         return list(zip(self.latents, values, strict=True))
 
     def _label(self, latent: Latent) -> str:
-        if latent.splits:
-            return latent.name
-        return "+".join(variable.name for variable in latent.group.group)
+        members = [latent] if latent.splits else self._members(latent.group)
+        own = [latent.variable] if latent.splits else latent.group.group
+        observed = [v.joined for v in members if v.joined is not None and not v.has_prior]
+        return "+".join(str(variable.name) for variable in [*own, *observed])
+
+    def _members(self, group: Group) -> list[Latent]:
+        return [latent for latent in self.latents if latent.group is group]
 
     def _sizes(self) -> dict[str, Any]:
         """What the KL of each variable is multiplied by: N / rows for a local latent, else 1."""
@@ -418,7 +376,7 @@ class BetaKL(Operator):
         by_name = self._weights()
         log_q, total = {}, []
         for group in self.approx.groups:
-            members = [latent for latent in self.latents if latent.group is group]
+            members = self._members(group)
             if not members[0].splits:
                 label = self.labels[members[0].name]
                 log_q[label] = group.symbolic_logq.mean(axis=0)
@@ -430,7 +388,7 @@ class BetaKL(Operator):
             by_coordinate = _log_q_by_coordinate(group, exact)
             by_coordinate = by_coordinate[0] if single else by_coordinate.mean(axis=0)
             for latent in members:
-                log_q[latent.name] = by_coordinate[latent.where]
+                log_q[self.labels[latent.name]] = by_coordinate[latent.where]
             total.append((by_coordinate * self._weight_by_coordinate(members, by_name)).sum())
         return log_q, pt.add(*total)
 
@@ -455,11 +413,55 @@ class BetaKL(Operator):
         return pt.concatenate([pt.full((n,), w) for n, w in zip(lengths, pieces, strict=True)])
 
     def _check(self) -> None:
+        nodes = Counter(variable.owner for variable in self.approx.model.basic_RVs)
+        if any(
+            latent.joined is None and nodes[latent.variable.owner] > 1 for latent in self.latents
+        ):
+            _ = self._factors  # densities of one node: look where PyMC puts them
         for latent in self.latents:
+            self._check_prior(latent)
             if not latent.splits:
                 self._check_one_weight(latent)
             if latent.name in self.closed_form:
                 _check_closed_form(latent)
+
+    @cached_property
+    def _factors(self) -> dict[str, pt.TensorVariable]:
+        """log p of each variable as PyMC tells it, elementwise where it splits.
+
+        It is asked for once, and late: of a model with hundreds of variables it takes seconds.
+
+        Raises
+        ------
+        TypeError
+            When a variable has no density of its own: every number made of it would be wrong.
+        """
+        factors = self.approx.model.logp(vars=[v.variable for v in self.latents], sum=False)
+        for latent, factor in self._with(factors):
+            if latent.joined is None and 0 in factor.type.shape and 0 not in latent.shape:
+                raise TypeError(
+                    f"PyMC gives {latent.name!r} no log density of its own, but puts it into "
+                    "another variable's term, so that its KL cannot be told. Train this model with "
+                    "PyMC's own inference."
+                )
+        return {latent.name: factor for latent, factor in self._with(factors)}
+
+    def _check_prior(self, latent: Latent) -> None:
+        """Refuse what cannot be told of entries that are joined with observed ones."""
+        if latent.joined is None:
+            return
+        asked = {
+            "total_size": latent.name in self.total_size,
+            "kl_by": latent.name in self.kl_by,
+            "closed_form": latent.name in self.closed_form,
+            "β": latent.name in self.beta and not latent.has_prior,
+        }
+        for option in (option for option, given in asked.items() if given):
+            raise ValueError(
+                f"{option} of {latent.name!r} is refused: its entries and those of "
+                f"{latent.joined.name!r} have one multivariate density together, so that "
+                f"{_WHY_NOT[option]}"
+            )
 
     def _check_one_weight(self, latent: Latent) -> None:
         names = [variable.name for variable in latent.group.group]
@@ -476,6 +478,14 @@ class BetaKL(Operator):
                     f"{option} of {latent.name!r}: log q of {type(latent.group).__name__} does not "
                     "split by variable"
                 )
+
+
+_WHY_NOT = {
+    "total_size": "they do not belong to one row of a minibatch each",
+    "kl_by": "the KL does not split by coordinate",
+    "closed_form": "the KL has no closed form here",
+    "β": "there is no KL to weigh apart from the data. Name the other variables: beta={...}",
+}
 
 
 def _stack(scalars: Sequence[Any]) -> pt.TensorVariable:
@@ -498,78 +508,3 @@ def _check_closed_form(latent: Latent) -> None:
         refuse("its prior is transformed")
     if latent.variable.owner is None or not isinstance(latent.variable.owner.op, NormalRV):
         refuse("its prior is not a Normal")
-
-
-def _dims(latent: Latent) -> tuple[str, ...]:
-    model = latent.group.model
-    named = model.named_vars_to_dims.get(latent.name)
-    value = model.rvs_to_values[latent.variable]
-    if named is None or value.name != latent.name:
-        named = [None] * len(latent.shape)
-    return tuple(dim or f"{latent.name}_dim_{axis}" for axis, dim in enumerate(named))
-
-
-def _kept_axes(latent: Latent, by: str) -> tuple[int, ...]:
-    dims = _dims(latent)
-    return tuple(range(len(dims))) if by == "coordinate" else (dims.index(by),)
-
-
-def _part(latent: Latent, by: str) -> Part:
-    """Dims, shape and coordinates of the parts of a variable's KL.
-
-    Raises
-    ------
-    ValueError
-        When the prior is multivariate, or the variable has no such dim; the message lists them.
-    """
-    model, dims = latent.group.model, _dims(latent)
-    (factor,) = model.logp(vars=[latent.variable], sum=False)
-    if factor.ndim != len(latent.shape):
-        raise ValueError(
-            f"kl_by of {latent.name!r}: its prior is multivariate, so that its KL does not split "
-            "by coordinate"
-        )
-    if by != "coordinate" and by not in dims:
-        names = ", ".join(map(repr, ("coordinate", *dims)))
-        raise ValueError(f"kl_by of {latent.name!r} must be one of {names}, received {by!r}")
-    kept = _kept_axes(latent, by)
-    labels = {}
-    for axis in kept:
-        coords = model.coords.get(dims[axis])
-        if coords is None or len(coords) != latent.shape[axis]:
-            coords = range(latent.shape[axis])
-        labels[dims[axis]] = [c.item() if isinstance(c, np.generic) else c for c in coords]
-    shape = tuple(latent.shape[axis] for axis in kept)
-    return Part(latent.name, tuple(dims[axis] for axis in kept), shape, labels)
-
-
-def kl_by_of_all(approx: Approximation, by: str) -> dict[str, str]:
-    """The ``kl_by`` of every variable that can be taken apart that way.
-
-    Raises
-    ------
-    ValueError
-        When there is none; the message lists what there is.
-    """
-    found: dict[str, str] = {}
-    dims: set[str] = set()
-    for latent in latents_of(approx):
-        (factor,) = approx.model.logp(vars=[latent.variable], sum=False)
-        if latent.splits and latent.shape and factor.ndim == len(latent.shape):
-            dims.update(_dims(latent))
-            if by == "coordinate" or by in _dims(latent):
-                found[latent.name] = by
-    if not found:
-        names = ", ".join(map(repr, ("coordinate", *sorted(dims))))
-        raise ValueError(f"kl_by={by!r} fits no variable of the model; accepted are {names}")
-    return found
-
-
-def constant_value(node: Any) -> float | None:
-    """The number a node stands for, None when it is known only when the fit runs."""
-    if isinstance(node, int | float | np.number):
-        return float(node)
-    (folded,) = constant_fold([node], raise_not_constant=False)
-    if isinstance(folded, Constant):
-        return float(folded.data)
-    return float(folded) if isinstance(folded, np.ndarray | np.number) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -160,6 +161,15 @@ class Recorder(Callback):
         self._trace.attrs["status"] = run.status
         if run.error is not None:
             self._trace.attrs["error"] = f"{type(run.error).__name__}: {run.error}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What was recorded, without the run; the clock is that of this process."""
+        elapsed = time.perf_counter() - self._origin
+        return {**self.__dict__, "_run": None, "_origin": elapsed}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._origin = time.perf_counter() - self._origin
 
     def __repr__(self) -> str:
         return f"<Recorder of {self.trace!r}>"

@@ -1,0 +1,71 @@
+"""What a step function was compiled from and has learned, so that it can be pickled.
+
+Compiled code belongs to a process; a recipe does not. Cooked again it gives the same function, and
+the parameters, the optimizer's state and the random generators are put back into their places, so
+that the steps that follow are those of a fit that was never interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vitoolkit.checkpoint import Checkpoint
+from vitoolkit.controls import Control
+from vitoolkit.step_function import StepFunction
+
+__all__ = ["Recipe", "SavedStep"]
+
+
+class Recipe:
+    """What a step function was compiled from.
+
+    Parameters
+    ----------
+    objective : BetaKLObjective
+        The loss and its terms.
+    controls : sequence of Control
+        The controls whose values are handed in.
+    options : mapping
+        The other keywords of ``objective.step_function``.
+    """
+
+    def __init__(
+        self, objective: Any, controls: Sequence[Control], options: Mapping[str, Any]
+    ) -> None:
+        self.objective = objective
+        self.controls = tuple(controls)
+        self.options = dict(options)
+
+    def compile(self) -> StepFunction:
+        """Compile the step function."""
+        return self.objective.step_function(controls=self.controls, **self.options)
+
+
+class SavedStep:
+    """A step function that was pickled: it is compiled again when it is needed.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What it was compiled from.
+    step : StepFunction
+        The step function; its state is copied.
+    """
+
+    def __init__(self, recipe: Recipe, step: StepFunction) -> None:
+        self.recipe = recipe
+        self.controls = recipe.controls
+        self._learned = Checkpoint.of(step.state)
+
+    def compile(self) -> StepFunction:
+        """Compile it, and put everything it had learned back.
+
+        The approximation is left as it is: neither do its parameters change, nor its generator.
+        """
+        rng = self.recipe.objective.approx.rng
+        before = rng.get_state()
+        step = self.recipe.compile()
+        rng.set_state(before)
+        self._learned.restore(step.state)
+        return step
