@@ -1,4 +1,4 @@
-"""Run each test that failed once more, by itself; one that passes then is named FLAKY and has passed."""
+"""Run each test that failed once more, by itself; one that passes then is FLAKY and has passed."""
 
 import subprocess
 import sys
@@ -15,8 +15,8 @@ def main(report: str) -> int:
     Parameters
     ----------
     report : str
-        JUnit file of a run of pytest in this folder with ``-o junit_family=xunit1``, which names the
-        files of its tests.
+        JUnit file of a run of pytest in this folder, with ``-o junit_family=xunit1``, which names
+        the files of its tests.
     """
     tree = ElementTree.parse(report)
     failed = _failed(tree)

@@ -1,4 +1,4 @@
-"""The gate's counting: a test that fails once and then passes is named, and nothing else is run again."""
+"""The gate's counting: a test that fails once and then passes is named; nothing else runs again."""
 
 import os
 import re
