@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: a virtual environment with this package in it.
 #
 # PYTHON  interpreter to use, Python 3.11 or later (default: python3)
@@ -44,7 +45,11 @@ setup() {
     stamp=$VENV/.vitoolkit-$1
     if ! [ "$stamp" -nt pyproject.toml ]; then
         echo "Installing vitoolkit[$1] and what it needs; the first time takes a few minutes ..."
-        "$python" -m pip install --quiet --disable-pip-version-check -e ".[$1]"
+        if command -v uv >/dev/null; then
+            uv pip install --quiet --python "$python" -e ".[$1]"
+        else
+            "$python" -m pip install --quiet --disable-pip-version-check -e ".[$1]"
+        fi
         touch "$stamp"
     fi
     if [ "$version" = 3.11 ]; then # PyMC 5 compiles with C++, PyMC 6 does not

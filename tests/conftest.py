@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 
@@ -9,6 +10,10 @@ import pytest
 from models import regression, two_gaussians
 
 logging.getLogger("pymc").setLevel(logging.WARNING)
+
+# The graphs of a compilation are many thousand objects that stay: to look through them at every few
+# hundred new ones is a tenth of it.
+gc.set_threshold(100_000, 50, 100)
 
 # A shell that starts a job in the background has it ignore Ctrl-C, which tests press.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -192,7 +192,8 @@ class Page:
     def wait(self, condition, *, timeout=90, what=None):
         """Wait until a JavaScript expression is true."""
         try:
-            self.page.wait_for_function(f"() => ({condition})", timeout=timeout * 1000)
+            # At every frame, as Playwright does of itself, is more than the page has to do.
+            self.page.wait_for_function(f"() => ({condition})", timeout=timeout * 1000, polling=50)
         except Exception as error:
             raise TimeoutError(
                 f"waited {timeout} s for {what or condition}; console: {self.console[-8:]}"
@@ -216,6 +217,13 @@ class Page:
         """Number of steps done, as the page shows it."""
         words = self.status().replace(",", "").split()
         return int(words[words.index("step") + 1])
+
+    def later(self):
+        """Wait until the page shows a later step than now, with all that was said before it."""
+        now = self.step()
+        words = "document.querySelector('.vitoolkit-status').innerText.replaceAll(',', '')"
+        self.wait(f"Number(/step\\s+(\\d+)/.exec({words})?.[1]) > {now}", what="a later step")
+        return self.step()
 
     def row(self, control):
         """Row of a control."""
@@ -282,6 +290,10 @@ class Page:
             self.page.wait_for_timeout(1000 * seconds / moves)
         self.page.mouse.up()
         self.arrived(control)
+
+    def held(self, control, who):
+        """Wait until a control's button says who moves it, "auto" or "manual"."""
+        self.row(control).locator(f"button.vitoolkit-wheel:text-is('{who}')").wait_for()
 
     def type_number(self, control, value):
         """Type a number into a control's box and press Enter."""

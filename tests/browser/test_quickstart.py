@@ -53,8 +53,10 @@ def test_beta_dragged_in_the_fit_of_the_quickstart(notebook):
     page.wait("document.querySelector('.vitoolkit-figure').__vitoolkit.sources.loss.data.x.length")
     step_before, (_, loss_before) = page.step(), page.loss_points()
     page.drag_slider("beta", 60)
-    page.page.wait_for_timeout(2000)
-    step_after, (_, loss_after) = page.step(), page.loss_points()
+    step_after = page.later()
+    drawn = "document.querySelector('.vitoolkit-figure').__vitoolkit.sources.loss.data.x"
+    page.wait(f"{drawn}.at(-1) > {loss_before}")
+    _, loss_after = page.loss_points()
     assert page.running(fit)
     assert 0 < step_before < step_after < STEPS
     assert loss_after > loss_before > 0  # the line grew while the cell ran

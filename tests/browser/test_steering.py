@@ -171,7 +171,7 @@ def test_a_fit_that_a_button_started(notebook, server, front, kernel):
     page.wait_for_panel()
     pressed, dragged = steer(page)
     page.press("Stop")
-    for _ in range(300):
+    for _ in range(1200):
         page.page.wait_for_timeout(100)
         if report.exists() and report.read_text().endswith("}"):
             break
