@@ -1,5 +1,7 @@
 import asyncio
 import copy
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -319,6 +321,24 @@ def test_an_error_that_nobody_waits_for_is_printed_once(gaussians, fast, capsys)
     printed = capsys.readouterr().err
     assert printed.count("ZeroDivisionError: mine") == 1
     assert printed.startswith("The fit in the background failed:")
+
+
+def test_a_result_after_an_interrupt_that_a_slow_step_outlasts(gaussians, fast, monkeypatch):
+    monkeypatch.setattr("vitoolkit.background._PATIENCE_SECONDS", 0.05)
+    slow, go_on = threading.Event(), threading.Event()
+
+    def callback(approx, losses, i):
+        slow.set()
+        go_on.wait(60)
+
+    fit = vt.fit(10**6, background=True, callbacks=[callback], random_seed=1, **fast)
+    assert slow.wait(60)
+    threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(TimeoutError, match="still runs after it was interrupted: running, step 1"):
+        fit.result()
+    go_on.set()
+    fit.wait()
+    assert fit.status == "interrupted"
 
 
 def test_an_interrupt_while_waiting_ends_the_fit(gaussians, fast):

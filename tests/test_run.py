@@ -128,7 +128,7 @@ def test_every_under_pymcs_own_loop(gaussians, fast):
     ("arguments", "error", "message"),
     [
         ((0, print), ValueError, "from 1 up, received 0"),
-        ((1.5, print), TypeError, "a whole number of steps first, received 1.5"),
+        ((1.5, print), TypeError, "whole number of steps from 1 up, received 1.5"),
         ((5, 3), TypeError, r"\(approx, losses, i\), received 3"),
         ((5, vt.Recorder()), TypeError, "list it as it is"),
     ],

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from vitoolkit.block import Block
+from vitoolkit.checks import whole_number
 from vitoolkit.controls import Control
 from vitoolkit.run import Run
 from vitoolkit.steps import counter_of
@@ -93,10 +92,7 @@ class every:  # noqa: N801  # reads as a word at the call: callbacks=[vt.every(1
     """
 
     def __init__(self, steps: int, callback: Callable[[Any, Any, int], Any]) -> None:
-        if isinstance(steps, bool) or not isinstance(steps, int | np.integer):
-            raise TypeError(f"every takes a whole number of steps first, received {steps!r}")
-        if steps < 1:
-            raise ValueError(f"every takes a number of steps from 1 up, received {steps}")
+        self.every = whole_number("every", steps, least=1, of="steps")
         if isinstance(callback, Callback | Control):
             raise TypeError(
                 f"{callback!r} is called when it needs to be: list it as it is (a Recorder or a "
@@ -106,7 +102,7 @@ class every:  # noqa: N801  # reads as a word at the call: callbacks=[vt.every(1
             raise TypeError(
                 f"a callback must be callable as (approx, losses, i), received {callback!r}"
             )
-        self.every, self.callback = int(steps), callback
+        self.callback = callback
 
     def __call__(self, approx: Any, losses: Any, i: int) -> None:
         """PyMC's callback."""

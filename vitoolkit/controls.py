@@ -19,6 +19,7 @@ import numpy as np
 import pytensor
 from pytensor.tensor import _as_tensor_variable
 
+from vitoolkit.checks import real_number, whole_number
 from vitoolkit.events import Event
 from vitoolkit.laws import Law
 from vitoolkit.requests import REPLACED, Change, Inbox, Request
@@ -241,8 +242,7 @@ class Control:
             )
         end = None if end is None else self._checked(end)
         if steps is not None:
-            if isinstance(steps, bool) or not isinstance(steps, int | np.integer):
-                raise TypeError(f"steps must be a whole number of steps, received {steps!r}")
+            steps = whole_number("steps", steps, of="steps")
             run = self._running()
             now = 0 if run is None else run.step
             if steps <= now:
@@ -250,7 +250,6 @@ class Control:
                     f"steps of {self.name!r} must be more than {now}, the step that comes next, "
                     f"received {steps}"
                 )
-            steps = int(steps)
         self._ask("reschedule", source=source, end=end, steps=steps)
 
     def undo(self, *, source: str = "code") -> bool:
@@ -444,9 +443,8 @@ class Control:
             self._write(request.value)
         elif self._on_schedule(step):
             self._write(law.value(step))
-        new: float | None = self._value
-        if kind == "reschedule":
-            new = None if law.schedule is None else law.schedule.end
+        end = None if law.schedule is None else law.schedule.end
+        new = end if kind == "reschedule" else self._value
         self._note(step, kind, old, new, request.source, text)
         return None if request.in_force else change
 
@@ -467,7 +465,7 @@ class Control:
         if wanted is None:
             return
         lo, hi = self.bounds
-        self._write(min(max(_real(f"what the rule wants of {self.name}", wanted), lo), hi))
+        self._write(min(max(real_number(f"the rule of {self.name}", wanted), lo), hi))
         if self._value != old:
             why = None if self.rule is None else self.rule.why
             self._note(step, "rule", old, self._value, "rule", why)
@@ -506,8 +504,7 @@ class Control:
     def _ask(
         self, kind: str, value: float | None = None, source: str = "code", **more: Any
     ) -> None:
-        asked = time.perf_counter()
-        request = Request(kind, self.name, value, source, time=asked, **more)
+        request = Request(kind, self.name, value, source, time=time.perf_counter(), **more)
         with self._lock:
             run = self._running()
             if run is not None:
@@ -545,8 +542,7 @@ class Control:
         self._written = self._storage[0]
 
     def _checked(self, value: float) -> float:
-        lo, hi = self.bounds
-        number = _real(f"{self.name}", value)
+        number, (lo, hi) = real_number(self.name, value), self.bounds
         if not lo <= number <= hi:
             raise ValueError(f"{self.name} must be in [{lo:g}, {hi:g}], received {value!r}")
         return number
@@ -810,18 +806,6 @@ def future_of(
     return steps, values
 
 
-def _real(what: str, value: Any) -> float:
-    if isinstance(value, bool | np.bool_ | str | bytes | complex) or value is None:
-        raise TypeError(f"{what} must be a real number, received {value!r}")
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{what} must be a real number, received {value!r}") from None
-    if math.isnan(number):
-        raise ValueError(f"{what} must not be NaN, received {value!r}")
-    return number
-
-
 def _checked_bounds(name: str, bounds: Any, scale: str) -> tuple[float, float]:
     try:
         lo, hi = bounds
@@ -829,7 +813,7 @@ def _checked_bounds(name: str, bounds: Any, scale: str) -> tuple[float, float]:
         raise TypeError(
             f"bounds of {name!r} must be a pair (low, high), received {bounds!r}"
         ) from None
-    lo, hi = _real(f"low bound of {name!r}", lo), _real(f"high bound of {name!r}", hi)
+    lo, hi = real_number(f"low bound of {name!r}", lo), real_number(f"high bound of {name!r}", hi)
     if not lo < hi:
         raise ValueError(f"bounds of {name!r} must increase, received {bounds!r}")
     if scale == "log" and lo <= 0:

@@ -17,9 +17,9 @@ from vitoolkit.background import Background
 from vitoolkit.checks import flag, shown, unknown_option
 from vitoolkit.controls import Control, LearningRate
 from vitoolkit.inference import ADVI, BetaLike, FullRankADVI, KLqp
-from vitoolkit.loop import Run
 from vitoolkit.options import FIT_OPTIONS, callback_list, fit_options, step_count
 from vitoolkit.recorder import Recorder
+from vitoolkit.run import Run
 from vitoolkit.trace import Trace
 
 __all__ = ["Fit", "fit", "fit_async"]
@@ -138,12 +138,13 @@ class Fit:
         Raises
         ------
         TimeoutError
-            When it has not ended after `timeout` seconds.
+            When it has not ended after `timeout` seconds, or some seconds after an interrupt.
         Exception
             As for :meth:`wait`.
         """
         if not self.wait(timeout):
-            raise TimeoutError(f"the fit still runs after {timeout:g} s: {self._where()}")
+            after = "it was interrupted" if timeout is None else f"{timeout:g} s"
+            raise TimeoutError(f"the fit still runs after {after}: {self._where()}")
         return self
 
     def __await__(self) -> Generator[Any, None, Fit]:

@@ -13,6 +13,7 @@ from pymc.pytensorf import collect_default_updates, compile, reseed_rngs
 from pymc.variational.opvi import Approximation
 from pytensor.graph.replace import graph_replace
 
+from vitoolkit.checks import whole_number
 from vitoolkit.objective import BetaKL
 from vitoolkit.steps import counter_of
 
@@ -57,8 +58,8 @@ class KLMonitor:
 
     Raises
     ------
-    ValueError
-        When the budget is not between 0 and 1 or there is less than one draw.
+    TypeError, ValueError
+        When the budget is not between 0 and 1, or `every` or `draws` is no whole number from 1 up.
 
     See Also
     --------
@@ -88,15 +89,9 @@ class KLMonitor:
     ) -> None:
         if not 0 < budget < 1:
             raise ValueError(f"budget is a share of the fit's time between 0 and 1, got {budget!r}")
-        if isinstance(draws, bool) or not isinstance(draws, int | np.integer) or draws < 1:
-            raise ValueError(f"draws must be a whole number from 1 up, received {draws!r}")
-        if every is not None and (
-            isinstance(every, bool) or not isinstance(every, int | np.integer) or every < 1
-        ):
-            raise ValueError(f"every must be a whole number of steps from 1 up, received {every!r}")
         self.budget = float(budget)
-        self.every = every
-        self.draws = int(draws)
+        self.every = None if every is None else whole_number("every", every, least=1, of="steps")
+        self.draws = whole_number("draws", draws, least=1)
         self.random_seed = random_seed
         self.compile_kwargs = dict(compile_kwargs or {})
         self.compile_seconds = self.evaluate_seconds = self.elapsed_seconds = 0.0

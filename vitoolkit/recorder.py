@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import numpy as np
-
 from vitoolkit.block import Block
 from vitoolkit.callback import Callback
+from vitoolkit.checks import whole_number
 from vitoolkit.controls import Control, distinct_controls
 from vitoolkit.monitor import KLMonitor
 from vitoolkit.run import Run
@@ -71,14 +70,10 @@ class Recorder(Callback):
     def __init__(
         self, *controls: Control, every: int = 1, monitor: KLMonitor | None = None
     ) -> None:
-        if isinstance(every, bool) or not isinstance(every, int | np.integer):
-            raise TypeError(f"every must be a whole number of steps, received {every!r}")
-        if every < 1:
-            raise ValueError(f"every must be at least 1, received {every}")
         self.controls = distinct_controls(controls)
         if monitor is not None and not isinstance(monitor, KLMonitor):
             raise TypeError(f"monitor must be a KLMonitor, received {monitor!r}")
-        self.every = int(every)
+        self.every = whole_number("every", every, least=1, of="steps")
         self.monitor = monitor
         self._trace = Trace(controls=[control.name for control in self.controls])
         self.traces = [self._trace]
