@@ -10,6 +10,7 @@ from typing import Any
 
 import ipywidgets
 
+from vitoolkit.dashboard.lifetime import close_widgets, weakly
 from vitoolkit.trace import Trace
 from vitoolkit.views.report import write_report
 
@@ -64,7 +65,7 @@ class Actions:
             placeholder="what do you see? It becomes a mark on every chart",
             layout=dict(flex="1 1 160px", max_width="560px"),
         )
-        self.words.on_msg(self._on_enter)
+        self.words.on_msg(weakly(self._on_enter))
         self.add = _button("Add", "check", "write the note", self._on_note, 70)
         self.formats = {
             suffix: _button(text, "", tip, self._on_export, 100)
@@ -92,12 +93,14 @@ class Actions:
             self.stop.disabled = True
             self.note.value = False
 
+    @property
+    def widgets(self) -> tuple[ipywidgets.Widget, ...]:
+        """The outermost of its widgets."""
+        return self.buttons, self._noting, self._exporting, self.drawer
+
     def close(self) -> None:
         """Close the widgets in the page and the kernel."""
-        for box in (self.buttons, self._noting, self._exporting):
-            for widget in (*box.children, box):
-                widget.close()
-        self.drawer.close()
+        close_widgets(self.widgets)
 
     def _on_pause(self, button: Any) -> None:
         if self.pause.description == "Pause":
@@ -164,7 +167,7 @@ def _button(text: str, icon: str, tip: str, act: Any, width: int = 60) -> Any:
     button = ipywidgets.Button(
         description=text, icon=icon, tooltip=tip, layout=dict(width=f"{width}px")
     )
-    button.on_click(act)
+    button.on_click(weakly(act))
     return button
 
 
@@ -172,5 +175,5 @@ def _toggle(text: str, icon: str, tip: str, act: Any, width: int = 62) -> Any:
     toggle = ipywidgets.ToggleButton(
         description=text, icon=icon, tooltip=tip, layout=dict(width=f"{width}px")
     )
-    toggle.observe(act, "value")
+    toggle.observe(weakly(act), "value")
     return toggle

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
@@ -12,10 +13,11 @@ import ipywidgets
 import numpy as np
 import traitlets
 
+from vitoolkit.dashboard.lifetime import weakly
 from vitoolkit.dashboard.live_figure import BokehJS
 from vitoolkit.trace import Trace
 from vitoolkit.views.ahead import edge_of
-from vitoolkit.views.assets import CSS, page_code
+from vitoolkit.views.assets import CSS, comparison_legend, page_code
 from vitoolkit.views.document import comparison_document
 from vitoolkit.views.frame import frame_of
 from vitoolkit.views.styles import variable_styles
@@ -170,13 +172,15 @@ class ComparisonFigure(anywidget.AnyWidget):
 
     Parameters
     ----------
-    more : callable
-        Called when the page asks for news.
+    more : bound method
+        Called when the page asks for news. It is held weakly once no run goes on: what is shown
+        stays, and the traces need not.
     """
 
-    _esm = page_code("text", "bokeh", "scales", "legends", "sheet", "comparison")
+    _esm = page_code("comparison")
     _css = CSS
     _document = traitlets.Unicode().tag(sync=True)
+    _legend = traitlets.Dict().tag(sync=True)
     _version = traitlets.Unicode(bokeh.__version__).tag(sync=True)
     _library = traitlets.Any(None, allow_none=True).tag(
         sync=True, **ipywidgets.widget_serialization
@@ -186,13 +190,23 @@ class ComparisonFigure(anywidget.AnyWidget):
     )
     _arrays = traitlets.Any(b"").tag(sync=True, to_json=lambda value, widget: widget.last[1])
 
-    def __init__(self, more: Any) -> None:
+    def __init__(self, more: Callable[[], None]) -> None:
+        self._more = more
         self.last: tuple[Any, bytes] = (None, b"")
-        super().__init__(_document=comparison_document(), _library=BokehJS.shared())
-        self.on_msg(lambda widget, content, buffers: more())
+        super().__init__(
+            _document=comparison_document(),
+            _legend=comparison_legend(),
+            _library=BokehJS.shared(),
+        )
+        self.on_msg(self._on_page)
 
     def show(self, header: dict[str, Any], arrays: bytes) -> None:
         """Send the runs, unless the page has them as they are."""
         if (header, arrays) != self.last:
             self.last = (header, arrays)
             self.send({"kind": "runs", "header": header}, [arrays])
+            if not header["live"] and inspect.ismethod(self._more):
+                self._more = weakly(self._more)
+
+    def _on_page(self, widget: Any, content: Any, buffers: Any) -> None:
+        self._more()

@@ -11,6 +11,8 @@ from typing import Any
 
 import ipywidgets
 
+from vitoolkit.dashboard.lifetime import close_widgets, weakly
+
 __all__ = ["ControlRow", "slider_range"]
 
 #: Seconds after a person's last move in which the row is left as it is.
@@ -102,7 +104,7 @@ class ControlRow:
             ),
         )
         self.edit.add_class("vitoolkit-edit")
-        self.edit.observe(self._on_edit, "value")
+        self.edit.observe(weakly(self._on_edit), "value")
         self._line: Any = ipywidgets.HBox(
             [self.label, self.ends[0], self.slider, self.ends[1], self.box, self.auto, self.edit],
             layout=dict(flex_flow="row wrap", align_items="center", width="100%"),
@@ -114,7 +116,7 @@ class ControlRow:
             tooltip="from the present value to this end, reached at this step",
             layout=dict(width="74px"),
         )
-        self.apply.on_click(self._on_apply)
+        self.apply.on_click(weakly(self._on_apply))
         words = [ipywidgets.Label(text) for text in ("goes to", "at step")]
         self._editor: Any = ipywidgets.HBox(
             [words[0], self.end, words[1], self.steps, self.apply],
@@ -123,9 +125,9 @@ class ControlRow:
         self.widget: Any = ipywidgets.VBox([self._line])
         self._move_slider(control.value)
         self._show_wheel(control.manual)
-        self.slider.observe(self._on_slider, "value")
-        self.box.observe(self._on_box, "value")
-        self.auto.observe(self._on_auto, "value")
+        self.slider.observe(weakly(self._on_slider), "value")
+        self.box.observe(weakly(self._on_box), "value")
+        self.auto.observe(weakly(self._on_auto), "value")
 
     def follow(self, *, held: bool = False) -> bool:
         """Show the value in force, unless a person is at it; returns whether anything was sent."""
@@ -146,12 +148,14 @@ class ControlRow:
         self._moved = self._followed = -math.inf
         self.follow()
 
+    @property
+    def widgets(self) -> tuple[ipywidgets.Widget, ...]:
+        """The outermost of its widgets."""
+        return self.widget, self._editor
+
     def close(self) -> None:
         """Close the widgets in the page and the kernel."""
-        for box in (self._line, self._editor):
-            for widget in (*box.children, box):
-                widget.close()
-        self.widget.close()
+        close_widgets(self.widgets)
 
     # --- a person ---------------------------------------------------------------------------
 

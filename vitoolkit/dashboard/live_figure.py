@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import anywidget
@@ -42,13 +42,13 @@ class BokehJS(anywidget.AnyWidget):
 class StatusLine(anywidget.AnyWidget):
     """One line that says where the fit stands; the page itself counts the seconds of compiling."""
 
-    _esm = page_code("text", "status")
+    _esm = page_code("status")
     _css = CSS
     status = traitlets.Dict({"phase": "waiting"}).tag(sync=True)
 
 
 class LiveFigure(anywidget.AnyWidget):
-    """Loss, ELBO, KL of each variable, control values, and rate against distortion.
+    """The charts of a fit that have something to show.
 
     Parameters
     ----------
@@ -58,11 +58,11 @@ class LiveFigure(anywidget.AnyWidget):
         "linear", "log" or "switch" for each control.
     notes : mapping of str to str
         Words in place of the chart "loss" or "kl".
-    gradient : bool
-        Whether the gradient is recorded, and has a chart.
+    measures : collection of str
+        What else is recorded in every step: those that a chart reads are drawn.
     """
 
-    _esm = page_code("text", "bokeh", "scales", "legends", "sheet", "charts", "figure")
+    _esm = page_code("figure")
     _css = CSS
     _document = traitlets.Unicode().tag(sync=True)
     _version = traitlets.Unicode(bokeh.__version__).tag(sync=True)
@@ -83,7 +83,7 @@ class LiveFigure(anywidget.AnyWidget):
         scales: Mapping[str, str],
         *,
         notes: Mapping[str, str] | None = None,
-        gradient: bool = False,
+        measures: Collection[str] = (),
     ) -> None:
         self._last: tuple[dict[str, Any] | None, bytes] = (None, b"")
         #: Number of frames sent, and of those the page has drawn, with its milliseconds for the
@@ -98,7 +98,7 @@ class LiveFigure(anywidget.AnyWidget):
         self.wanted = False
         self._held = ("", -math.inf)
         self._heard = -math.inf
-        legend = figure_legend(variables, controls, scales, notes or {}, gradient)
+        legend = figure_legend(variables, controls, scales, notes or {}, measures)
         super().__init__(
             _document=document_of(legend),
             _legend=legend,

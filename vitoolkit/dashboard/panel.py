@@ -13,6 +13,7 @@ import ipywidgets
 from vitoolkit.controls import Switch
 from vitoolkit.dashboard.actions import Actions
 from vitoolkit.dashboard.control_row import ControlRow
+from vitoolkit.dashboard.lifetime import close_widgets, when_gone
 from vitoolkit.dashboard.live_figure import LiveFigure, StatusLine
 from vitoolkit.dashboard.switch_row import SwitchRow
 from vitoolkit.trace import Trace
@@ -50,6 +51,7 @@ class Panel:
     def __init__(
         self, fit: Any, controls: Any, variables: Any, of_variable: Any, notes: Any
     ) -> None:
+        self._made_of = (fit, controls, variables, of_variable, notes)
         self.fit = fit
         self.variables = tuple(variables)
         styles = variable_styles(self.variables)
@@ -60,7 +62,7 @@ class Panel:
             control_styles(self.lines, of_variable, styles),
             self.scales,
             notes=notes,
-            gradient=bool(getattr(getattr(fit, "inference", None), "measures", ())),
+            measures=getattr(getattr(fit, "inference", None), "measures", ()),
         )
         self._chosen = Lines(self.variables)
         self._ahead = Ahead([control for control in controls if control.name in self.lines])
@@ -74,18 +76,22 @@ class Panel:
             ControlRow(control, self.say) for control in controls if not isinstance(control, Switch)
         ]
         self.rows += [SwitchRow(control) for control in controls if isinstance(control, Switch)]
-        head = ipywidgets.HBox(
+        self._head = ipywidgets.HBox(
             [self.status, self.actions.buttons],
             layout=dict(flex_flow="row wrap", align_items="flex-start"),
         )
         grid = ipywidgets.Box([row.widget for row in self.rows])
         grid.add_class("vitoolkit-controls")
-        self.widget = ipywidgets.VBox([head, self.actions.drawer, grid, self.figure])
+        self.widget = ipywidgets.VBox([self._head, self.actions.drawer, grid, self.figure])
         self.widget.add_class("vitoolkit-panel")
         self.open = True
         self._handle: Any = None
+        self._elsewhere = False
+        own = [*self.actions.widgets, grid, *(w for row in self.rows for w in row.widgets)]
+        when_gone(self, _leave_charts, self.widget, self._head, self.status, self.figure, own)
         self._message = ""
         self._began = time.perf_counter()
+        self._took: float | None = None
         self._pace: deque[tuple[float, int]] = deque(maxlen=30)
         self._due = 0.0
         self._turn = 0
@@ -147,7 +153,7 @@ class Panel:
 
     def finish(self) -> None:
         """Show how it ended, and leave a picture in the notebook in place of the widgets."""
-        self._active_due = 0.0
+        self._active_due, self._took = 0.0, time.perf_counter() - self._began
         self._draw(self.fit.step - 1)
         self._tell()
         for row in self.rows:
@@ -159,6 +165,8 @@ class Panel:
                 self.trace, self.variables, self.scales, active=self._active, view=self.view
             )
             self._handle.update(HTML(summary))
+            if not self._elsewhere:
+                self.close()
 
     def close(self) -> None:
         """Close the widgets; the page forgets them."""
@@ -166,9 +174,21 @@ class Panel:
         for row in self.rows:
             row.close()
         self.actions.close()
-        for widget in (self.status, self.figure, *self.widget.children):
-            widget.close()
-        self.widget.close()
+        close_widgets([self.widget])
+
+    def again(self) -> Panel:
+        """Return this panel, to be shown in another place, or a new one where it is closed."""
+        if self.open:
+            self._elsewhere = True
+            return self
+        panel = Panel(*self._made_of)
+        panel._began, panel._took, panel._message = self._began, self._took, self._message
+        panel._elsewhere = True
+        if self.trace is not None:
+            panel.watch(self.trace, self._sizes)
+            panel._draw(self.fit.step - 1)
+        panel._tell()
+        return panel
 
     def _draw(self, end: float) -> int:
         if self.trace is None:
@@ -199,7 +219,7 @@ class Panel:
                 if rate > 0:
                     status.update(rate=rate, left=(fit.n - done) / rate)
         if fit.status not in ("compiling", "running", "paused"):
-            status["took"] = now - self._began
+            status["took"] = now - self._began if self._took is None else self._took
             if fit.error is not None and not isinstance(fit.error, KeyboardInterrupt):
                 status["message"] = f"{type(fit.error).__name__}: {fit.error}".partition("\n")[0]
         if self.view is not None and len(self.view):
@@ -216,6 +236,19 @@ class Panel:
         if message != self._message:
             self._message = message
             self._tell()
+
+
+def _leave_charts(
+    widget: ipywidgets.VBox,
+    head: ipywidgets.HBox,
+    status: StatusLine,
+    figure: LiveFigure,
+    rest: list[ipywidgets.Widget],
+) -> None:
+    """Take away what a panel that nobody holds cannot do any more; its charts need no kernel."""
+    if widget.comm is not None:
+        head.children, widget.children = (status,), (head, figure)
+    close_widgets(rest)
 
 
 def _finite(value: float) -> float | None:

@@ -8,6 +8,7 @@ from typing import Any
 import ipywidgets
 
 from vitoolkit.controls import Switch
+from vitoolkit.dashboard.lifetime import close_widgets, weakly
 
 __all__ = ["SwitchRow"]
 
@@ -40,7 +41,7 @@ class SwitchRow:
             layout=dict(width="auto"),
         )
         self.widget.add_class("vitoolkit-switch")
-        self.widget.observe(self._on_click, "value")
+        self.widget.observe(weakly(self._on_click), "value")
 
     def follow(self, *, held: bool = False) -> bool:
         """Show what was asked for last; returns whether anything was sent."""
@@ -58,9 +59,14 @@ class SwitchRow:
         """Show the value in force: the fit has ended."""
         self.follow()
 
+    @property
+    def widgets(self) -> tuple[ipywidgets.Widget, ...]:
+        """The outermost of its widgets."""
+        return (self.widget,)
+
     def close(self) -> None:
         """Close the widget in the page and the kernel."""
-        self.widget.close()
+        close_widgets(self.widgets)
 
     def _on_click(self, change: Any) -> None:
         # Compared by thread: a person's click may come in another one while this one writes.
