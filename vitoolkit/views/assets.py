@@ -10,7 +10,8 @@ from typing import Any
 
 import bokeh
 
-from vitoolkit.views.charts import CHARTS, COMPARED, FIT, Chart, shown
+from vitoolkit.views import charts
+from vitoolkit.views.charts import COMPARED, FIT, Chart, shown
 from vitoolkit.views.document import document
 from vitoolkit.views.styles import INK, Style
 
@@ -51,7 +52,7 @@ def figure_legend(
         "kl": [[name, *style] for name, style in variables.items()],
         "control": [[name, *style, scales.get(name, "linear")] for name, style in controls.items()],
         "notes": dict(notes),
-        "charts": [_told(chart) for chart in CHARTS],
+        "charts": [_told(chart) for chart in charts.CHARTS],
         "shown": [chart.name for chart in shown(variables, controls, measures, notes)],
         "fit": FIT._asdict(),
     }
@@ -77,5 +78,5 @@ def _told(chart: Chart) -> dict[str, Any]:
 
 def document_of(legend: Mapping[str, Any]) -> str:
     """Build the Bokeh document, as JSON, of the charts in a legend."""
-    charts = tuple(chart for chart in CHARTS if chart.name in legend["shown"])
-    return document(charts, tuple(scale for *_, scale in legend["control"]))
+    drawn = tuple(chart for chart in charts.CHARTS if chart.name in legend["shown"])
+    return document(drawn, tuple(scale for *_, scale in legend["control"]))

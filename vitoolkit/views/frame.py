@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitoolkit.decimation import View
+from vitoolkit.views import charts
 from vitoolkit.views.ahead import Ahead, edge_of
-from vitoolkit.views.charts import CHARTS, bands_of, measures_of
+from vitoolkit.views.charts import bands_of, measures_of
 from vitoolkit.views.marks import Mark, marks_of
 
 __all__ = ["Frame", "Lines", "frame_of", "mean_now", "points_for"]
@@ -97,7 +98,7 @@ class Frame(NamedTuple):
 
 def points_for(variables: int, controls: int = 0) -> int:
     """Points a line so that a frame of so many variables and controls stays within the budget."""
-    everything = [column for chart in CHARTS for column in chart.columns]
+    everything = [column for chart in charts.CHARTS for column in chart.columns]
     bands, measures = bands_of(("z",), everything), measures_of(everything)
     own = 3 + 3 * len(bands) + len(measures)  # step, rate and distortion are the other three
     lines = own + controls + min(variables, MOST_LINES)
