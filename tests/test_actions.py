@@ -6,7 +6,7 @@ import pytest
 from records import a_fit
 
 import vitoolkit as vt
-from vitoolkit.dashboard.actions import Actions
+from vitoolkit.dashboard.actions import FORMATS, Actions
 
 
 @pytest.fixture
@@ -101,9 +101,17 @@ def test_export_writes_into_the_folder_and_says_where(actions, tmp_path, monkeyp
 
 
 def test_an_export_that_fails_says_why(actions, tmp_path, monkeypatch):
-    def missing(self, path):
+    def missing(trace, path):
         raise ImportError('Install it with: pip install "vitoolkit[export]"')
 
-    monkeypatch.setattr(vt.Trace, "to_netcdf", missing)
+    broken = {".nc": FORMATS[".nc"]._replace(write=missing)}
+    monkeypatch.setattr("vitoolkit.dashboard.actions.FORMATS", broken)
     actions._write(actions._trace(), tmp_path / "x.nc", ".nc")
     assert actions.said.value == 'not written: Install it with: pip install "vitoolkit[export]"'
+
+
+def test_every_format_has_a_button(actions):
+    assert [button.description for button in actions.formats.values()] == [
+        made.label for made in FORMATS.values()
+    ]
+    assert all(button.tooltip for button in actions.formats.values())

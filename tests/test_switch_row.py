@@ -9,12 +9,13 @@ from vitoolkit.dashboard.switch_row import SwitchRow
 
 def a_switch(on=True):
     shared = pytensor.shared(np.int8(on))
-    return vt.Switch(shared, name="scale_cost_to_minibatch")
+    return vt.Switch(shared, name="scale_cost_to_minibatch", words="Divide the loss")
 
 
 def test_a_click_flips_a_switch():
     row = SwitchRow(a_switch())
     assert (row.widget.value, row.widget.description) == (True, "scale cost to minibatch")
+    assert row.widget.tooltip == "Divide the loss"
     row.widget.value = False
     row.control.advance(9)
     (event,) = row.control.log

@@ -12,6 +12,7 @@ from typing import Any
 from vitoolkit.controls import Control, distinct_controls
 from vitoolkit.dashboard.kernel_events import KernelEvents, after_the_cell
 from vitoolkit.dashboard.panel import Panel
+from vitoolkit.dashboard.protocols import Fit
 from vitoolkit.dashboard.pymc_fit import CautiousMonitor, PyMCFit
 from vitoolkit.events import Event
 from vitoolkit.loop import Block, Callback, Run
@@ -221,7 +222,7 @@ class Dashboard(Callback):
     # --- the display -------------------------------------------------------------------------
 
     def _begin(
-        self, fit: Any, variables: Any, *, of_variable: Any = None, notes: Any = None
+        self, fit: Fit, variables: Any, *, of_variable: Any = None, notes: Any = None
     ) -> None:
         self._fit, self._off = fit, False
         self._next = math.inf

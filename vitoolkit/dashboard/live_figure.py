@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import anywidget
 import bokeh
 import ipywidgets
 import traitlets
 
+from vitoolkit.dashboard.protocols import Message
 from vitoolkit.views.assets import CSS, bokehjs, document_of, figure_legend, page_code
-from vitoolkit.views.frame import Frame
+from vitoolkit.views.frame import Frame, Header
 from vitoolkit.views.styles import Style
 
 __all__ = ["BokehJS", "LiveFigure", "StatusLine"]
@@ -85,7 +85,7 @@ class LiveFigure(anywidget.AnyWidget):
         notes: Mapping[str, str] | None = None,
         measures: Collection[str] = (),
     ) -> None:
-        self._last: tuple[dict[str, Any] | None, bytes] = (None, b"")
+        self._last: tuple[Header | None, bytes] = (None, b"")
         #: Number of frames sent, and of those the page has drawn, with its milliseconds for the
         #: last one, and whether that was in sight.
         self.sent = 0
@@ -136,11 +136,11 @@ class LiveFigure(anywidget.AnyWidget):
         name, since = self._held
         return name if time.monotonic() - since < 60 else ""
 
-    def _asked_for(self) -> tuple[dict[str, Any] | None, bytes]:
+    def _asked_for(self) -> tuple[Header | None, bytes]:
         self.wanted = True
         return self._last
 
-    def _on_page(self, widget: Any, content: Any, buffers: Any) -> None:
+    def _on_page(self, widget: LiveFigure, content: Message, buffers: list[bytes]) -> None:
         kind, self._heard = content.get("kind"), time.monotonic()
         if kind == "drawn":
             self.drawn = max(self.drawn, int(content["number"]))

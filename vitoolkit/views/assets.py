@@ -6,13 +6,13 @@ import functools
 import gzip
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 import bokeh
 
 from vitoolkit.views import charts
 from vitoolkit.views.charts import COMPARED, FIT, Chart, shown
 from vitoolkit.views.document import document
+from vitoolkit.views.frame import Header
 from vitoolkit.views.styles import INK, Style
 
 __all__ = ["CSS", "bokehjs", "comparison_legend", "document_of", "figure_legend", "page_code"]
@@ -46,7 +46,7 @@ def figure_legend(
     scales: Mapping[str, str],
     notes: Mapping[str, str],
     measures: Collection[str],
-) -> dict[str, Any]:
+) -> Header:
     """Tell the page which charts there are, and what their lines are called and look like."""
     return {
         "kl": [[name, *style] for name, style in variables.items()],
@@ -58,12 +58,12 @@ def figure_legend(
     }
 
 
-def comparison_legend() -> dict[str, Any]:
+def comparison_legend() -> Header:
     """Tell the page which charts a comparison has."""
     return {"charts": [_told(chart) for chart in COMPARED], "fit": FIT._asdict()}
 
 
-def _told(chart: Chart) -> dict[str, Any]:
+def _told(chart: Chart) -> Header:
     right = " (right axis)"
     lines = [
         {
@@ -76,7 +76,7 @@ def _told(chart: Chart) -> dict[str, Any]:
     return {**chart._asdict(), "lines": lines}
 
 
-def document_of(legend: Mapping[str, Any]) -> str:
+def document_of(legend: Header) -> str:
     """Build the Bokeh document, as JSON, of the charts in a legend."""
     drawn = tuple(chart for chart in charts.CHARTS if chart.name in legend["shown"])
     return document(drawn, tuple(scale for *_, scale in legend["control"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +15,16 @@ from vitoolkit.views.ahead import Ahead, edge_of
 from vitoolkit.views.charts import bands_of, measures_of
 from vitoolkit.views.marks import Mark, marks_of
 
-__all__ = ["Frame", "Lines", "frame_of", "mean_now", "points_for"]
+__all__ = ["Frame", "Header", "Lines", "frame_of", "mean_now", "points_for"]
 
 #: Most bytes of arrays in a frame; the words of its marks come on top.
 BUDGET = 48_000
 #: With more variables than this, only the largest have a line, and those that a person picks.
 MOST_LINES, LARGEST = 24, 12
 
-Array = NDArray[Any]
+Array: TypeAlias = NDArray[Any]
+#: What goes to a page beside the numbers, as JSON.
+Header: TypeAlias = dict[str, Any]
 
 
 class Frame(NamedTuple):
@@ -85,7 +87,7 @@ class Frame(NamedTuple):
         """Running mean of the ELBO at β = 1, nats; without terms there is none."""
         return self.band("elbo")[2] if "elbo" in self.bands else np.empty(0)
 
-    def packed(self) -> tuple[dict[str, Any], bytes]:
+    def packed(self) -> tuple[Header, bytes]:
         """Return a header with names and shapes, and all arrays as float32 in one piece."""
         fields = self._asdict()
         arrays = {name: value for name, value in fields.items() if isinstance(value, np.ndarray)}
