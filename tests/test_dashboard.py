@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import ipywidgets
 import numpy as np
 import pymc as pm
 import pytest
@@ -420,9 +421,21 @@ def test_a_finished_dashboard_shows_its_charts_again(model, notebook):
     panel.close()
 
 
-def test_a_panel_that_is_shown_in_two_places_keeps_the_second(model, notebook):
+@pytest.mark.parametrize("where", ["another cell", "a page that loads", "an Output"])
+def test_a_panel_that_is_shown_in_two_places_keeps_the_second(model, notebook, where):
     dashboard = vt.Dashboard()
-    train(model, dashboard, callbacks=[at(20, dashboard._repr_mimebundle_)])
+
+    def show():
+        if where == "an Output":
+            return
+        if where == "another cell":
+            dashboard._repr_mimebundle_()
+        else:  # it asks for all state there is
+            dashboard._panel.figure.get_state()
+
+    output = ipywidgets.Output(msg_id="a cell" if where == "an Output" else "")
+    train(model, dashboard, callbacks=[at(20, show)])
+    output.close()
     assert dashboard._panel.open
     assert "finished after 60 steps" in notebook.shown[-1].data
     dashboard._panel.close()

@@ -11,7 +11,9 @@ from vitoolkit.views.styles import variable_styles
 
 def test_a_page_that_loads_reads_the_last_frame():
     figure = LiveFigure(variable_styles(["z", "w"]), {}, {})
+    assert not figure.adopted
     assert figure.get_state()["_header"] is None
+    assert figure.adopted
     trace = a_trace()
     figure.show(frame_of(trace.view(50), trace.variables, end=1000))
     state = figure.get_state()

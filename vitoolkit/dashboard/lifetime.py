@@ -12,7 +12,7 @@ from typing import Any
 
 import ipywidgets
 
-__all__ = ["close_widgets", "weakly", "when_gone"]
+__all__ = ["captured", "close_widgets", "weakly", "when_gone"]
 
 
 def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -54,6 +54,12 @@ def close_widgets(widgets: Iterable[ipywidgets.Widget]) -> None:
     """Close widgets with all that belongs to them: children, layout and style, each with a comm."""
     for widget in _family(widgets, set()):
         widget.close()
+
+
+def captured() -> bool:
+    """Tell whether what is displayed now goes to an Output widget, which takes no later word."""
+    instances = ipywidgets.widgets.widget._instances.values()
+    return any(isinstance(widget, ipywidgets.Output) and widget.msg_id for widget in instances)
 
 
 def when_gone(owner: object, act: Callable[..., None], *args: Any) -> None:

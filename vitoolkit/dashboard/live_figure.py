@@ -96,6 +96,9 @@ class LiveFigure(anywidget.AnyWidget):
         self.picked: tuple[str, ...] = ()
         #: Set when a page loads or comes into sight: it wants the present.
         self.wanted = False
+        #: Set when a page that loaded later shows it: no word to the cell's output gets there.
+        self.adopted = False
+        self._made = False
         self._held = ("", -math.inf)
         self._heard = -math.inf
         legend = figure_legend(variables, controls, scales, notes or {}, measures)
@@ -105,6 +108,7 @@ class LiveFigure(anywidget.AnyWidget):
             _library=BokehJS.shared(),
         )
         self.on_msg(self._on_page)
+        self._made = True
 
     def show(self, frame: Frame, *, active: str = "") -> int:
         """Send a frame to the page, with words on active units; returns its size in bytes."""
@@ -138,6 +142,7 @@ class LiveFigure(anywidget.AnyWidget):
 
     def _asked_for(self) -> tuple[Header | None, bytes]:
         self.wanted = True
+        self.adopted |= self._made
         return self._last
 
     def _on_page(self, widget: LiveFigure, content: Message, buffers: list[bytes]) -> None:

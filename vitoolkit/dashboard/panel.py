@@ -14,7 +14,7 @@ import ipywidgets
 from vitoolkit.controls import Control, Switch
 from vitoolkit.dashboard.actions import Actions
 from vitoolkit.dashboard.control_row import ControlRow
-from vitoolkit.dashboard.lifetime import close_widgets, when_gone
+from vitoolkit.dashboard.lifetime import captured, close_widgets, when_gone
 from vitoolkit.dashboard.live_figure import LiveFigure, StatusLine
 from vitoolkit.dashboard.protocols import Fit, Row
 from vitoolkit.dashboard.switch_row import SwitchRow
@@ -122,6 +122,7 @@ class Panel:
         from IPython.display import display
 
         self._tell()
+        self._elsewhere = captured()
         self._handle = display(self.widget, display_id=True)
 
     def steered_by(self, way: str, words: str) -> None:
@@ -182,7 +183,9 @@ class Panel:
                 self.trace, self.variables, self.scales, active=self._active, view=self.view
             )
             self._handle.update(HTML(summary))
-            if not self._elsewhere:
+            # The picture does not get to an Output widget, to Voila's page, to a page that was
+            # reloaded in mid-fit: there the widgets stay, with nothing that they hold.
+            if not self._elsewhere and not self.figure.adopted:
                 self.close()
 
     def close(self) -> None:
