@@ -1,15 +1,12 @@
-"""Buttons, the schedule's editor and words of advice, without a browser."""
+"""The buttons of a fit as a whole, without a browser."""
 
 import time
 
-import numpy as np
 import pytest
+from records import a_fit
 
 import vitoolkit as vt
-from vitoolkit.dashboard.actions import Actions
-from vitoolkit.dashboard.control_row import ControlRow
-from vitoolkit.run import Run
-from vitoolkit.views.advice import advice
+from vitoolkit.dashboard.actions import FORMATS, Actions
 
 
 @pytest.fixture
@@ -19,26 +16,7 @@ def beta():
 
 @pytest.fixture
 def fit(beta):
-    class Fit(Run):
-        def boundary(self):
-            """What the loop does between two steps."""
-            if self.asked and self.status != "paused":
-                self._take()
-            beta.advance(self.step)
-
-    fit = Fit(Trained(), 100, [], [beta])
-    fit.step, fit.status = 7, "running"
-    fit.bind()
-    return fit
-
-
-class Trained:
-    """What a run needs to know of an inference."""
-
-    variables = parts = measures = ()
-
-    def __init__(self):
-        self.approx = type(self)  # something that can be weakly held
+    return a_fit(beta)
 
 
 @pytest.fixture
@@ -124,79 +102,17 @@ def test_export_writes_into_the_folder_and_says_where(actions, tmp_path, monkeyp
 
 
 def test_an_export_that_fails_says_why(actions, tmp_path, monkeypatch):
-    def missing(self, path):
+    def missing(trace, path):
         raise ImportError('Install it with: pip install "vitoolkit[export]"')
 
-    monkeypatch.setattr(vt.Trace, "to_netcdf", missing)
+    broken = {".nc": FORMATS[".nc"]._replace(write=missing)}
+    monkeypatch.setattr("vitoolkit.dashboard.actions.FORMATS", broken)
     actions._write(actions._trace(), tmp_path / "x.nc", ".nc")
     assert actions.said.value == 'not written: Install it with: pip install "vitoolkit[export]"'
 
 
-# --- the schedule's editor ------------------------------------------------------------------------
-
-
-def test_a_schedule_is_given_another_end_and_length(fit, beta):
-    said = []
-    row = ControlRow(beta, said.append)
-    (line,) = row.widget.children
-    row.edit.value = True
-    assert row.widget.children[0] is line and len(row.widget.children) == 2
-    assert (row.end.value, row.steps.value) == (1.0, 100)
-    row.steps.value = 3
-    row.apply.click()
-    assert "must be more than 7" in said[-1] and row.edit.value
-    row.end.value, row.steps.value = 2.0, 27
-    row.apply.click()
-    assert not row.edit.value and row.widget.children == (line,) and said[-1] == ""
-    fit.boundary()
-    (event,) = beta.log
-    assert (event.kind, event.old, event.new, event.source) == ("reschedule", 1.0, 2.0, "user")
-    assert beta.schedule(27) == 2.0 and beta.schedule(7) == pytest.approx(0.07)
-    row.close()
-
-
-def test_without_a_schedule_there_is_nothing_to_edit():
-    row = ControlRow(vt.Beta(1.0), print)
-    assert row.edit.layout.visibility == "hidden"
-    row.close()
-
-
-# --- advice ---------------------------------------------------------------------------------------
-
-
-def record(loss, beta=1.0, rate=1e-2):
-    n = len(loss)
-    trace = vt.Trace(("z",), ("beta", "rate"))
-    control = np.stack([np.broadcast_to(beta, n), np.broadcast_to(rate, n)], axis=1)
-    trace.extend(np.arange(n), np.arange(n) * 1e-3, loss, np.ones((n, 2)), control)
-    return advice(trace.view(points=500), {"beta": "linear", "rate": "log"})
-
-
-def noise(n, seed=0):
-    return np.random.default_rng(seed).normal(size=n)
-
-
-def test_a_standstill_and_a_rise_are_said_in_words():
-    assert record(noise(20_000)).startswith("the ELBO has not risen for ")
-    assert record(noise(20_000), beta=4.0).startswith("the loss has not fallen for ")
-    assert record(noise(20_000) + 1e-4 * np.arange(20_000)).startswith("the ELBO has fallen for ")
-
-
-@pytest.mark.parametrize(
-    ("loss", "beta", "rate"),
-    [
-        (noise(20_000) - 1e-4 * np.arange(20_000), 1.0, 1e-2),  # still falls, within the noise
-        (noise(1_000), 1.0, 1e-2),  # too short to tell
-        (noise(20_000), np.linspace(0.0, 1.0, 20_000), 1e-2),  # β moves, and the loss with it
-        (noise(20_000), 1.0, np.geomspace(1e-1, 1e-6, 20_000)),  # the rate has been sent to sleep
-        (np.full(20_000, np.nan), 1.0, 1e-2),
-        (noise(0), 1.0, 1e-2),
-    ],
-)
-def test_nothing_is_said_without_a_reason(loss, beta, rate):
-    assert record(loss, beta, rate) == ""
-
-
-def test_noise_alone_seldom_makes_a_rise():
-    wrong = [s for s in range(40) if "fallen for" in record(noise(20_000, s))]
-    assert len(wrong) <= 1
+def test_every_format_has_a_button(actions):
+    assert [button.description for button in actions.formats.values()] == [
+        made.label for made in FORMATS.values()
+    ]
+    assert all(button.tooltip for button in actions.formats.values())

@@ -1,14 +1,12 @@
 """Several runs in one panel, and a run as a page: what is told of them, without a browser."""
 
 import json
-import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import vitoolkit as vt
-from vitoolkit.views.report import report_html
 
 
 def a_trace(rows=1000, elbo=-50.0, variables=("z", "w"), status="finished"):
@@ -99,31 +97,3 @@ def test_what_cannot_be_compared_is_refused():
         vt.Comparison({"a": 3})
     with pytest.raises(TypeError, match="a string; received 1"):
         vt.Comparison({1: a_trace()})
-
-
-# --- a page of a run -----------------------------------------------------------------------------
-
-
-def test_a_report_holds_charts_and_tables_and_needs_no_network(tmp_path):
-    dashboard = vt.Dashboard(vt.Beta())
-    trace = a_trace(variables=("z", "</script><b>"))
-    trace.add_event(vt.Event(500, 0.5, "note", text="tried < 1", source="user"))
-    dashboard.recorder._trace = trace
-    path = dashboard.to_html(tmp_path / "run.html", title="A <fit>")
-    page = path.read_text("utf-8")
-    assert "<title>A &lt;fit&gt;</title>" in page and "tried &lt; 1" in page
-    assert not re.findall(r"""(?:src|href)=["']?https?:""", page)
-    assert "</script><b>" not in page
-    run = json.loads(re.search(r'id="run">(.*?)</script>', page).group(1))
-    assert [line[0] for line in run["legend"]["kl"]] == ["z", "</script><b>"]
-    assert run["header"]["marks"] == [[500.0, "note: tried < 1, by user"]]
-    assert ["kl", [2, len(trace.view(1000).step)]] in run["header"]["arrays"]
-    with pytest.raises(ValueError, match="must end in '.html'"):
-        dashboard.to_html(tmp_path / "run.nc")
-    with pytest.raises(FileNotFoundError):
-        dashboard.to_html(tmp_path / "no such" / "run.html")
-
-
-def test_a_report_of_nothing_says_so():
-    page = report_html(vt.Trace(("z",)))
-    assert "The fit took no steps" in page and "<script" not in page

@@ -671,6 +671,8 @@ class Switch(Control):
         A scalar integer shared variable that is 0 or 1.
     name : str
         Name of the control.
+    words : str
+        What it is for, to be read by a person at it.
 
     Raises
     ------
@@ -695,8 +697,9 @@ class Switch(Control):
 
     _dtype_kinds, _dtype_names = "biu", "integers"
 
-    def __init__(self, shared: Any, *, name: str) -> None:
+    def __init__(self, shared: Any, *, name: str, words: str = "") -> None:
         super().__init__(bounds=(0.0, 1.0), name=name, shared=shared)
+        self.words = words
 
     def __repr__(self) -> str:
         waits = "" if self.pending is None else f", {_on_off(self.pending)} from the next step"

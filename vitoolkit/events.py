@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 __all__ = ["ONE_MOVE_SECONDS", "Event"]
 
-#: A person's values that follow each other faster than this are one move: one mark, one undo.
+#: A person's values of one control that follow each other faster than this are one move: one undo,
+#: one mark, one line of a table.
 ONE_MOVE_SECONDS = 1.5
 
 

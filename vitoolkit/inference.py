@@ -174,7 +174,12 @@ class KLqp(Inference):
             approx.rng = np.random.RandomState(random_seed)
         #: The switch of ``scale_cost_to_minibatch``, None without minibatches.
         self.scale_cost = (
-            Switch(approx._scale_cost_to_minibatch, name="scale_cost_to_minibatch")
+            Switch(
+                approx._scale_cost_to_minibatch,
+                name="scale_cost_to_minibatch",
+                words="Divide loss and gradient by rows of the data set / rows of a minibatch, "
+                "so that a learning rate suits any size of the batch",
+            )
             if observed_minibatches(approx)
             else None
         )

@@ -6,19 +6,37 @@ import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, TypeAlias
 
 import ipywidgets
 
+from vitoolkit.dashboard.lifetime import close_widgets, weakly
+from vitoolkit.dashboard.protocols import Fit, Message, Toggled
 from vitoolkit.trace import Trace
 from vitoolkit.views.report import write_report
 
 __all__ = ["Actions"]
 
-_FORMATS = {
-    ".csv": ("CSV", "every recorded step, for any program"),
-    ".nc": ("NetCDF", "every recorded step, for xarray and ArviZ"),
-    ".html": ("HTML report", "these charts, to zoom and to read, in a file that needs no network"),
+Handler: TypeAlias = Callable[..., None]
+
+
+class Format(NamedTuple):
+    """A button of Export: what it says, and what it does."""
+
+    label: str
+    words: str
+    write: Callable[..., Path]
+
+
+#: By the end of a file's name.
+FORMATS = {
+    ".csv": Format("CSV", "every recorded step, for any program", Trace.to_csv),
+    ".nc": Format("NetCDF", "every recorded step, for xarray and ArviZ", Trace.to_netcdf),
+    ".html": Format(
+        "HTML report",
+        "these charts, to zoom and to read, in a file that needs no network",
+        write_report,
+    ),
 }
 
 
@@ -27,7 +45,7 @@ class Actions:
 
     Parameters
     ----------
-    fit : Steered
+    fit : Fit
         What runs.
     trace : callable
         Returns the trace to export.
@@ -43,7 +61,7 @@ class Actions:
     """
 
     def __init__(
-        self, fit: Any, trace: Callable[[], Trace | None], scales: Mapping[str, str]
+        self, fit: Fit, trace: Callable[[], Trace | None], scales: Mapping[str, str]
     ) -> None:
         self.fit, self._trace, self._scales = fit, trace, scales
         self.pause = _button("Pause", "pause", "wait before the next step", self._on_pause, 78)
@@ -55,26 +73,26 @@ class Actions:
             "Export", "download", "write the record to a file", self._on_drawer, 72
         )
         self.stop.button_style = "danger"
-        self.buttons: Any = ipywidgets.HBox(
+        self.buttons = ipywidgets.HBox(
             [self.pause, self.step, self.stop, self.undo, self.note, self.export],
             layout=dict(flex_flow="row wrap"),
         )
         self.buttons.add_class("vitoolkit-buttons")
-        self.words: Any = ipywidgets.Text(
+        self.words = ipywidgets.Text(
             placeholder="what do you see? It becomes a mark on every chart",
             layout=dict(flex="1 1 160px", max_width="560px"),
         )
-        self.words.on_msg(self._on_enter)
+        self.words.on_msg(weakly(self._on_enter))
         self.add = _button("Add", "check", "write the note", self._on_note, 70)
         self.formats = {
-            suffix: _button(text, "", tip, self._on_export, 100)
-            for suffix, (text, tip) in _FORMATS.items()
+            suffix: _button(made.label, "", made.words, self._on_export, 100)
+            for suffix, made in FORMATS.items()
         }
-        self.said: Any = ipywidgets.Label(layout=dict(flex="1 1 200px", min_width="0"))
+        self.said = ipywidgets.Label(layout=dict(flex="1 1 200px", min_width="0"))
         rows = dict(flex_flow="row wrap", align_items="center", margin="0 0 0 8px")
-        self._noting: Any = ipywidgets.HBox([self.words, self.add], layout=rows)
-        self._exporting: Any = ipywidgets.HBox([*self.formats.values(), self.said], layout=rows)
-        self.drawer: Any = ipywidgets.VBox()
+        self._noting = ipywidgets.HBox([self.words, self.add], layout=rows)
+        self._exporting = ipywidgets.HBox([*self.formats.values(), self.said], layout=rows)
+        self.drawer = ipywidgets.VBox()
         self.show()
 
     def show(self) -> None:
@@ -92,30 +110,32 @@ class Actions:
             self.stop.disabled = True
             self.note.value = False
 
+    @property
+    def widgets(self) -> tuple[ipywidgets.Widget, ...]:
+        """The outermost of its widgets."""
+        return self.buttons, self._noting, self._exporting, self.drawer
+
     def close(self) -> None:
         """Close the widgets in the page and the kernel."""
-        for box in (self.buttons, self._noting, self._exporting):
-            for widget in (*box.children, box):
-                widget.close()
-        self.drawer.close()
+        close_widgets(self.widgets)
 
-    def _on_pause(self, button: Any) -> None:
+    def _on_pause(self, button: ipywidgets.Button) -> None:
         if self.pause.description == "Pause":
             self.fit.pause(source="user")
         else:
             self.fit.resume(source="user")
 
-    def _on_step(self, button: Any) -> None:
+    def _on_step(self, button: ipywidgets.Button) -> None:
         self.fit.single_step(source="user")
 
-    def _on_stop(self, button: Any) -> None:
+    def _on_stop(self, button: ipywidgets.Button) -> None:
         self.stop.disabled = True
         self.fit.stop(source="user")
 
-    def _on_undo(self, button: Any) -> None:
+    def _on_undo(self, button: ipywidgets.Button) -> None:
         self.fit.undo(source="user")
 
-    def _on_drawer(self, change: Any) -> None:
+    def _on_drawer(self, change: Toggled) -> None:
         """Unfold what a toggle stands for; one at a time."""
         mine, other = self.note, self.export
         if change["owner"] is self.export:
@@ -126,17 +146,17 @@ class Actions:
         elif not other.value:
             self.drawer.children = ()
 
-    def _on_enter(self, widget: Any, content: Any, buffers: Any) -> None:
+    def _on_enter(self, widget: ipywidgets.Text, content: Message, buffers: list[bytes]) -> None:
         if content.get("event") == "submit":
-            self._on_note(None)
+            self._on_note(self.add)
 
-    def _on_note(self, button: Any) -> None:
+    def _on_note(self, button: ipywidgets.Button) -> None:
         words = self.words.value.strip()
         if words and self.fit.running:
             self.fit.note(words, source="user")
             self.words.value = ""
 
-    def _on_export(self, button: Any) -> None:
+    def _on_export(self, button: ipywidgets.Button) -> None:
         suffix = next(suffix for suffix, made in self.formats.items() if made is button)
         trace = self._trace()
         if trace is None or not len(trace):
@@ -149,10 +169,9 @@ class Actions:
 
     def _write(self, trace: Trace, path: Path, suffix: str) -> None:
         try:
-            if suffix == ".html":
-                written = write_report(trace, path, self._scales)
-            else:
-                written = {".csv": trace.to_csv, ".nc": trace.to_netcdf}[suffix](path)
+            # A report of a panel shows the controls as the panel did.
+            options = {"scales": self._scales} if suffix == ".html" else {}
+            written = FORMATS[suffix].write(trace, path, **options)
         except Exception as error:  # nobody is there to raise it to: a person reads it here
             self.said.value = self.said.tooltip = f"not written: {error}"
         else:
@@ -160,17 +179,19 @@ class Actions:
             self.said.tooltip = str(Path(written).resolve())
 
 
-def _button(text: str, icon: str, tip: str, act: Any, width: int = 60) -> Any:
+def _button(text: str, icon: str, tip: str, act: Handler, width: int = 60) -> ipywidgets.Button:
     button = ipywidgets.Button(
         description=text, icon=icon, tooltip=tip, layout=dict(width=f"{width}px")
     )
-    button.on_click(act)
+    button.on_click(weakly(act))
     return button
 
 
-def _toggle(text: str, icon: str, tip: str, act: Any, width: int = 62) -> Any:
+def _toggle(
+    text: str, icon: str, tip: str, act: Handler, width: int = 62
+) -> ipywidgets.ToggleButton:
     toggle = ipywidgets.ToggleButton(
         description=text, icon=icon, tooltip=tip, layout=dict(width=f"{width}px")
     )
-    toggle.observe(act, "value")
+    toggle.observe(weakly(act), "value")
     return toggle

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
@@ -12,12 +13,15 @@ import ipywidgets
 import numpy as np
 import traitlets
 
+from vitoolkit.dashboard.lifetime import weakly
 from vitoolkit.dashboard.live_figure import BokehJS
+from vitoolkit.dashboard.protocols import Message
+from vitoolkit.decimation import View
 from vitoolkit.trace import Trace
 from vitoolkit.views.ahead import edge_of
-from vitoolkit.views.assets import CSS, page_code
+from vitoolkit.views.assets import CSS, comparison_legend, page_code
 from vitoolkit.views.document import comparison_document
-from vitoolkit.views.frame import frame_of
+from vitoolkit.views.frame import Header, frame_of
 from vitoolkit.views.styles import variable_styles
 
 __all__ = ["Comparison"]
@@ -66,13 +70,13 @@ class Comparison:
     <Comparison of 'β = 0.5' (100 steps, ELBO -16), 'β = 1.0' (100 steps, ELBO -8)>
     """
 
-    def __init__(self, runs: Mapping[str, Any]) -> None:
+    def __init__(self, runs: Mapping[str, object]) -> None:
         if not isinstance(runs, Mapping):
             raise TypeError(f"runs is a mapping of names to runs; received {runs!r}")
         if not runs:
             raise ValueError("at least one run is needed; received none")
         self.runs = dict(runs)
-        self._views: dict[str, Any] = {}
+        self._views: dict[str, View] = {}
         self._widget: ComparisonFigure | None = None
         for name in self.runs:
             self._trace(name)
@@ -82,7 +86,7 @@ class Comparison:
         if self._widget is not None:
             self._widget.show(*self._packed())
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Header]:
         """Tell the runs in numbers.
 
         Returns
@@ -111,7 +115,7 @@ class Comparison:
             )
         return trace
 
-    def _run(self, name: str) -> dict[str, Any]:
+    def _run(self, name: str) -> Header:
         trace, view = self._trace(name), self._views.get(name)
         points = max(40, min(500, BUDGET // 4 // len(COLUMNS) // len(self.runs)))
         if view is None or view.trace is not trace or view.points > points:
@@ -125,7 +129,7 @@ class Comparison:
         status = str(trace.attrs.get("status", "running"))
         return {**run, "status": status, "steps": last + bool(len(trace)), "edge": edge}
 
-    def _packed(self) -> tuple[dict[str, Any], bytes]:
+    def _packed(self) -> tuple[Header, bytes]:
         styles = variable_styles(list(self.runs))
         runs, arrays, flat = [], [], []
         for i, (name, style) in enumerate(styles.items()):
@@ -160,9 +164,9 @@ class Comparison:
         if self._widget is None or self._widget.comm is None:
             self._widget = ComparisonFigure(self.refresh)
         self.refresh()
-        bundle: Any = self._widget._repr_mimebundle_(**kwargs)
+        bundle = self._widget._repr_mimebundle_(**kwargs)
         data = bundle[0] if isinstance(bundle, tuple) else bundle
-        return {**data, "text/plain": repr(self), "text/html": self._repr_html_()}
+        return {**(data or {}), "text/plain": repr(self), "text/html": self._repr_html_()}
 
 
 class ComparisonFigure(anywidget.AnyWidget):
@@ -170,13 +174,15 @@ class ComparisonFigure(anywidget.AnyWidget):
 
     Parameters
     ----------
-    more : callable
-        Called when the page asks for news.
+    more : bound method
+        Called when the page asks for news. It is held weakly once no run goes on: what is shown
+        stays, and the traces need not.
     """
 
-    _esm = page_code("text", "bokeh", "scales", "legends", "sheet", "comparison")
+    _esm = page_code("comparison")
     _css = CSS
     _document = traitlets.Unicode().tag(sync=True)
+    _legend = traitlets.Dict().tag(sync=True)
     _version = traitlets.Unicode(bokeh.__version__).tag(sync=True)
     _library = traitlets.Any(None, allow_none=True).tag(
         sync=True, **ipywidgets.widget_serialization
@@ -186,13 +192,23 @@ class ComparisonFigure(anywidget.AnyWidget):
     )
     _arrays = traitlets.Any(b"").tag(sync=True, to_json=lambda value, widget: widget.last[1])
 
-    def __init__(self, more: Any) -> None:
-        self.last: tuple[Any, bytes] = (None, b"")
-        super().__init__(_document=comparison_document(), _library=BokehJS.shared())
-        self.on_msg(lambda widget, content, buffers: more())
+    def __init__(self, more: Callable[[], None]) -> None:
+        self._more = more
+        self.last: tuple[Header | None, bytes] = (None, b"")
+        super().__init__(
+            _document=comparison_document(),
+            _legend=comparison_legend(),
+            _library=BokehJS.shared(),
+        )
+        self.on_msg(self._on_page)
 
-    def show(self, header: dict[str, Any], arrays: bytes) -> None:
+    def show(self, header: Header, arrays: bytes) -> None:
         """Send the runs, unless the page has them as they are."""
         if (header, arrays) != self.last:
             self.last = (header, arrays)
             self.send({"kind": "runs", "header": header}, [arrays])
+            if not header["live"] and inspect.ismethod(self._more):
+                self._more = weakly(self._more)
+
+    def _on_page(self, widget: ComparisonFigure, content: Message, buffers: list[bytes]) -> None:
+        self._more()

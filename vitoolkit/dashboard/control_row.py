@@ -7,9 +7,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import ipywidgets
+
+from vitoolkit.controls import Control
+from vitoolkit.dashboard.lifetime import close_widgets, weakly
+from vitoolkit.dashboard.protocols import Moved, Toggled
 
 __all__ = ["ControlRow", "slider_range"]
 
@@ -62,7 +65,7 @@ class ControlRow:
         Called with the text of a refusal, and with "" when all is well again.
     """
 
-    def __init__(self, control: Any, complain: Callable[[str], None]) -> None:
+    def __init__(self, control: Control, complain: Callable[[str], None]) -> None:
         self.control = control
         self._complain = complain
         self._lock = threading.RLock()
@@ -70,7 +73,7 @@ class ControlRow:
         self._moved = self._followed = -math.inf
         #: Values shown on the slider of late, and until when the page may send each back.
         self._shown: deque[tuple[float, float]] = deque(maxlen=16)
-        kind: Any = ipywidgets.FloatLogSlider if self._log else ipywidgets.FloatSlider
+        kind = ipywidgets.FloatLogSlider if self._log else ipywidgets.FloatSlider
         low, high, step = self._range(control.value)
         self.slider = kind(
             value=min(max(control.value, self._value(low)), self._value(high)),
@@ -94,7 +97,7 @@ class ControlRow:
         self.ends = [ipywidgets.Label(layout=dict(width="34px")) for _ in range(2)]
         for label, side in zip(self.ends, ("low", "high"), strict=True):
             label.add_class(f"vitoolkit-{side}")
-        self.edit: Any = ipywidgets.ToggleButton(
+        self.edit = ipywidgets.ToggleButton(
             icon="pencil",
             tooltip="give its schedule another end or length",
             layout=dict(
@@ -102,30 +105,30 @@ class ControlRow:
             ),
         )
         self.edit.add_class("vitoolkit-edit")
-        self.edit.observe(self._on_edit, "value")
-        self._line: Any = ipywidgets.HBox(
+        self.edit.observe(weakly(self._on_edit), "value")
+        self._line = ipywidgets.HBox(
             [self.label, self.ends[0], self.slider, self.ends[1], self.box, self.auto, self.edit],
             layout=dict(flex_flow="row wrap", align_items="center", width="100%"),
         )
-        self.end: Any = ipywidgets.FloatText(layout=dict(width="92px"))
-        self.steps: Any = ipywidgets.IntText(layout=dict(width="104px"))
-        self.apply: Any = ipywidgets.Button(
+        self.end = ipywidgets.FloatText(layout=dict(width="92px"))
+        self.steps = ipywidgets.IntText(layout=dict(width="104px"))
+        self.apply = ipywidgets.Button(
             description="Apply",
             tooltip="from the present value to this end, reached at this step",
             layout=dict(width="74px"),
         )
-        self.apply.on_click(self._on_apply)
+        self.apply.on_click(weakly(self._on_apply))
         words = [ipywidgets.Label(text) for text in ("goes to", "at step")]
-        self._editor: Any = ipywidgets.HBox(
+        self._editor = ipywidgets.HBox(
             [words[0], self.end, words[1], self.steps, self.apply],
             layout=dict(flex_flow="row wrap", align_items="center", justify_content="flex-end"),
         )
-        self.widget: Any = ipywidgets.VBox([self._line])
+        self.widget = ipywidgets.VBox([self._line])
         self._move_slider(control.value)
         self._show_wheel(control.manual)
-        self.slider.observe(self._on_slider, "value")
-        self.box.observe(self._on_box, "value")
-        self.auto.observe(self._on_auto, "value")
+        self.slider.observe(weakly(self._on_slider), "value")
+        self.box.observe(weakly(self._on_box), "value")
+        self.auto.observe(weakly(self._on_auto), "value")
 
     def follow(self, *, held: bool = False) -> bool:
         """Show the value in force, unless a person is at it; returns whether anything was sent."""
@@ -146,16 +149,27 @@ class ControlRow:
         self._moved = self._followed = -math.inf
         self.follow()
 
+    @property
+    def widgets(self) -> tuple[ipywidgets.Widget, ...]:
+        """The outermost of its widgets."""
+        return self.widget, self._editor
+
+    def show_unused(self) -> None:
+        """Say that no step of the fit uses the control, and take the handles away."""
+        for widget in (self.slider, self.box, self.auto, self.edit):
+            widget.disabled = True
+        self.label.value = f"{self.control.name}: not used by this fit"
+        self.label.tooltip = (
+            "the step of this fit does not contain it, so that moving it does nothing"
+        )
+
     def close(self) -> None:
         """Close the widgets in the page and the kernel."""
-        for box in (self._line, self._editor):
-            for widget in (*box.children, box):
-                widget.close()
-        self.widget.close()
+        close_widgets(self.widgets)
 
     # --- a person ---------------------------------------------------------------------------
 
-    def _on_slider(self, change: Any) -> None:
+    def _on_slider(self, change: Moved) -> None:
         if self._mine():
             return
         if self._echoes(change["new"], change["old"]):
@@ -164,11 +178,11 @@ class ControlRow:
         low, high = self.control.bounds
         self._ask(min(max(change["new"], low), high), self.slider)
 
-    def _on_box(self, change: Any) -> None:
+    def _on_box(self, change: Moved) -> None:
         if not self._mine():
             self._ask(change["new"], self.box)
 
-    def _on_auto(self, change: Any) -> None:
+    def _on_auto(self, change: Toggled) -> None:
         if self._mine():
             return
         with self._lock:
@@ -180,16 +194,16 @@ class ControlRow:
             self._complain("")
             self._writing(self._show_wheel, not change["new"])
 
-    def _on_edit(self, change: Any) -> None:
+    def _on_edit(self, change: Toggled) -> None:
         if not change["new"]:
             self.widget.children = (self._line,)
             return
         schedule = self.control.schedule
-        if schedule is not None and schedule.steps:
+        if schedule is not None and schedule.steps and schedule.end is not None:
             self.end.value, self.steps.value = _rounded(schedule.end), schedule.steps
         self.widget.children = (self._line, self._editor)
 
-    def _on_apply(self, button: Any) -> None:
+    def _on_apply(self, button: ipywidgets.Button) -> None:
         try:
             self.control.reschedule(end=self.end.value, steps=self.steps.value, source="user")
         except (TypeError, ValueError) as error:
@@ -199,7 +213,7 @@ class ControlRow:
         self._moved = -math.inf
         self.edit.value = False
 
-    def _ask(self, value: float, by: Any) -> None:
+    def _ask(self, value: float, by: ipywidgets.Widget) -> None:
         with self._lock:
             self._moved = time.monotonic()
             try:
@@ -213,7 +227,7 @@ class ControlRow:
 
     # --- the widgets ------------------------------------------------------------------------
 
-    def _write(self, value: float, manual: bool, but: Any = None) -> None:
+    def _write(self, value: float, manual: bool, but: ipywidgets.Widget | None = None) -> None:
         def write() -> None:
             if but is not self.slider:
                 self._move_slider(value)
@@ -223,7 +237,7 @@ class ControlRow:
 
         self._writing(write)
 
-    def _writing(self, act: Callable[..., None], *args: Any) -> None:
+    def _writing(self, act: Callable[..., None], *args: object) -> None:
         self._writer = threading.get_ident()
         try:
             act(*args)
@@ -285,19 +299,22 @@ class ControlRow:
         return any(new != value and abs(at - self._position(value)) < near for value in shown)
 
     def _on_schedule(self, manual: bool) -> bool:
-        return self.control.schedule is not None and not manual
+        return self.control.follows and not manual
 
     def _show_wheel(self, manual: bool) -> None:
-        auto = self._on_schedule(manual)
+        auto, law = (
+            self._on_schedule(manual),
+            "rule" if self.control.schedule is None else "schedule",
+        )
         self.auto.value = auto
-        self.auto.disabled = self.control.schedule is None
+        self.auto.disabled = not self.control.follows
         self.auto.description = "auto" if auto else "manual" if manual else "constant"
         self.auto.tooltip = (
-            "no schedule to follow"
+            "no schedule and no rule to follow"
             if self.auto.disabled
-            else "follows its schedule; press to hold the value"
+            else f"follows its {law}; press to hold the value"
             if auto
-            else "holds your value; press to follow the schedule again"
+            else f"holds your value; press to follow the {law} again"
         )
 
 

@@ -270,7 +270,8 @@ class Dashboard(Callback):
         return f"<Dashboard of {self.trace!r}>"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        if self._panel is not None and self._panel.open:
+        if self._panel is not None:
+            self._panel = self._panel.again()
             return self._panel.widget._repr_mimebundle_(**kwargs)
         summary = summary_html(
             self.trace, None, shown_as(self.controls), active=active_text(self.trace, self._rows)

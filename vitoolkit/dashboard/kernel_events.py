@@ -31,7 +31,8 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import FrameType
+from typing import Any, TypeAlias
 
 from vitoolkit.interrupt import short_switch_interval
 
@@ -47,6 +48,15 @@ MOST = 50
 PATIENCE = 0.5
 #: Seconds between two looks at the queue; one takes a few microseconds.
 EVERY = 0.01
+
+#: Of ipykernel and jupyter_client, which have no types; a kernel is None where there is none.
+Kernel: TypeAlias = Any
+Session: TypeAlias = Any
+#: A message as the parts that ZMQ makes of it, each with its bytes.
+Frames: TypeAlias = list[Any]
+#: Makes a context in which an interrupt gets through.
+Lifted: TypeAlias = Callable[[], contextlib.AbstractContextManager[None]]
+Caught: TypeAlias = list[tuple[int, FrameType | None]]
 
 _warned: set[str] = set()
 
@@ -71,8 +81,6 @@ class KernelEvents:
         "pump", "subshell", "thread" or "none"; see the module's text.
     words : str
         The same for people to read; for "none" what is missing, and the remedy.
-    handled : int
-        Number of messages answered so far.
     due : float
         When to look next, seconds of ``time.perf_counter``; infinite with nothing to read.
 
@@ -85,10 +93,9 @@ class KernelEvents:
     ('none', 0)
     """
 
-    def __init__(self, kernel: Any = None, *, beside: bool = False) -> None:
+    def __init__(self, kernel: Kernel = None, *, beside: bool = False) -> None:
         self.kernel = current_kernel() if kernel is None else kernel
         self.way, self.words = "none", ""
-        self.handled = 0
         self._queue: _SocketQueue | _StreamQueue | None = None
         self._thread = threading.get_ident()
         self._main = threading.current_thread() is threading.main_thread()
@@ -163,10 +170,11 @@ class KernelEvents:
                     break
                 self._answer(queue, frames, release)
                 answered += 1
-        self.handled += answered
         return answered
 
-    def _answer(self, queue: _SocketQueue | _StreamQueue, frames: Any, interruptible: Any) -> None:
+    def _answer(
+        self, queue: _SocketQueue | _StreamQueue, frames: Frames, interruptible: Lifted
+    ) -> None:
         """Do what the kernel does with a request, and leave the running cell as it was."""
         kernel, session = self.kernel, self.kernel.session
         idents, rest = session.feed_identities(frames, copy=False)
@@ -204,7 +212,7 @@ class KernelEvents:
 class _SocketQueue:
     """A shell's queue in ipykernel 7: a socket that the shell channel's thread fills."""
 
-    def __init__(self, kernel: Any, subshell: str | None) -> None:
+    def __init__(self, kernel: Kernel, subshell: str | None) -> None:
         manager = _need(kernel, "shell_channel_thread.manager")
         pair = _need(manager, "get_shell_channel_to_subshell_pair")(subshell)
         self.reply = _need(manager, "get_subshell_to_shell_channel_socket")(subshell)
@@ -224,7 +232,7 @@ class _SocketQueue:
     def sent(self) -> None:
         """Leave the replies to the shell channel's thread, which has them by now."""
 
-    def take(self) -> list[Any] | None:
+    def take(self) -> Frames | None:
         """Take the next message to answer; hand all before it back to the kernel's loop, in order.
 
         The loop is busy with the running cell, so what it is handed runs right after it, before
@@ -256,7 +264,7 @@ class _SocketQueue:
 class _StreamQueue:
     """The shell's queue in ipykernel 6: a ZMQ stream in front of ``kernel.msg_queue``."""
 
-    def __init__(self, kernel: Any) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         self.reply = _need(kernel, "shell_stream")
         _need(self.reply, "socket")
         self.queue = _need(kernel, "msg_queue")
@@ -278,7 +286,7 @@ class _StreamQueue:
 
         self.reply.flush(zmq.POLLOUT)
 
-    def take(self) -> list[Any] | None:
+    def take(self) -> Frames | None:
         """Take the next message to answer out of the queue; the rest stays there in its order."""
         import zmq
 
@@ -294,12 +302,12 @@ class _StreamQueue:
         return found
 
     @staticmethod
-    def _frames(item: Any) -> list[Any] | None:
+    def _frames(item: tuple[object, object, tuple[object, ...]]) -> Frames | None:
         _, _, args = item
         return args[0] if len(args) == 1 and isinstance(args[0], list) else None
 
 
-def current_kernel() -> Any:
+def current_kernel() -> Kernel:
     """Return the Jupyter kernel of this process, None in plain Python or a terminal's IPython."""
     if "IPython" not in sys.modules:
         return None
@@ -307,7 +315,8 @@ def current_kernel() -> Any:
     return getattr(shell, "kernel", None)
 
 
-_awaited: list[Any] = []  # one entry for each wait, the first is the kernel's own handler
+#: One entry for each wait, the first is the kernel's own handler.
+_awaited: list[Callable[..., object]] = []
 
 
 @contextlib.contextmanager
@@ -324,7 +333,7 @@ def awaiting_cell() -> Iterator[None]:
         return
     own = kernel.shell_handlers["comm_msg"]
 
-    def told(stream: Any, ident: Any, message: Any) -> None:
+    def told(stream: object, ident: object, message: dict[str, object]) -> None:
         kernel._publish_status("busy", "shell", parent=message)
         try:
             own(stream, ident, message)
@@ -357,7 +366,7 @@ def after_the_cell(act: Callable[[Any], None]) -> None:
     events.register("post_run_cell", ended)
 
 
-def _queue_of(kernel: Any) -> _SocketQueue | _StreamQueue | None:
+def _queue_of(kernel: Kernel) -> _SocketQueue | _StreamQueue | None:
     """Return the queue of the shell whose thread this is, None in a thread of its own."""
     main = threading.current_thread() is threading.main_thread()
     subshell = None if main else _subshell()
@@ -379,7 +388,7 @@ def _subshell() -> str | None:
     return name if name != thread.name and hasattr(thread, "shell_channel_to_subshell") else None
 
 
-def _need(owner: Any, path: str) -> Any:
+def _need(owner: object, path: str) -> Any:
     found = owner
     for name in path.split("."):
         found = getattr(found, name, None)
@@ -388,12 +397,12 @@ def _need(owner: Any, path: str) -> Any:
     return found
 
 
-def _named(owner: Any) -> str:
+def _named(owner: object) -> str:
     """Name what lacks something, with its version: the first thing to know about a report."""
     return f"{type(owner).__module__}.{type(owner).__qualname__} ({_package(owner)[1]})"
 
 
-def _package(owner: Any) -> tuple[str, str]:
+def _package(owner: object) -> tuple[str, str]:
     """Name and version of the package that something is from."""
     name = type(owner).__module__.partition(".")[0]
     return name, str(getattr(sys.modules.get(name), "__version__", "of unknown version"))
@@ -405,7 +414,7 @@ def _routes_to_the_cell() -> bool:
     return hasattr(getattr(comm, "BaseComm", None), "_reply_subshell_for")
 
 
-def _kind(session: Any, frames: list[Any]) -> str | None:
+def _kind(session: Session, frames: Frames) -> str | None:
     """Type of a message, read without checking it: a signature is good for one check only."""
     if len(frames) < 3:
         return None  # the kernel's own "stop aborting"
@@ -416,7 +425,7 @@ def _kind(session: Any, frames: list[Any]) -> str | None:
         return None  # not a message: for the kernel to complain about
 
 
-def _finish(result: Any) -> None:
+def _finish(result: object) -> None:
     """Run a handler's coroutine to its end, which none of those we call suspends before."""
     if not inspect.iscoroutine(result):
         return
@@ -429,22 +438,22 @@ def _finish(result: Any) -> None:
 
 
 @contextlib.contextmanager
-def _interrupts_held() -> Iterator[Any]:
+def _interrupts_held() -> Iterator[Lifted]:
     """Hold SIGINT back while a message is in hand, deliver it afterwards.
 
     Yields a context for what may hang: inside, SIGINT gets through after a moment, or the second
     time.
     """
-    caught: list[tuple[Any, Any]] = []
+    caught: Caught = []
 
-    def note(number: int, frame: Any) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
         caught.append((number, frame))
 
     @contextlib.contextmanager
     def lifted() -> Iterator[None]:
         timers: list[threading.Timer] = []
 
-        def noted_for_now(number: int, frame: Any) -> None:
+        def noted_for_now(number: int, frame: FrameType | None) -> None:
             patient = not caught
             note(number, frame)
             if not patient:
@@ -472,7 +481,7 @@ def _interrupts_held() -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _no_interrupts() -> Iterator[Any]:
+def _no_interrupts() -> Iterator[Lifted]:
     """Stand in for :func:`_interrupts_held` outside the main thread, where none arrive."""
     yield contextlib.nullcontext
 
@@ -484,7 +493,7 @@ def _interrupt_the_main_thread() -> None:
         signal.raise_signal(signal.SIGINT)
 
 
-def _deliver(handler: Any, caught: list[tuple[Any, Any]]) -> None:
+def _deliver(handler: Callable[..., object] | int | None, caught: Caught) -> None:
     number, frame = caught[-1]
     caught.clear()
     if handler is signal.SIG_IGN:

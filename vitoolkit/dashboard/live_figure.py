@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
 
 import anywidget
 import bokeh
 import ipywidgets
 import traitlets
 
+from vitoolkit.dashboard.protocols import Message
 from vitoolkit.views.assets import CSS, bokehjs, document_of, figure_legend, page_code
-from vitoolkit.views.frame import Frame
+from vitoolkit.views.frame import Frame, Header
 from vitoolkit.views.styles import Style
 
 __all__ = ["BokehJS", "LiveFigure", "StatusLine"]
@@ -42,13 +42,13 @@ class BokehJS(anywidget.AnyWidget):
 class StatusLine(anywidget.AnyWidget):
     """One line that says where the fit stands; the page itself counts the seconds of compiling."""
 
-    _esm = page_code("text", "status")
+    _esm = page_code("status")
     _css = CSS
     status = traitlets.Dict({"phase": "waiting"}).tag(sync=True)
 
 
 class LiveFigure(anywidget.AnyWidget):
-    """Loss, ELBO, KL of each variable, control values, and rate against distortion.
+    """The charts of a fit that have something to show.
 
     Parameters
     ----------
@@ -58,11 +58,11 @@ class LiveFigure(anywidget.AnyWidget):
         "linear", "log" or "switch" for each control.
     notes : mapping of str to str
         Words in place of the chart "loss" or "kl".
-    gradient : bool
-        Whether the gradient is recorded, and has a chart.
+    measures : collection of str
+        What else is recorded in every step: those that a chart reads are drawn.
     """
 
-    _esm = page_code("text", "bokeh", "scales", "legends", "sheet", "charts", "figure")
+    _esm = page_code("figure")
     _css = CSS
     _document = traitlets.Unicode().tag(sync=True)
     _version = traitlets.Unicode(bokeh.__version__).tag(sync=True)
@@ -83,9 +83,9 @@ class LiveFigure(anywidget.AnyWidget):
         scales: Mapping[str, str],
         *,
         notes: Mapping[str, str] | None = None,
-        gradient: bool = False,
+        measures: Collection[str] = (),
     ) -> None:
-        self._last: tuple[dict[str, Any] | None, bytes] = (None, b"")
+        self._last: tuple[Header | None, bytes] = (None, b"")
         #: Number of frames sent, and of those the page has drawn, with its milliseconds for the
         #: last one, and whether that was in sight.
         self.sent = 0
@@ -96,15 +96,19 @@ class LiveFigure(anywidget.AnyWidget):
         self.picked: tuple[str, ...] = ()
         #: Set when a page loads or comes into sight: it wants the present.
         self.wanted = False
+        #: Set when a page that loaded later shows it: no word to the cell's output gets there.
+        self.adopted = False
+        self._made = False
         self._held = ("", -math.inf)
         self._heard = -math.inf
-        legend = figure_legend(variables, controls, scales, notes or {}, gradient)
+        legend = figure_legend(variables, controls, scales, notes or {}, measures)
         super().__init__(
             _document=document_of(legend),
             _legend=legend,
             _library=BokehJS.shared(),
         )
         self.on_msg(self._on_page)
+        self._made = True
 
     def show(self, frame: Frame, *, active: str = "") -> int:
         """Send a frame to the page, with words on active units; returns its size in bytes."""
@@ -136,11 +140,12 @@ class LiveFigure(anywidget.AnyWidget):
         name, since = self._held
         return name if time.monotonic() - since < 60 else ""
 
-    def _asked_for(self) -> tuple[dict[str, Any] | None, bytes]:
+    def _asked_for(self) -> tuple[Header | None, bytes]:
         self.wanted = True
+        self.adopted |= self._made
         return self._last
 
-    def _on_page(self, widget: Any, content: Any, buffers: Any) -> None:
+    def _on_page(self, widget: LiveFigure, content: Message, buffers: list[bytes]) -> None:
         kind, self._heard = content.get("kind"), time.monotonic()
         if kind == "drawn":
             self.drawn = max(self.drawn, int(content["number"]))

@@ -6,15 +6,19 @@ import html
 import math
 import time
 from collections import deque
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 
-from vitoolkit.controls import Switch
+from vitoolkit.controls import Control, Switch
 from vitoolkit.dashboard.actions import Actions
 from vitoolkit.dashboard.control_row import ControlRow
+from vitoolkit.dashboard.lifetime import captured, close_widgets, when_gone
 from vitoolkit.dashboard.live_figure import LiveFigure, StatusLine
+from vitoolkit.dashboard.protocols import Fit, Row
 from vitoolkit.dashboard.switch_row import SwitchRow
+from vitoolkit.decimation import View
 from vitoolkit.trace import Trace
 from vitoolkit.views.advice import advice
 from vitoolkit.views.ahead import Ahead
@@ -22,10 +26,19 @@ from vitoolkit.views.frame import Lines, frame_of, mean_now, points_for
 from vitoolkit.views.picture import active_text, shown_as, summary_html
 from vitoolkit.views.styles import control_styles, variable_styles
 
+if TYPE_CHECKING:
+    from IPython.display import DisplayHandle
+
 __all__ = ["Panel"]
 
 #: Seconds between two pictures at least, and at most.
 FASTEST, SLOWEST = 0.2, 2.0
+#: Share of its time that a page may spend on drawing, and the fit on what it draws from.
+PAGE_SHARE, FIT_SHARE = 1 / 4, 1 / 50
+#: Pictures on their way that make a page a slow one; it gets one in so many seconds.
+WAITING, SLOW_PAGE = 2, 1.0
+#: Seconds between two looks at what is dear to know: active units, and words of advice.
+UNITS_EVERY, ADVICE_EVERY = 1.0, 2.0
 #: Seconds between two questions to a page that was closed, whether there is one again.
 AWAY = 5.0
 #: Rows whose sliders are moved in one refresh: with dozens of controls they take turns.
@@ -37,7 +50,7 @@ class Panel:
 
     Parameters
     ----------
-    fit : Run or PyMCFit
+    fit : Fit
         What runs.
     controls : tuple of Control
     variables : sequence of str
@@ -48,8 +61,14 @@ class Panel:
     """
 
     def __init__(
-        self, fit: Any, controls: Any, variables: Any, of_variable: Any, notes: Any
+        self,
+        fit: Fit,
+        controls: Sequence[Control],
+        variables: Sequence[str],
+        of_variable: Mapping[str, str],
+        notes: Mapping[str, str],
     ) -> None:
+        self._made_of = (fit, controls, variables, of_variable, notes)
         self.fit = fit
         self.variables = tuple(variables)
         styles = variable_styles(self.variables)
@@ -60,32 +79,39 @@ class Panel:
             control_styles(self.lines, of_variable, styles),
             self.scales,
             notes=notes,
-            gradient=bool(getattr(getattr(fit, "inference", None), "measures", ())),
+            measures=getattr(getattr(fit, "inference", None), "measures", ()),
         )
         self._chosen = Lines(self.variables)
         self._ahead = Ahead([control for control in controls if control.name in self.lines])
         self.trace: Trace | None = None
-        self.view: Any = None
+        self.view: View | None = None
         self._sizes: dict[str, int] = {}
         self.status = StatusLine(layout=dict(flex="1 1 300px", min_width="0"))
         self.actions = Actions(fit, lambda: self.trace, self.scales)
         self.pause, self.stop = self.actions.pause, self.actions.stop
-        self.rows: list[ControlRow | SwitchRow] = [
+        self.rows: list[Row] = [
             ControlRow(control, self.say) for control in controls if not isinstance(control, Switch)
         ]
+        for row in self.rows:
+            if isinstance(row, ControlRow) and row.control.name in fit.unused:
+                row.show_unused()
         self.rows += [SwitchRow(control) for control in controls if isinstance(control, Switch)]
-        head = ipywidgets.HBox(
+        self._head = ipywidgets.HBox(
             [self.status, self.actions.buttons],
             layout=dict(flex_flow="row wrap", align_items="flex-start"),
         )
-        grid = ipywidgets.Box([row.widget for row in self.rows])
+        grid = ipywidgets.Box([row.widgets[0] for row in self.rows])
         grid.add_class("vitoolkit-controls")
-        self.widget = ipywidgets.VBox([head, self.actions.drawer, grid, self.figure])
+        self.widget = ipywidgets.VBox([self._head, self.actions.drawer, grid, self.figure])
         self.widget.add_class("vitoolkit-panel")
         self.open = True
-        self._handle: Any = None
+        self._handle: DisplayHandle | None = None
+        self._elsewhere = False
+        own = [*self.actions.widgets, grid, *(w for row in self.rows for w in row.widgets)]
+        when_gone(self, _leave_charts, self.widget, self._head, self.status, self.figure, own)
         self._message = ""
         self._began = time.perf_counter()
+        self._took: float | None = None
         self._pace: deque[tuple[float, int]] = deque(maxlen=30)
         self._due = 0.0
         self._turn = 0
@@ -99,6 +125,7 @@ class Panel:
         from IPython.display import display
 
         self._tell()
+        self._elsewhere = captured()
         self._handle = display(self.widget, display_id=True)
 
     def steered_by(self, way: str, words: str) -> None:
@@ -126,7 +153,7 @@ class Panel:
                 figure.ask()
                 self._due = now + AWAY
                 return
-            if figure.waiting > 2 and now < self._due + 1.0:
+            if figure.waiting > WAITING and now < self._due + SLOW_PAGE:
                 return  # a slow page, or one that cannot be heard: it gets a picture a second
         figure.wanted = False
         self._pace.append((now, self.fit.step))
@@ -141,13 +168,13 @@ class Panel:
                 break
         took = time.perf_counter() - now
         self.cost = (took, size)
-        # The page may spend a quarter of its time on us, and the fit one part in fifty.
-        pause = max(FASTEST if figure.in_sight else SLOWEST, 4e-3 * figure.drawing_ms, 50 * took)
+        drawing = figure.drawing_ms / 1000
+        pause = max(FASTEST if figure.in_sight else SLOWEST, drawing / PAGE_SHARE, took / FIT_SHARE)
         self._due = now + min(pause, SLOWEST)
 
     def finish(self) -> None:
         """Show how it ended, and leave a picture in the notebook in place of the widgets."""
-        self._active_due = 0.0
+        self._active_due, self._took = 0.0, time.perf_counter() - self._began
         self._draw(self.fit.step - 1)
         self._tell()
         for row in self.rows:
@@ -159,6 +186,10 @@ class Panel:
                 self.trace, self.variables, self.scales, active=self._active, view=self.view
             )
             self._handle.update(HTML(summary))
+            # The picture does not get to an Output widget, to Voila's page, to a page that was
+            # reloaded in mid-fit: there the widgets stay, with nothing that they hold.
+            if not self._elsewhere and not self.figure.adopted:
+                self.close()
 
     def close(self) -> None:
         """Close the widgets; the page forgets them."""
@@ -166,12 +197,24 @@ class Panel:
         for row in self.rows:
             row.close()
         self.actions.close()
-        for widget in (self.status, self.figure, *self.widget.children):
-            widget.close()
-        self.widget.close()
+        close_widgets([self.widget])
+
+    def again(self) -> Panel:
+        """Return this panel, to be shown in another place, or a new one where it is closed."""
+        if self.open:
+            self._elsewhere = True
+            return self
+        panel = Panel(*self._made_of)
+        panel._began, panel._took, panel._message = self._began, self._took, self._message
+        panel._elsewhere = True
+        if self.trace is not None:
+            panel.watch(self.trace, self._sizes)
+            panel._draw(self.fit.step - 1)
+        panel._tell()
+        return panel
 
     def _draw(self, end: float) -> int:
-        if self.trace is None:
+        if self.trace is None or self.view is None:
             return 0
         self._chosen.picked = self.figure.picked
         frame = frame_of(
@@ -180,7 +223,7 @@ class Panel:
         now = time.perf_counter()
         if self.trace.parts and now >= self._active_due:
             self._active = active_text(self.trace, self._sizes)
-            self._active_due = now + 1.0
+            self._active_due = now + UNITS_EVERY
         return self.figure.show(frame, active=self._active)
 
     def _tell(self) -> None:
@@ -199,14 +242,14 @@ class Panel:
                 if rate > 0:
                     status.update(rate=rate, left=(fit.n - done) / rate)
         if fit.status not in ("compiling", "running", "paused"):
-            status["took"] = now - self._began
+            status["took"] = now - self._began if self._took is None else self._took
             if fit.error is not None and not isinstance(fit.error, KeyboardInterrupt):
                 status["message"] = f"{type(fit.error).__name__}: {fit.error}".partition("\n")[0]
         if self.view is not None and len(self.view):
             for name in ("loss", "elbo") if self.variables else ("loss",):
                 status[name] = _finite(mean_now(self.view, name))
         if fit.status == "running" and self.view is not None and now >= self._advice_due:
-            self._advice, self._advice_due = advice(self.view, self.scales), now + 2.0
+            self._advice, self._advice_due = advice(self.view, self.scales), now + ADVICE_EVERY
         status["advice"] = self._advice if fit.running else ""
         self.status.status = status
         self.actions.show()
@@ -216,6 +259,19 @@ class Panel:
         if message != self._message:
             self._message = message
             self._tell()
+
+
+def _leave_charts(
+    widget: ipywidgets.VBox,
+    head: ipywidgets.HBox,
+    status: StatusLine,
+    figure: LiveFigure,
+    rest: list[ipywidgets.Widget],
+) -> None:
+    """Take away what a panel that nobody holds cannot do any more; its charts need no kernel."""
+    if widget.comm is not None:
+        head.children, widget.children = (status,), (head, figure)
+    close_widgets(rest)
 
 
 def _finite(value: float) -> float | None:

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import ipywidgets
 
 from vitoolkit.controls import Switch
+from vitoolkit.dashboard.lifetime import close_widgets, weakly
+from vitoolkit.dashboard.protocols import Toggled
 
 __all__ = ["SwitchRow"]
-
-#: What a box is for, by the name of the control.
-EXPLAINED = {
-    "scale_cost_to_minibatch": (
-        "Divide loss and gradient by rows of the data set / rows of a minibatch, "
-        "so that a learning rate suits any size of the batch"
-    )
-}
 
 
 class SwitchRow:
@@ -32,15 +25,15 @@ class SwitchRow:
     def __init__(self, control: Switch) -> None:
         self.control = control
         self._writer: int | None = None
-        self.widget: Any = ipywidgets.Checkbox(
+        self.widget = ipywidgets.Checkbox(
             value=bool(control.requested),
             description=control.name.replace("_", " "),
-            tooltip=EXPLAINED.get(control.name, control.name),
+            tooltip=control.words or control.name,
             indent=False,
             layout=dict(width="auto"),
         )
         self.widget.add_class("vitoolkit-switch")
-        self.widget.observe(self._on_click, "value")
+        self.widget.observe(weakly(self._on_click), "value")
 
     def follow(self, *, held: bool = False) -> bool:
         """Show what was asked for last; returns whether anything was sent."""
@@ -58,11 +51,16 @@ class SwitchRow:
         """Show the value in force: the fit has ended."""
         self.follow()
 
+    @property
+    def widgets(self) -> tuple[ipywidgets.Widget, ...]:
+        """The outermost of its widgets."""
+        return (self.widget,)
+
     def close(self) -> None:
         """Close the widget in the page and the kernel."""
-        self.widget.close()
+        close_widgets(self.widgets)
 
-    def _on_click(self, change: Any) -> None:
+    def _on_click(self, change: Toggled) -> None:
         # Compared by thread: a person's click may come in another one while this one writes.
         if self._writer != threading.get_ident():
             self.control.set(bool(change["new"]), source="user")

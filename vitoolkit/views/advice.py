@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
+
+from vitoolkit.decimation import View
 
 __all__ = ["advice"]
 
@@ -17,7 +18,7 @@ ERRORS = 3.0
 SMALL_RATE = 0.02
 
 
-def advice(view: Any, scales: Mapping[str, str]) -> str:
+def advice(view: View, scales: Mapping[str, str]) -> str:
     """Say in words that the objective stands still or gets worse, or return "".
 
     The means of the two halves of the last quarter of the fit are compared, as long as no control

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitoolkit.controls import future_of
+from vitoolkit.controls import Control, future_of
+from vitoolkit.schedules import Schedule
 
 __all__ = ["Ahead", "edge_of"]
 
@@ -57,9 +57,9 @@ class Ahead:
     values : ndarray, shape (len(which), points)
     """
 
-    def __init__(self, controls: Sequence[Any]) -> None:
+    def __init__(self, controls: Sequence[Control]) -> None:
         self.controls = list(controls)
-        self._key: Any = None
+        self._key: tuple[float, list[tuple[int, Schedule]]] | None = None
         self._clear()
 
     def _clear(self) -> None:

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import functools
 import gzip
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 import bokeh
 
+from vitoolkit.views import charts
+from vitoolkit.views.charts import COMPARED, FIT, Chart, shown
 from vitoolkit.views.document import document
-from vitoolkit.views.styles import Style
+from vitoolkit.views.frame import Header
+from vitoolkit.views.styles import INK, Style
 
-__all__ = ["CSS", "bokehjs", "document_of", "figure_legend", "page_code"]
+__all__ = ["CSS", "bokehjs", "comparison_legend", "document_of", "figure_legend", "page_code"]
 
 _HERE = Path(__file__).parent / "page"
 CSS = _HERE / "page.css"
+#: The files of each page: later ones use what earlier ones define.
+PAGES = {
+    "status": ("text", "status"),
+    "figure": ("text", "bokeh", "scales", "legends", "sheet", "charts", "figure"),
+    "comparison": ("text", "bokeh", "scales", "legends", "sheet", "comparison"),
+    "report": ("text", "scales", "legends", "sheet", "charts", "report"),
+}
 
 
-def page_code(*names: str) -> str:
-    """Join files of the page to one module: later ones use what earlier ones define."""
-    return "\n".join(_HERE.joinpath(f"{name}.js").read_text("utf-8") for name in names)
+def page_code(page: str) -> str:
+    """Join the files of a page to one module."""
+    return "\n".join(_HERE.joinpath(f"{name}.js").read_text("utf-8") for name in PAGES[page])
 
 
 @functools.cache
@@ -36,22 +45,38 @@ def figure_legend(
     controls: Mapping[str, Style],
     scales: Mapping[str, str],
     notes: Mapping[str, str],
-    gradient: bool,
-) -> dict[str, Any]:
+    measures: Collection[str],
+) -> Header:
     """Tell the page which charts there are, and what their lines are called and look like."""
-    filled = {"loss": True, "kl": bool(variables), "control": bool(controls)}
-    shown = [chart for chart, full in filled.items() if full and chart not in notes]
-    if "kl" in shown:
-        shown += ["elbo", "plane"]
-    shown += ["gradient"] * gradient
     return {
         "kl": [[name, *style] for name, style in variables.items()],
         "control": [[name, *style, scales.get(name, "linear")] for name, style in controls.items()],
         "notes": dict(notes),
-        "shown": shown,
+        "charts": [_told(chart) for chart in charts.CHARTS],
+        "shown": [chart.name for chart in shown(variables, controls, measures, notes)],
+        "fit": FIT._asdict(),
     }
 
 
-def document_of(legend: Mapping[str, Any]) -> str:
+def comparison_legend() -> Header:
+    """Tell the page which charts a comparison has."""
+    return {"charts": [_told(chart) for chart in COMPARED], "fit": FIT._asdict()}
+
+
+def _told(chart: Chart) -> Header:
+    right = " (right axis)"
+    lines = [
+        {
+            "column": line.column,
+            "right": line.right,
+            "look": [line.label + right * line.right, INK, line.dash],
+        }
+        for line in chart.lines
+    ]
+    return {**chart._asdict(), "lines": lines}
+
+
+def document_of(legend: Header) -> str:
     """Build the Bokeh document, as JSON, of the charts in a legend."""
-    return document(tuple(legend["shown"]), tuple(scale for *_, scale in legend["control"]))
+    drawn = tuple(chart for chart in charts.CHARTS if chart.name in legend["shown"])
+    return document(drawn, tuple(scale for *_, scale in legend["control"]))

@@ -9,129 +9,158 @@ from bokeh.core.json_encoder import serialize_json
 from bokeh.core.properties import value
 from bokeh.document import Document
 from bokeh.models import (
+    Axis,
+    BasicTicker,
     ColumnDataSource,
     FixedTicker,
     HoverTool,
+    LinearAxis,
+    LinearScale,
     LogAxis,
     LogScale,
     NumeralTickFormatter,
     Range1d,
 )
+from bokeh.models.renderers import DataRenderer
 from bokeh.plotting import figure
 
-__all__ = ["CHARTS", "comparison_document", "document"]
+from vitoolkit.views.charts import COMPARED, Chart
 
-#: Names of the charts, in their order on the page.
-CHARTS = ("loss", "elbo", "kl", "control", "plane", "gradient")
+__all__ = ["comparison_document", "document"]
+
 MARK_TIPS = [("step", "@x{0,0}"), ("", "@text")]
 PLANE_TIPS = [("rate", "@x{0,0.00}"), ("distortion", "@y{0,0.00}"), ("ELBO", "@elbo{0,0.00}")]
 
 
 @functools.lru_cache(maxsize=16)
-def document(shown: tuple[str, ...], scales: tuple[str, ...]) -> str:
+def document(charts: tuple[Chart, ...], scales: tuple[str, ...]) -> str:
     """Build the document as JSON.
 
     Parameters
     ----------
-    shown : tuple of str
-        Which of CHARTS there are: each takes the page a tenth of a second.
+    charts : tuple of Chart
+        Which charts there are: each takes the page a tenth of a second.
     scales : tuple of str
         "linear" or "log" for each control.
 
     Returns
     -------
     str
-        One root for each chart, in the order of CHARTS.
+        One root for each chart in its order; the list of variables is none of Bokeh's.
     """
     steps = Range1d(start=0, end=1, name="steps_range")
+    logs = [scale == "log" for scale in scales]
     made = Document()
-    for name in CHARTS:
-        if name in shown:
-            made.add_root(_plane() if name == "plane" else _over_steps(name, steps, scales))
+    for chart in charts:
+        if chart.kind == "plane":
+            made.add_root(_plane())
+        elif chart.kind != "list":
+            drawn = (
+                _controls(steps, logs)
+                if chart.kind == "controls"
+                else _KINDS[chart.kind](chart, steps)
+            )
+            _marks(drawn, chart.name)
+            made.add_root(drawn)
     return serialize_json(made.to_json())
 
 
-def _over_steps(name: str, steps: Range1d, scales: tuple[str, ...]) -> Any:
-    if name == "control":
-        chart = _controls(steps, [scale == "log" for scale in scales])
-    elif name == "gradient":
-        chart = _gradient(steps)
-    else:
-        chart = _chart(name, steps, ticks=name != "kl")
-        if name == "kl":
-            _lines(chart, "kl")
-        else:
-            _band(chart, name)
-    marks = chart.vspan(
+def _marks(drawn: figure, name: str) -> None:
+    marks = drawn.vspan(
         x="x", source=_source(f"{name}_marks", "x", "text"), line_width=1,
         line_alpha=0.5, line_dash=value([3, 3]), name="marks", level="underlay",
     )  # fmt: skip
-    _hover(chart, [marks], MARK_TIPS, attachment="above")
-    return chart
+    _hover(drawn, [marks], MARK_TIPS, attachment="above")
 
 
-def _controls(steps: Range1d, logs: list[bool]) -> Any:
+def _banded(chart: Chart, steps: Range1d) -> figure:
+    drawn = _chart(chart.name, steps, ticks=True)
+    _band(drawn, chart.name)
+    return drawn
+
+
+def _variables(chart: Chart, steps: Range1d) -> figure:
+    drawn = _chart(chart.name, steps)
+    _lines(drawn, chart.name)
+    return drawn
+
+
+def _controls(steps: Range1d, logs: list[bool]) -> figure:
     only_logs = bool(logs) and all(logs)
     control = _chart("control", steps, y_axis_type="log" if only_logs else "linear")
     control.xaxis.axis_label, control.min_border_bottom = "step", 40
     mixed = any(logs) and not only_logs
     if mixed:
-        _right_axis(control, "control_log", LogAxis, "log scale", y_scale=LogScale())
+        _right_axis(control, "control_log", "log scale", "log")
     for name in ("control", "control_log")[: 1 + mixed]:
-        axis: Any = {} if name == "control" else {"y_range_name": name}
-        _lines(control, name, **axis)
-        _lines(control, f"{name}_ahead", tips=False, **axis)
+        y_range = "default" if name == "control" else name
+        _lines(control, name, y_range_name=y_range)
+        _lines(control, f"{name}_ahead", tips=False, y_range_name=y_range)
     return control
 
 
-def _gradient(steps: Range1d) -> Any:
-    gradient = _chart("gradient", steps, y_axis_type="log")
-    _right_axis(gradient, "gradient_snr", LogAxis, "signal / noise", y_scale=LogScale())
-    _lines(gradient, "gradient")
-    _lines(gradient, "gradient_snr", y_range_name="gradient_snr")
-    gradient.yaxis[0].axis_label = "norm"
-    return gradient
+def _measures(chart: Chart, steps: Range1d) -> figure:
+    drawn = _chart(chart.name, steps, y_axis_type=chart.scale)
+    left, right = (
+        ", ".join(line.label for line in chart.lines if line.right == side)
+        for side in (False, True)
+    )
+    drawn.yaxis.axis_label = left
+    _lines(drawn, chart.name)
+    if right:
+        name = f"{chart.name}_right"
+        _right_axis(drawn, name, right, chart.scale)
+        _lines(drawn, name, y_range_name=name)
+    return drawn
+
+
+_KINDS = {"band": _banded, "kl": _variables, "lines": _measures}
 
 
 @functools.cache
 def comparison_document() -> str:
     """Build the document of a comparison as JSON: ELBO, sum of the KLs, rate against distortion."""
     steps = Range1d(start=0, end=1, name="steps_range")
-    elbo, kl = (_chart(name, steps, ticks=True) for name in ("elbo", "kl"))
     plane = _plane_chart()
-    for chart in (elbo, kl, plane):
+    charts = [
+        plane if chart.kind == "runs_plane" else _chart(chart.name, steps, ticks=True)
+        for chart in COMPARED
+    ]
+    for told, chart in zip(COMPARED, charts, strict=True):
         chart.height = 230
-        _lines(chart, chart.name, tips=chart is not plane)
+        _lines(chart, told.name, tips=chart is not plane)
     present = plane.scatter(
         "x", "y", source=_source("plane_now", "x", "y", "color", "name", "elbo"),
         size=10, color="color",
     )  # fmt: skip
     _hover(plane, [present], [("", "@name"), *PLANE_TIPS])
     made = Document()
-    for chart in (elbo, kl, plane):
+    for chart in charts:
         made.add_root(chart)
     return serialize_json(made.to_json())
 
 
-def _chart(name: str, x_range: Range1d, *, ticks: bool = False, **kwargs: Any) -> Any:
-    chart: Any = figure(
+def _chart(
+    name: str, x_range: Range1d, *, ticks: bool = False, y_axis_type: Any = "linear"
+) -> figure:
+    chart = figure(
         name=name, height=190, sizing_mode="stretch_width", x_range=x_range,
         y_range=Range1d(start=0.1, end=1, name=f"{name}_range"), tools="box_zoom,pan,wheel_zoom",
         active_drag="box_zoom", active_scroll=None, toolbar_location=None,
         background_fill_alpha=0, border_fill_alpha=0, min_border_left=64, min_border_right=14,
-        min_border_top=6, min_border_bottom=24, output_backend="canvas", **kwargs,
+        min_border_top=6, min_border_bottom=24, output_backend="canvas", y_axis_type=y_axis_type,
     )  # fmt: skip
     chart.xgrid.grid_line_color = None
     for axis in (*chart.xaxis, *chart.yaxis):
         _axis(axis)
     chart.xaxis.formatter = NumeralTickFormatter(format="0,0")
-    chart.xaxis.ticker.desired_num_ticks = 5
+    chart.xaxis.ticker = BasicTicker(desired_num_ticks=5)
     if ticks:
         _own_ticks(chart.yaxis[0], f"{name}_axis")
     return chart
 
 
-def _plane_chart() -> Any:
+def _plane_chart() -> figure:
     plane = _chart("plane", Range1d(start=0, end=1, name="rate_range"), ticks=True)
     _own_ticks(plane.xaxis[0], "rate_axis")
     plane.xaxis.axis_label, plane.yaxis.axis_label = "rate: sum of KL", "distortion: −data term"
@@ -139,7 +168,7 @@ def _plane_chart() -> Any:
     return plane
 
 
-def _plane() -> Any:
+def _plane() -> figure:
     """Rate against distortion: Alemi et al. (2018), Fixing a Broken ELBO."""
     plane = _plane_chart()
     plane.line(
@@ -159,27 +188,28 @@ def _plane() -> Any:
     return plane
 
 
-def _axis(axis: Any) -> Any:
+def _axis(axis: Axis) -> None:
     axis.major_label_text_font_size = axis.axis_label_text_font_size = "11px"
     axis.axis_label_text_font_style = "normal"
     axis.axis_label_standoff = 4
     axis.minor_tick_line_color = None
     axis.axis_line_alpha = axis.major_tick_line_alpha = 0.5
-    return axis
 
 
-def _own_ticks(axis: Any, name: str) -> None:
+def _own_ticks(axis: Axis, name: str) -> None:
     """Let the page choose the ticks, which it does on scales that Bokeh has not."""
     axis.ticker, axis.name = FixedTicker(ticks=[]), name
 
 
-def _right_axis(chart: Any, name: str, kind: Any, label: str, *, y_scale: Any) -> None:
+def _right_axis(chart: figure, name: str, label: str, scale: str) -> None:
     chart.extra_y_ranges = {name: Range1d(start=1e-3, end=1, name=f"{name}_range")}
-    chart.extra_y_scales = {name: y_scale}
-    chart.add_layout(_axis(kind(y_range_name=name, axis_label=label)), "right")
+    chart.extra_y_scales = {name: LogScale() if scale == "log" else LinearScale()}
+    axis = (LogAxis if scale == "log" else LinearAxis)(y_range_name=name, axis_label=label)
+    _axis(axis)
+    chart.add_layout(axis, "right")
 
 
-def _band(chart: Any, name: str) -> None:
+def _band(chart: figure, name: str) -> None:
     # The area alone would show nothing where a point is one step, the line alone a moiré.
     chart.varea(
         "x", "low", "high", source=_source(f"{name}_band", "x", "low", "high"),
@@ -200,12 +230,12 @@ def _band(chart: Any, name: str) -> None:
     _hover(chart, [mean], tips, mode="vline")
 
 
-def _lines(chart: Any, name: str, *, tips: bool = True, **axis: Any) -> None:
+def _lines(chart: figure, name: str, *, tips: bool = True, y_range_name: str = "default") -> None:
     """Draw many lines with one glyph, which costs the page as much as one line."""
     drawn = chart.multi_line(
         "xs", "ys", source=_source(name, "xs", "ys", "name", "color", "dash", "alpha", "width"),
         line_color="color", line_dash="dash", line_alpha="alpha", line_width="width", name=name,
-        **axis,
+        y_range_name=y_range_name,
     )  # fmt: skip
     if tips:
         form = "{0,0.0000}" if name == "kl" else "{0.0[00000]}"
@@ -213,7 +243,9 @@ def _lines(chart: Any, name: str, *, tips: bool = True, **axis: Any) -> None:
         _hover(chart, [drawn], words, line_policy="nearest")
 
 
-def _hover(chart: Any, renderers: list[Any], tips: Any, **options: Any) -> None:
+def _hover(
+    chart: figure, renderers: list[DataRenderer], tips: list[tuple[str, str]], **options: Any
+) -> None:
     chart.add_tools(HoverTool(renderers=renderers, tooltips=tips, **options))
 
 

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitoolkit.gradient import GRADIENT
+from vitoolkit.decimation import View
+from vitoolkit.views import charts
 from vitoolkit.views.ahead import Ahead, edge_of
+from vitoolkit.views.charts import bands_of, measures_of
 from vitoolkit.views.marks import Mark, marks_of
 
-__all__ = ["Frame", "Lines", "frame_of", "mean_now", "points_for"]
+__all__ = ["Frame", "Header", "Lines", "frame_of", "mean_now", "points_for"]
 
 #: Most bytes of arrays in a frame; the words of its marks come on top.
 BUDGET = 48_000
 #: With more variables than this, only the largest have a line, and those that a person picks.
 MOST_LINES, LARGEST = 24, 12
 
-Array = NDArray[Any]
+Array: TypeAlias = NDArray[Any]
+#: What goes to a page beside the numbers, as JSON.
+Header: TypeAlias = dict[str, Any]
 
 
 class Frame(NamedTuple):
@@ -29,10 +33,9 @@ class Frame(NamedTuple):
     Attributes
     ----------
     step : ndarray, shape (points,)
-    low, high, mean : ndarray, shape (points,)
-        Smallest and largest loss of each point, and its running mean.
-    elbo_low, elbo_high, elbo : ndarray, shape (points,)
-        The same of the ELBO at β = 1, nats.
+    low, high, mean : ndarray, shape (bands, points)
+        Smallest and largest value of each point, and the running mean, of the columns that are
+        drawn as a band.
     rate, distortion : ndarray, shape (points,)
         Running means of the sum of the KL contributions and of the negative data term, nats.
     kl : ndarray, shape (lines, points)
@@ -40,15 +43,15 @@ class Frame(NamedTuple):
     now : ndarray, shape (variables,)
         The last running mean of each KL contribution.
     control : ndarray, shape (controls, points)
-    gradient : ndarray, shape (columns, points)
-        Running means of what was recorded of the gradient.
+    measure : ndarray, shape (measures, points)
+        Running means of the measures that are drawn as lines.
     ahead : ndarray, shape (points of the future,)
         Steps to come.
     future : ndarray, shape (schedules, points of the future)
     lines, planned : tuple of int
         Index of the variable of each line, and of the control of each future.
-    measured : tuple of str
-        Names of the columns of the gradient.
+    bands, measures : tuple of str
+        Names of the columns in a band, and of the measures.
     marks : list of Mark
     end, edge : float
         Last step that is planned, right end of the step axis.
@@ -58,25 +61,33 @@ class Frame(NamedTuple):
     low: Array
     high: Array
     mean: Array
-    elbo_low: Array
-    elbo_high: Array
-    elbo: Array
     rate: Array
     distortion: Array
     kl: Array
     now: Array
     control: Array
-    gradient: Array
+    measure: Array
     ahead: Array
     future: Array
     lines: tuple[int, ...] = ()
     planned: tuple[int, ...] = ()
-    measured: tuple[str, ...] = ()
+    bands: tuple[str, ...] = ()
+    measures: tuple[str, ...] = ()
     marks: Sequence[Mark] = ()
     end: float = 1.0
     edge: float = 1.0
 
-    def packed(self) -> tuple[dict[str, Any], bytes]:
+    def band(self, column: str) -> tuple[Array, Array, Array]:
+        """Return low, high and mean of a column that is drawn as a band."""
+        i = self.bands.index(column)
+        return self.low[i], self.high[i], self.mean[i]
+
+    @property
+    def elbo(self) -> Array:
+        """Running mean of the ELBO at β = 1, nats; without terms there is none."""
+        return self.band("elbo")[2] if "elbo" in self.bands else np.empty(0)
+
+    def packed(self) -> tuple[Header, bytes]:
         """Return a header with names and shapes, and all arrays as float32 in one piece."""
         fields = self._asdict()
         arrays = {name: value for name, value in fields.items() if isinstance(value, np.ndarray)}
@@ -89,7 +100,10 @@ class Frame(NamedTuple):
 
 def points_for(variables: int, controls: int = 0) -> int:
     """Points a line so that a frame of so many variables and controls stays within the budget."""
-    lines = 9 + len(GRADIENT) + controls + min(variables, MOST_LINES)
+    everything = [column for chart in charts.CHARTS for column in chart.columns]
+    bands, measures = bands_of(("z",), everything), measures_of(everything)
+    own = 3 + 3 * len(bands) + len(measures)  # step, rate and distortion are the other three
+    lines = own + controls + min(variables, MOST_LINES)
     return int(min(500, max(20, (BUDGET // 4 - variables - 900) // lines))) // 2 * 2
 
 
@@ -132,7 +146,7 @@ class Lines:
 
 
 def frame_of(
-    view: Any,
+    view: View,
     variables: Sequence[str],
     controls: Sequence[str] | None = None,
     *,
@@ -167,8 +181,10 @@ def frame_of(
     last = float(view.step[-1]) if n else 0.0
     edge = edge_of(last, end)
     nothing = np.empty(0)
-    low, high = view.columns("low", ["loss"])[0], view.columns("high", ["loss"])[0]
-    elbo_low = elbo_high = elbo = rate = distortion = now = nothing
+    bands = bands_of(variables, trace.measures)
+    low, high = view.columns("low", bands), view.columns("high", bands)
+    mean = np.array([_mean_of(view, name) for name in bands])
+    rate = distortion = now = nothing
     kl = np.empty((0, n))
     chosen: tuple[int, ...] = ()
     if variables:
@@ -176,33 +192,35 @@ def frame_of(
         span = _span(view, "elbo")
         now = view.now(span, names)
         chosen = tuple(range(len(names))) if lines is None else lines.choose(now)
-        terms = view.running(span, ["elbo", "data", *(names[i] for i in chosen)]).array
+        terms = view.running(span, ["data", *(names[i] for i in chosen)]).array
         few = _few(view, "elbo")
         bridged = np.array([_bridged(view.step, term, few) for term in terms])
-        elbo, distortion, kl = bridged[0], -bridged[1], bridged[2:]
+        distortion, kl = -bridged[0], bridged[1:]
         with np.errstate(invalid="ignore"):
-            rate = -distortion - elbo
+            rate = -distortion - mean[bands.index("elbo")]
         now = np.where(np.isfinite(now), now, _last_of(kl, chosen, len(names)))
-        elbo_low, elbo_high = (view.columns(what, ["elbo"])[0] for what in ("low", "high"))
-    measured = tuple(name for name in GRADIENT if name in trace.columns)
-    gradient = np.empty((0, n))
-    if measured:
-        gradient = view.running(_span(view, measured[0]), measured).array
+    measures = measures_of(trace.measures)
+    measure = np.array([_mean_of(view, name) for name in measures]).reshape(len(measures), n)
     step, future = nothing, np.empty((0, 0))
     planned: tuple[int, ...] = ()
     if ahead is not None and n:
         ahead.look(last, edge, end)
         step, future, planned = ahead.step, ahead.values, tuple(ahead.which)
     return Frame(
-        view.step, low, high, view.running(_span(view, "loss"), ["loss"]).array[0],
-        elbo_low, elbo_high, elbo, rate, distortion, kl, now,
-        view.columns("last", controls), gradient, step, future,
-        lines=chosen, planned=planned, measured=measured,
+        view.step, low, high, mean, rate, distortion, kl, now,
+        view.columns("last", controls), measure, step, future,
+        lines=chosen, planned=planned, bands=bands, measures=measures,
         marks=marks_of(trace.events, reach=max(edge, 1.0)), end=float(end), edge=edge,
     )  # fmt: skip
 
 
-def mean_now(view: Any, name: str) -> float:
+def _mean_of(view: View, name: str) -> Array:
+    """Running mean of a column; through gaps, but for the loss, which every step has."""
+    mean = view.running(_span(view, name), [name]).array[0]
+    return mean if name == "loss" else _bridged(view.step, mean, _few(view, name))
+
+
+def mean_now(view: View, name: str) -> float:
     """Last value of a column's running mean; of when it last had values, if none is late."""
     if not len(view):
         return math.nan
@@ -221,14 +239,14 @@ def _last_of(kl: Array, chosen: Sequence[int], count: int) -> Array:
     return last
 
 
-def _span(view: Any, name: str) -> int:
+def _span(view: View, name: str) -> int:
     """Rows of a running mean: 8 points of the view, and 20 rows that have a value, at least."""
     without = int(view.columns("nonfinite", [name]).sum())
     share = max(1 - without / max(view.rows, 1), 1e-3)
     return math.ceil(max(20 / share, 8 * view.width))
 
 
-def _few(view: Any, name: str) -> NDArray[np.bool_]:
+def _few(view: View, name: str) -> NDArray[np.bool_]:
     """Tell where a running mean is of less than half the rows that it should have."""
     n, width = len(view.step), view.width
     rows = np.diff(np.minimum(np.arange(n + 1) * width, view.rows))

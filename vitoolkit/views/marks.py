@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from vitoolkit.events import ONE_MOVE_SECONDS, Event
 
 __all__ = ["Act", "Mark", "acts_of", "marks_of"]
 
@@ -42,7 +44,7 @@ class Act(NamedTuple):
     """
 
     step: int
-    event: Any
+    event: Event
     old: float | None
     moves: int
 
@@ -59,24 +61,41 @@ class Act(NamedTuple):
         return f"{what}: {event.text}" if event.text else what
 
 
-def acts_of(events: Sequence[Any]) -> list[Act]:
-    """Put the events of a drag together; what a schedule does by itself is left out."""
+def acts_of(events: Sequence[Event]) -> list[Act]:
+    """Put the moves of one drag together; what a schedule does by itself is left out.
+
+    A drag is what a person does to one control within a moment, with nothing else done to it in
+    between. What code or a rule does is never put together: each change was meant.
+
+    Parameters
+    ----------
+    events : sequence of Event
+        Of a trace, in their order.
+
+    Returns
+    -------
+    list of Act
+    """
     acts: list[Act] = []
-    latest: dict[tuple[str, str | None], int] = {}
+    latest: dict[str | None, int] = {}
     for event in events:
         if event.source == "schedule":
             continue
-        what = (event.kind, event.control)
-        i = latest.get(what)
-        if i is not None and event.kind == "set" and event.time - acts[i].event.time < 1.5:
+        i = latest.get(event.control)
+        if i is not None and _one_move(acts[i].event, event):
             acts[i] = acts[i]._replace(event=event, moves=acts[i].moves + 1)
             continue
-        latest[what] = len(acts)
+        latest[event.control] = len(acts)
         acts.append(Act(event.step, event, event.old, 1))
     return acts
 
 
-def marks_of(events: Sequence[Any], *, reach: float, most: int = 60) -> list[Mark]:
+def _one_move(last: Event, event: Event) -> bool:
+    by_hand = (event.kind, event.source) == (last.kind, last.source) == ("set", "user")
+    return by_hand and event.time - last.time < ONE_MOVE_SECONDS
+
+
+def marks_of(events: Sequence[Event], *, reach: float, most: int = 60) -> list[Mark]:
     """Return where someone intervened, and how.
 
     A slider that is dragged makes many events and one mark, at the first of them.
@@ -86,7 +105,8 @@ def marks_of(events: Sequence[Any], *, reach: float, most: int = 60) -> list[Mar
     events : sequence of Event
         Of a trace.
     reach : float
-        Length of the step axis; marks closer than 0.4 % of it are one.
+        Length of the step axis; marks closer than 0.4 % of it could not be told apart and share a
+        line, whose text tells each with its step.
     most : int
         Most marks returned, the latest.
 
@@ -105,7 +125,11 @@ def marks_of(events: Sequence[Any], *, reach: float, most: int = 60) -> list[Mar
 
 
 def _text(group: Sequence[Act]) -> str:
-    words = [f"{act}, by {act.event.source}" for act in group[:4]]
+    words, step = [], group[0].step
+    for act in group[:4]:
+        later = f"from step {act.step:,} " * (act.step != step)
+        words.append(f"{later}{act}, by {act.event.source}")
+        step = act.step
     if len(group) > 4:
         words.append(f"and {len(group) - 4} more")
     text = "; ".join(words)

@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
+import numpy as np
+
 from vitoolkit.export import replacing, target
 from vitoolkit.trace import Trace
 from vitoolkit.views.assets import CSS, bokehjs, document_of, figure_legend, page_code
 from vitoolkit.views.frame import LARGEST, MOST_LINES, frame_of
-from vitoolkit.views.picture import event_table, run_table
+from vitoolkit.views.part_bars import part_sections
 from vitoolkit.views.styles import control_styles, variable_styles
+from vitoolkit.views.tables import active_text, attribute_table, event_table, run_table, scales_of
 
 __all__ = ["report_html", "write_report"]
 
@@ -32,51 +35,26 @@ h1 { font-size: 1.5em; margin: 0 8px .4em; } h2 { font-size: 1.1em; margin: 1.6e
 .tables table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .tables th, .tables td { text-align: left; padding: .2em 1.2em .2em 0; vertical-align: top;
                          border-bottom: 1px solid var(--jp-border-color2); }
+.tables p { margin: .3em 0; } .parts-of p { margin: 0; color: var(--jp-content-font-color2); }
+.parts-of { margin: 0 8px; } svg.parts { width: 100%; max-width: 900px; display: block; }
+svg.parts text { font-size: 12px; fill: currentColor; }
 """
-#: Points a line, and numbers of the KL lines at most: 4 MB.
-POINTS, MOST_NUMBERS = 1000, 1_000_000
-
-SCRIPT = """
-const gunzip = async (text) => {
-  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return await new Response(stream).text();
-};
-const read = (id) => document.getElementById(id).textContent;
-const { header, legend, model, largest, most } = JSON.parse(read("run"));
-const all = decode(header, Uint8Array.from(atob(read("numbers")), (c) => c.charCodeAt(0)));
-let picked = [];
-const frame = () => { // of many variables only the largest have a line, and those that were clicked
-  if (legend.kl.length <= most) return all;
-  const order = [...all.now.keys()].sort((a, b) => all.now[b] - all.now[a]).slice(0, largest);
-  const lines = [...new Set([...order, ...picked])].sort((a, b) => a - b);
-  return { ...all, lines, kl: lines.map((i) => all.kl[i]) };
-};
-const charts = new Charts({ legend }, document.getElementById("figure"), ({ kind, names }) => {
-  if (kind !== "lines") return;
-  picked = names.map((name) => legend.kl.findIndex((line) => line[0] === name));
-  setTimeout(() => charts.draw(frame()));
-});
-const root = {};
-gunzip(read("bokeh")).then((source) => {
-  new Function(source).call(root);
-  return charts.attach(root.Bokeh, model);
-}).then(() => charts.draw(frame()));
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => charts.theme());
-"""
+#: Points a line, and numbers of the KL lines at most: 4 MB. Events in the table.
+POINTS, MOST_NUMBERS, MOST_EVENTS = 1000, 1_000_000, 500
 
 
 def report_html(
     trace: Trace, scales: Mapping[str, str] | None = None, *, title: str = "Variational fit"
 ) -> str:
-    """Make a page of the panel's charts and of tables of the run.
+    """Make a page of the panel's charts, of the parts of the KL, and of tables of the run.
 
     Parameters
     ----------
     trace : Trace
-        The record.
+        The record; it may grow meanwhile.
     scales : mapping of str to str, optional
-        "log" for the controls on a logarithmic axis, "switch" for those that are not drawn.
+        "log" for the controls on a logarithmic axis, "switch" for those that are not drawn. One
+        that is not named, positive, and spans more than a factor of 30 is on a logarithmic axis.
     title : str
         Heading of the page.
 
@@ -85,23 +63,25 @@ def report_html(
     str
         HTML of one file, some 700 kB and the numbers of the charts.
     """
-    scales = scales or {}
-    parts = [f"<h1>{escape(title)}</h1>"]
+    trace = trace[:]
+    scales = scales_of(trace, scales)
+    body = f"<h1>{escape(title)}</h1>"
+    run = "<p>The fit took no steps, so there is nothing to plot.</p>"
     if len(trace):
-        events = event_table(trace, scales, most=500) or "<p>None.</p>"
-        parts += [
-            '<div id="figure"></div><div class="tables">',
-            f"<div><h2>Run</h2>{run_table(trace, scales, '')}</div>",
-            f"<div><h2>Events</h2>{events}</div></div>",
-            *_figure(trace, scales),
-        ]
-    else:
-        parts.append("<p>The fit took no steps.</p>")
+        body += f'<div id="figure"></div><div class="parts-of">{part_sections(trace)}</div>'
+        run = run_table(trace, scales, active_text(trace))
+    events = event_table(trace, scales, most=MOST_EVENTS) or "<p>None.</p>"
+    tables = {"Run": run, "Events": events, "Attributes": attribute_table(trace)}
+    body += "".join(f"<div><h2>{name}</h2>{table}</div>" for name, table in tables.items()).join(
+        ['<div class="tables">', "</div>"]
+    )
+    if len(trace):
+        body += _figure(trace, scales)
     css = CSS.read_text("utf-8") + STYLE
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-        f"<style>{css}</style></head><body>{''.join(parts)}</body></html>\n"
+        f"<style>{css}</style></head><body>{body}</body></html>\n"
     )
 
 
@@ -112,7 +92,29 @@ def write_report(
     *,
     title: str = "Variational fit",
 ) -> Path:
-    """Write the page of :func:`report_html` to a file whose name ends in ``.html``."""
+    """Write the page of :func:`report_html` to a file.
+
+    Parameters
+    ----------
+    trace : Trace
+        The record.
+    path : str or Path
+        Ends in ``.html``. A file that is there is replaced, once the new one is complete.
+    scales, title
+        As for :func:`report_html`.
+
+    Returns
+    -------
+    Path
+        Where it was written.
+
+    Raises
+    ------
+    ValueError
+        If the name ends otherwise.
+    FileNotFoundError
+        If the folder does not exist.
+    """
     path = target(path, ".html")
     page = report_html(trace, scales, title=title)
     with replacing(path) as temporary:
@@ -120,7 +122,7 @@ def write_report(
     return path
 
 
-def _figure(trace: Trace, scales: Mapping[str, str]) -> list[str]:
+def _figure(trace: Trace, scales: Mapping[str, str]) -> str:
     variables = trace.variables
     controls = [name for name in trace.controls if scales.get(name) != "switch"]
     points = min(POINTS, max(50, MOST_NUMBERS // max(len(variables), 1)))
@@ -128,7 +130,8 @@ def _figure(trace: Trace, scales: Mapping[str, str]) -> list[str]:
     header, arrays = frame.packed()
     styles = variable_styles(variables)
     lines = control_styles(controls, {}, styles)
-    legend = figure_legend(styles, lines, scales, {}, gradient=bool(frame.measured))
+    notes = {"loss": "this fit computes none"} if np.isnan(trace.loss).all() else {}
+    legend = figure_legend(styles, lines, scales, notes, trace.measures)
     run = {
         "header": header,
         "legend": legend,
@@ -136,13 +139,13 @@ def _figure(trace: Trace, scales: Mapping[str, str]) -> list[str]:
         "largest": LARGEST,
         "most": MOST_LINES,
     }
-    code = page_code("text", "scales", "legends", "sheet", "charts") + SCRIPT
-    return [
-        f'<script type="text/plain" id="bokeh">{base64.b64encode(bokehjs()).decode()}</script>',
-        f'<script type="text/plain" id="numbers">{base64.b64encode(arrays).decode()}</script>',
-        f'<script type="application/json" id="run">{_safe(json.dumps(run))}</script>',
-        f'<script type="module">{code}</script>',
-    ]
+    bokeh, numbers = (base64.b64encode(data).decode() for data in (bokehjs(), arrays))
+    return (
+        f'<script type="text/plain" id="bokeh">{bokeh}</script>'
+        f'<script type="text/plain" id="numbers">{numbers}</script>'
+        f'<script type="application/json" id="run">{_safe(json.dumps(run))}</script>'
+        f'<script type="module">{page_code("report")}</script>'
+    )
 
 
 def _safe(text: str) -> str:

@@ -1,10 +1,5 @@
-// The charts: loss, ELBO, KL of each variable, controls, rate against distortion, gradient.
+// The charts of a fit. Which there are and what they read comes from Python; here is how each kind is drawn.
 
-const TITLES = {
-  loss: "Loss", elbo: "ELBO at β = 1", kl: "KL by variable, nats", list: "KL now", control: "Controls",
-  plane: "Rate and distortion, nats", gradient: "Gradient",
-};
-const GRADIENT = { gradient_norm: ["norm", "ink", []], gradient_snr: ["signal / noise (right axis)", "ink", [7, 3]] };
 const SCALES = ["linear", "log", "symlog"];
 const SCALE_TITLES = [
   "linear scale", "logarithm of numbers of one sign, also of negative ones; with both signs, symlog",
@@ -13,24 +8,26 @@ const SCALE_TITLES = [
 
 class Charts extends Sheet {
   constructor({ legend }, el, send = () => {}) {
-    super(el, send);
+    super(legend, el, send);
     this.legend = legend;
+    this.chart = Object.fromEntries(this.charts.map((chart) => [chart.name, chart]));
     this.wish = "linear";
-    this.scale = { loss: LINEAR, elbo: LINEAR };
     const redraw = (...names) => () => this.last && this.draw(this.last, names);
     const { shown, notes } = legend;
-    for (const name of ["loss", "elbo", "kl", "list", "control", "plane", "gradient"]) {
-      const section = this.section(name, TITLES[name], name === "list" ? "vitoolkit-bars" : undefined);
-      section.body.hidden = !shown.includes(name === "list" ? "kl" : name);
+    for (const { name, title, kind } of this.charts) {
+      const section = this.section(name, title, kind === "list" ? "vitoolkit-bars" : undefined);
+      section.body.hidden = !shown.includes(name);
       section.hidden = section.body.hidden && !(name in notes);
       if (name in notes) section.head.append(tag("span", "vitoolkit-soft", notes[name]));
       if (!section.body.hidden) this.sight.observe(section.body);
     }
-    const { loss, kl, list, control, plane, gradient } = this.sections;
-    if (!loss.body.hidden) {
-      loss.head.append(choices(SCALES, SCALE_TITLES, (name) => {
+    const { kl, list, control, plane } = this.sections;
+    const bands = this.charts.filter(({ name, kind }) => kind === "band" && shown.includes(name)).map(({ name }) => name);
+    this.scale = Object.fromEntries(bands.map((name) => [name, LINEAR]));
+    if (shown.includes("loss")) {
+      this.sections.loss.head.append(choices(SCALES, SCALE_TITLES, (name) => {
         this.wish = name;
-        this.held ? this.release() : redraw("loss", "elbo")();
+        this.held ? this.release() : redraw(...bands)();
       }));
     }
     this.list = new VariableList(legend.kl, {
@@ -41,28 +38,30 @@ class Charts extends Sheet {
     list.body.style.setProperty("--rows", `${ROW * legend.kl.length + 6}px`);
     if (!kl.body.hidden && legend.kl.length > 24) kl.head.append(tag("span", "vitoolkit-soft", "the largest, and those you click in the list"));
     this.control = chips(control.head, legend.control, redraw("control"));
-    for (const [name, color, dash] of Object.values(GRADIENT)) {
-      const chip = tag("span", "vitoolkit-chip");
-      chip.append(swatch(color, dash), tag("span", "name", name));
-      gradient.head.append(chip);
+    for (const { name, lines } of this.charts) {
+      for (const { look: [label, color, dash] } of lines) {
+        const chip = tag("span", "vitoolkit-chip");
+        chip.append(swatch(color, dash), tag("span", "name", label));
+        this.sections[name].head.append(chip);
+      }
     }
     plane.head.append((this.point = tag("span", "vitoolkit-soft")));
     this.wide();
   }
 
   wide() { // a chart without a neighbor has the width for itself
-    const pairs = [["loss", "elbo"], ["control", "plane"]];
-    for (const name of ["loss", "kl", "control"]) this.sections[name].classList.add("vitoolkit-first");
-    for (const pair of pairs) {
-      const there = pair.filter((name) => !this.sections[name].hidden);
-      for (const name of pair) this.sections[name].classList.toggle("vitoolkit-alone", there.length === 1);
+    const hidden = (name) => this.sections[name].hidden;
+    for (const { name, beside } of this.charts) {
+      const neighbors = beside ? [beside] : this.charts.filter((other) => other.beside === name).map((other) => other.name);
+      this.sections[name].classList.toggle("vitoolkit-first", !beside);
+      this.sections[name].classList.toggle("vitoolkit-alone", neighbors.every(hidden));
     }
-    this.sections.kl.classList.toggle("vitoolkit-alone", this.sections.kl.body.hidden);
-    this.sections.gradient.classList.add("vitoolkit-alone");
   }
 
-  attach(B, json) { // the document has the charts that are shown, in this order
-    return super.attach(B, json, ["loss", "elbo", "kl", "control", "plane", "gradient"].filter((name) => this.legend.shown.includes(name)));
+  paint(name, frame, n) {
+    const chart = this.chart[name];
+    this[`draw_${chart.kind}`](frame, n, chart);
+    if (this.sources[`${name}_marks`] && chart.kind !== "plane") this.marks(name, frame);
   }
 
   steps(frame) {
@@ -88,19 +87,14 @@ class Charts extends Sheet {
     this.sources[`${name}_raw`].data = { x, y };
     this.sources[`${name}_band`].data = { x: step, low: bottom, high: top };
     this.sources[name].data = { x: step, y: middle, value: mean, smallest: low, largest: high };
-    const from = scale === LINEAR ? this.from : -Infinity, title = this.sections[name].head.firstChild;
-    this.settle(name, robust(bottom, top, middle, step, from, Infinity));
-    title.textContent = TITLES[name] + (scale === LINEAR ? "" : `, ${scale.name} scale`);
+    const from = scale === LINEAR ? this.from : -Infinity, heading = this.sections[name].head.firstChild;
+    this.settle(name, robust(bottom, top, middle, step, from, Infinity, this.fit));
+    heading.textContent = this.chart[name].title + (scale === LINEAR ? "" : `, ${scale.name} scale`);
   }
 
-  draw_loss(frame) {
-    this.band("loss", frame.step, frame.low, frame.high, frame.mean);
-    this.marks("loss", frame);
-  }
-
-  draw_elbo(frame) {
-    this.band("elbo", frame.step, frame.elbo_low, frame.elbo_high, frame.elbo);
-    this.marks("elbo", frame);
+  draw_band({ step, bands, low, high, mean }, n, { name, reads: [column] }) {
+    const i = bands.indexOf(column);
+    this.band(name, step, low[i], high[i], mean[i]);
   }
 
   lines(name, lines, rows, step, keep, off = new Set(), look = {}) {
@@ -120,7 +114,6 @@ class Charts extends Sheet {
 
   draw_kl(frame) {
     const { step, kl, lines } = frame;
-    this.marks("kl", frame);
     const shown = lines.map((i) => this.legend.kl[i]), off = new Set([...this.list.off].map((i) => this.legend.kl[i]));
     this.lines("kl", shown, kl, step, () => true, off);
     const found = span(kl.filter((_, k) => !off.has(shown[k])), step, this.from, Infinity);
@@ -132,9 +125,8 @@ class Charts extends Sheet {
     this.list.show(now, lines);
   }
 
-  draw_control(frame, n) {
+  draw_controls(frame, n) {
     const { step, control, ahead, future, planned, edge } = frame;
-    this.marks("control", frame);
     const all = this.legend.control, { off, values } = this.control, last = step[n - 1];
     const away = new Set([...off].map((i) => all[i])), mixed = Boolean(this.sources.control_log);
     const log = (line) => line[3] === "log", only = !mixed && all.length > 0 && all.every(log);
@@ -157,7 +149,8 @@ class Charts extends Sheet {
     if (n) values.forEach((cell, i) => (cell.textContent = short(control[i][n - 1])));
   }
 
-  draw_plane({ step, rate, distortion, elbo, marks }, n) {
+  draw_plane({ step, rate, distortion, bands, mean, marks }, n) {
+    const elbo = mean[bands.indexOf("elbo")];
     let last = n - 1;
     while (last >= 0 && !(Number.isFinite(rate[last]) && Number.isFinite(distortion[last]))) last--;
     if (last < 0) return;
@@ -174,13 +167,14 @@ class Charts extends Sheet {
     this.point.textContent = `ELBO ${short(elbo[last])} on the dotted line, better below it`;
   }
 
-  draw_gradient(frame) {
-    const { step, gradient, measured } = frame;
-    this.marks("gradient", frame);
-    for (const [name, column] of [["gradient", "gradient_norm"], ["gradient_snr", "gradient_snr"]]) {
-      this.lines(name, measured.map((column) => GRADIENT[column]), gradient, step, (k) => measured[k] === column);
-      const positive = gradient.filter((_, k) => measured[k] === column).map((row) => row.map((v) => (v > 0 ? v : NaN)));
-      this.settle(name, span(positive, step, this.from, Infinity), true);
+  draw_lines({ step, measure, measures }, n, { name, lines, scale }) {
+    const there = lines.filter(({ column }) => measures.includes(column)), log = scale === "log";
+    const rows = there.map(({ column }) => measure[measures.indexOf(column)]);
+    for (const [source, right] of [[name, false], [`${name}_right`, true]]) {
+      const mine = (k) => there[k].right === right;
+      this.lines(source, there.map(({ look }) => look), rows, step, mine);
+      const drawn = rows.filter((_, k) => mine(k)).map((row) => (log ? row.map((v) => (v > 0 ? v : NaN)) : row));
+      this.settle(source, span(drawn, step, this.from, Infinity), log);
     }
   }
 }

@@ -1,18 +1,14 @@
 // Several runs on one sheet: ELBO, sum of the KLs, rate against distortion, and a table to pick by name.
 
 class ComparedRuns extends Sheet {
-  constructor(el, send) {
-    super(el, send);
-    for (const [name, title] of Object.entries({ elbo: "ELBO at β = 1, nats", kl: "Sum of the KLs, nats", plane: "Rate and distortion, nats" })) {
-      this.sight.observe(this.section(name, title).body);
-    }
+  constructor(legend, el) {
+    super(legend, el, () => {});
+    for (const { name, title } of this.charts) this.sight.observe(this.section(name, title).body);
     const { body } = this.section("table", "Runs", "vitoolkit-runs");
     this.sections.table.head.append(tag("span", "vitoolkit-soft", "click to hide or show"));
     this.sight.observe(body);
     this.off = new Set(); // by name: runs may be added
   }
-
-  attach(B, json) { return super.attach(B, json, ["elbo", "kl", "plane"]); }
 
   steps({ runs }) {
     const seen = runs.filter((run) => run.step.length && !this.off.has(run.name));
@@ -30,25 +26,26 @@ class ComparedRuns extends Sheet {
 
   visible({ runs }) { return runs.filter((run) => !this.off.has(run.name)); }
 
-  late(runs, ...columns) { // ends of the last four fifths of each run
+  late(runs, ...columns) { // ends of the later steps of each run
     const found = runs.flatMap((run) => columns.map((column) => {
       const { step } = run, last = step[step.length - 1];
-      return span([run[column]], step, last - 0.8 * (last - step[0]), Infinity);
+      return span([run[column]], step, last - this.fit.late * (last - step[0]), Infinity);
     })).filter(Boolean);
     return found.length ? [Math.min(...found.map(([low]) => low)), Math.max(...found.map(([, high]) => high))] : null;
   }
 
-  curve(name, column, frame) {
+  paint(name, frame) {
+    const chart = this.charts.find((chart) => chart.name === name);
+    this[`draw_${chart ? chart.kind : name}`](frame, chart);
+  }
+
+  draw_runs(frame, { name, reads: [column] }) {
     const runs = this.visible(frame);
     this.lines(name, runs.map((run) => run.step), runs.map((run) => run[column]), runs);
     this.settle(name, this.late(runs, column));
   }
 
-  draw_elbo(frame) { this.curve("elbo", "elbo", frame); }
-
-  draw_kl(frame) { this.curve("kl", "rate", frame); }
-
-  draw_plane(frame) {
+  draw_runs_plane(frame) {
     const runs = this.visible(frame).filter((run) => run.rate.length), end = (values) => values[values.length - 1];
     this.lines("plane", runs.map((run) => run.rate), runs.map((run) => run.distortion), runs);
     this.sources.plane_now.data = {
@@ -103,7 +100,7 @@ export default () => {
 
     async render({ model, el }) {
       el.style.width = "100%";
-      const runs = new ComparedRuns(el, () => {});
+      const runs = new ComparedRuns(model.get("_legend"), el);
       await runs.open(model, frame);
       views.add(runs);
       show();

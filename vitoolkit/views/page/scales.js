@@ -111,12 +111,12 @@ function settle(range, found, log) {
 }
 
 // All of the mean, the band without its rare spikes.
-function robust(low, high, mean, step, from, to) {
+function robust(low, high, mean, step, from, to, fit) {
   const around = span([mean], step, from, to), all = span([low, high], step, from, to);
   if (!around || !all) return all;
   const values = [];
   for (let i = 0; i < step.length; i++) if (step[i] >= from) values.push(low[i], high[i]);
   const sorted = values.filter(Number.isFinite).sort((a, b) => a - b);
   const at = (q) => sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))];
-  return [Math.min(around[0], at(0.01)), Math.max(around[1], at(0.98))];
+  return [Math.min(around[0], at(fit.low)), Math.max(around[1], at(fit.high))];
 }

@@ -17,7 +17,9 @@ function decode(header, view) {
 }
 
 class Sheet {
-  constructor(el, send) {
+  constructor({ charts, fit }, el, send) {
+    this.charts = charts; // from Python: the one list of them, in their order
+    this.fit = fit;
     this.root = tag("div", "vitoolkit vitoolkit-figure");
     this.root.dataset.empty = "true";
     this.grid = tag("div", "vitoolkit-grid");
@@ -62,7 +64,7 @@ class Sheet {
     return (this.sections[name] = Object.assign(section, { head, body }));
   }
 
-  async attach(B, json, names) {
+  async attach(B, json) {
     this.doc = B.require("document").Document.from_json(JSON.parse(json));
     this.sources = {};
     this.ranges = {};
@@ -77,7 +79,7 @@ class Sheet {
       range.properties.end.change.connect(zoomed);
     }
     this.theme(); // and draws, so that Bokeh lays out and paints the charts once
-    const divs = names.map((name) => this.sections[name].body);
+    const divs = this.doc.roots().map((root) => this.sections[root.name].body);
     for (const div of divs) div.addEventListener("dblclick", () => this.release());
     this.views = await B.embed.add_document_standalone(this.doc, divs[0] ?? this.grid, divs); // no charts: words only
   }
@@ -126,7 +128,7 @@ class Sheet {
       const section = this.sections[name];
       if (this.hidden.has(name) || section.hidden || section.body.hidden) { this.stale.add(name); continue; }
       this.stale.delete(name);
-      this[`draw_${name}`](frame, n);
+      this.paint(name, frame, n);
     }
     this.fresh = false;
     this.ours = false;
@@ -137,8 +139,8 @@ class Sheet {
     const { steps } = this.ranges, start = Math.min(first, 0);
     if (!steps) return; // words only
     if (this.fresh || steps.end !== edge || steps.start !== start) steps.setv({ start, end: edge });
-    // The fall from the starting point would flatten all that follows: the y axes fit the last four fifths.
-    this.from = last - 0.8 * (last - first);
+    // The fall from the starting point would flatten all that follows: the y axes fit the later steps.
+    this.from = last - this.fit.late * (last - first);
     if (this.fresh) for (const [name, range] of Object.entries(this.ranges)) if (name !== "steps") range.setv({ start: 0.1, end: 1e30 });
   }
 

@@ -1,0 +1,73 @@
+"""The one list of charts, and what follows from an entry of it."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from bokeh.document import Document
+from records import a_trace
+
+from vitoolkit.dashboard.live_figure import LiveFigure
+from vitoolkit.views import charts
+from vitoolkit.views.charts import CHARTS, Chart, Line
+from vitoolkit.views.frame import frame_of
+from vitoolkit.views.picture import picture_svg
+from vitoolkit.views.report import report_html
+from vitoolkit.views.styles import INK, Style, variable_styles
+
+TERMS = {"elbo", "kl", "list", "plane"}
+
+
+@pytest.mark.parametrize(
+    ("notes", "variables", "controls", "measures", "there"),
+    [
+        ({}, ["z"], ["beta"], ["gradient_snr"], {"loss", *TERMS, "control", "gradient"}),
+        ({}, ["z"], ["beta"], ["unknown"], {"loss", *TERMS, "control"}),
+        ({}, ["z"], [], [], {"loss", *TERMS}),
+        ({"kl": "none"}, [], [], [], {"loss"}),
+        ({"loss": "none"}, ["z"], [], [], TERMS),
+        ({"loss": "none", "kl": "none"}, [], [], [], set()),
+    ],
+)
+def test_the_charts_that_are_shown_are_those_with_something_to_show(
+    notes, variables, controls, measures, there
+):
+    lines = dict.fromkeys(controls, Style(INK, ()))
+    figure = LiveFigure(variable_styles(variables), lines, {}, notes=notes, measures=measures)
+    names = [chart.name for chart in CHARTS if chart.name in there]
+    assert figure._legend["shown"] == names
+    drawn = Document.from_json(json.loads(figure._document)).roots
+    assert [chart.name for chart in drawn] == [name for name in names if name != "list"]
+    figure.close()
+
+
+def test_an_entry_is_all_that_a_chart_of_a_measure_needs(monkeypatch):
+    added = (
+        Chart(
+            "noise", "Noise of the data", "lines", lines=(Line("sd", "sd"), Line("df", "df", True))
+        ),
+        Chart("spread", "Spread", "band", ("sd",), beside="noise"),
+    )
+    monkeypatch.setattr(charts, "CHARTS", (*CHARTS, *added))
+    trace = a_trace(measures=("sd",))
+    frame = frame_of(trace.view(50), trace.variables, end=1000)
+    assert frame.measures == ("sd",) and frame.bands == ("loss", "elbo", "sd")
+    np.testing.assert_allclose(frame.measure[0], frame.band("sd")[2])
+    run = json.loads(re.search(r'id="run">(.*?)</script>', report_html(trace)).group(1))
+    assert run["legend"]["shown"][-2:] == ["noise", "spread"]
+    drawn = {chart.name: chart for chart in Document.from_json(json.loads(run["model"])).roots}
+    assert drawn["noise"].yaxis[0].axis_label == "sd" and len(drawn["noise"].yaxis) == 2
+    assert {"noise", "spread"} <= drawn.keys()
+    told = {chart["name"]: chart for chart in run["legend"]["charts"]}
+    assert told["noise"]["lines"][1]["look"] == ["df (right axis)", "ink", []]
+    svg = picture_svg(trace)
+    assert "Noise of the data: sd" in svg and ">Spread<" in svg and "df" not in svg
+
+
+def test_a_chart_has_a_name_of_its_own_and_stands_beside_one_that_comes_before():
+    for these in (CHARTS, charts.COMPARED):
+        names = [chart.name for chart in these]
+        assert len(set(names)) == len(names)
+        for i, chart in enumerate(these):
+            assert chart.beside in ("", *names[:i]) and chart.columns

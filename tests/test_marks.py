@@ -1,0 +1,56 @@
+"""What was done to a fit, as marks on a chart."""
+
+import vitoolkit as vt
+from vitoolkit.views.marks import acts_of, marks_of
+
+
+def test_a_drag_is_one_mark():
+    def event(step, time, kind="set", control="beta", source="user"):
+        return vt.Event(step, time, kind, control, 1.0, 2.0, source)
+
+    drag = [event(1000 + 40 * i, 1 + 0.1 * i) for i in range(30)]
+    later = [event(5000, 9.0), event(6000, 9.2, control="rate"), event(7000, 12, "stop", None)]
+    by_schedule = [event(3000, 7.0, source="schedule")]
+    noted = vt.Event(8000, 20.0, "note", text="β was too large", source="user")
+    marks = marks_of([*drag, *by_schedule, *later, noted], reach=10_000)
+    assert [step for step, _ in marks] == [1000, 5000, 6000, 7000, 8000]
+    assert [text for _, text in marks] == [
+        "beta 1 → 2 in 30 moves, by user", "beta 1 → 2, by user", "rate 1 → 2, by user",
+        "stop, by user", "note: β was too large, by user",
+    ]  # fmt: skip
+
+
+def an_event(step, time, source="user", kind="set", control="beta", old=1.0, new=2.0):
+    return vt.Event(step, time, kind, control, old, new, source)
+
+
+def test_changes_by_code_are_each_their_own():
+    """Two of them 3,000 steps apart once were '0.001 → 0.001 in 2 moves'."""
+    for source in ("code", "rule"):
+        first = an_event(1000, 0.10, source, old=1e-3, new=1e-2)
+        second = an_event(4000, 0.15, source, old=1e-2, new=1e-3)
+        marks = marks_of([first, second], reach=6000)
+        assert marks == [
+            (1000.0, f"beta 0.001 → 0.01, by {source}"),
+            (4000.0, f"beta 0.01 → 0.001, by {source}"),
+        ]
+
+
+def test_a_drag_is_over_when_something_else_is_done_to_the_control():
+    for other in (
+        an_event(20, 0.2, "code"),
+        an_event(20, 0.2, kind="release"),
+        an_event(20, 0.2, kind="undo"),
+    ):
+        acts = acts_of([an_event(10, 0.1), other, an_event(30, 0.3), an_event(40, 0.4)])
+        assert [(act.step, act.moves) for act in acts] == [(10, 1), (20, 1), (30, 2)]
+    other = an_event(20, 0.2, control="rate")  # a hand on each of two sliders
+    acts = acts_of([an_event(10, 0.1), other, an_event(30, 0.3)])
+    assert [(act.event.control, act.moves) for act in acts] == [("beta", 2), ("rate", 1)]
+    moves = [an_event(10, 0.0), an_event(20, 1.4), an_event(30, 2.8), an_event(40, 4.4)]
+    assert [act.moves for act in acts_of(moves)] == [3, 1]  # a moment is over
+
+
+def test_marks_that_could_not_be_told_apart_say_which_came_when():
+    (mark,) = marks_of([an_event(100, 0.1, "code"), an_event(103, 0.2, "code")], reach=1000)
+    assert mark == (100.0, "beta 1 → 2, by code; from step 103 beta 1 → 2, by code")

@@ -1,0 +1,58 @@
+"""What stays in a notebook that has no kernel."""
+
+import base64
+import math
+import warnings
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from records import a_trace
+
+import vitoolkit as vt
+from vitoolkit.views.picture import picture_svg, summary_html
+
+
+def test_the_picture_is_one_svg_with_every_line():
+    trace = a_trace(("z", "w & <v>"))
+    root = ElementTree.fromstring(picture_svg(trace))
+    texts = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"Loss", "KL by variable, nats", "z", "w & <v>", "beta", "step"} <= texts
+
+
+def test_the_summary_needs_nothing_else():
+    trace = a_trace()
+    trace.attrs["status"] = "finished"
+    trace.add_event(vt.Event(10, 0.5, "set", "beta", 0.5, 2.0, "user"))
+    html = summary_html(trace)
+    assert "http" not in html.replace("http://www.w3.org/2000/svg", "")
+    image = html.partition("base64,")[2].partition('"')[0]
+    ElementTree.fromstring(base64.b64decode(image))
+    assert "finished after 1,000 steps" in html
+    assert "0.5 → 2" in html
+    assert len(html) < 200_000
+
+
+def test_a_switch_is_words_in_the_summary_and_no_line():
+    trace = a_trace(controls=("scale_cost_to_minibatch",))
+    trace.add_event(vt.Event(10, 0.5, "set", "scale_cost_to_minibatch", 1.0, 0.0, "user"))
+    html = summary_html(trace, None, {"scale_cost_to_minibatch": "switch"})
+    assert "<td>on → off</td>" in html
+    assert "<td>scale_cost_to_minibatch</td><td>on</td>" in html
+    svg = picture_svg(trace, None, {"scale_cost_to_minibatch": "switch"})
+    assert "scale_cost" not in svg and "scale_cost" in picture_svg(trace)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_a_short_run_has_a_picture(rows):
+    ElementTree.fromstring(picture_svg(a_trace(rows=rows)))
+
+
+def test_a_run_that_diverged_has_a_picture():
+    trace = vt.Trace(("z",), ("beta",))
+    trace.extend(range(5), range(5), [math.nan] * 5, np.full((5, 2), np.nan), np.ones((5, 1)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        html = summary_html(trace)
+    assert "not finite" in html
+    assert "no steps" in summary_html(vt.Trace())

@@ -1,0 +1,116 @@
+"""What the panel needs of a fit, and what arrives from a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeAlias, TypedDict
+
+import ipywidgets
+
+from vitoolkit.controls import Control
+
+__all__ = ["Fit", "Message", "Moved", "Row", "Toggled"]
+
+#: What a page sends to a widget of ours: ``kind``, and what belongs to it.
+Message: TypeAlias = Mapping[str, Any]
+
+
+class Fit(Protocol):
+    """A fit as the panel sees it, be it one of vitoolkit's, of PyMC's own, or one far away.
+
+    All that the panel asks for is asked here or of a :class:`~vitoolkit.controls.Control`; who asks
+    is its `source`.
+    """
+
+    @property
+    def status(self) -> str:
+        """Where it stands: compiling, running, paused, finished, stopped, interrupted, failed."""
+
+    @property
+    def running(self) -> bool:
+        """False when it has ended, however it ended."""
+
+    @property
+    def first(self) -> int:
+        """Index of the first step of this call, over the life of the inference."""
+
+    @property
+    def step(self) -> int:
+        """Index of the next step."""
+
+    @property
+    def n(self) -> int:
+        """Steps asked for."""
+
+    @property
+    def controls(self) -> tuple[Control, ...]:
+        """The controls of the fit."""
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Names of the controls that no step of the fit uses."""
+
+    @property
+    def compiles(self) -> str:
+        """What is compiled before the first step, in words."""
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended a fit that failed."""
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether a change is there to be taken back."""
+
+    def pause(self, *, source: str = "code") -> None:
+        """Wait at the next step boundary."""
+
+    def resume(self, *, source: str = "code") -> None:
+        """Go on."""
+
+    def single_step(self, *, source: str = "code") -> None:
+        """Take one more step and pause again."""
+
+    def stop(self, *, source: str = "code") -> None:
+        """End at the next step boundary and keep everything."""
+
+    def undo(self, *, source: str = "code") -> bool:
+        """Take back the last change; False when there was none."""
+
+    def note(self, text: str, *, source: str = "code") -> None:
+        """Write a note at the present step."""
+
+
+class Row(Protocol):
+    """What shows one control in the panel."""
+
+    @property
+    def control(self) -> Control:
+        """The control that is shown, and asked."""
+
+    @property
+    def widgets(self) -> tuple[ipywidgets.Widget, ...]:
+        """The outermost of its widgets; the first is shown, others may be unfolded."""
+
+    def follow(self, *, held: bool = False) -> bool:
+        """Show the value in force, unless a person has it in hand; tell whether that was sent."""
+
+    def settle(self) -> None:
+        """Show the value in force, whatever a person has in hand: the fit has ended."""
+
+    def close(self) -> None:
+        """Close the widgets in the page and the kernel."""
+
+
+class Moved(TypedDict):
+    """A number of a widget has changed."""
+
+    new: float
+    old: float
+
+
+class Toggled(TypedDict):
+    """A widget that is on or off has changed."""
+
+    new: bool
+    owner: ipywidgets.Widget

@@ -1,0 +1,251 @@
+"""A run in words and numbers: the tables of the panel's end, of a report, of a saved notebook."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitoolkit.controls import Control, Switch
+from vitoolkit.trace import TAIL, Trace
+from vitoolkit.views.marks import acts_of
+
+__all__ = [
+    "active_text",
+    "attribute_table",
+    "event_table",
+    "final",
+    "number",
+    "run_table",
+    "scales_of",
+    "shown_as",
+]
+
+#: A positive control whose largest value is so many times its smallest has a logarithmic axis.
+WIDE = 30.0
+
+
+def shown_as(controls: Iterable[Control]) -> dict[str, str]:
+    """Tell how each control is shown: "linear", "log" or "switch"."""
+    return {
+        control.name: "switch" if isinstance(control, Switch) else control.scale
+        for control in controls
+    }
+
+
+def scales_of(trace: Trace, scales: Mapping[str, str] | None) -> dict[str, str]:
+    """Tell how each control of a trace is shown, also of one whose controls are not at hand.
+
+    Parameters
+    ----------
+    trace : Trace
+        The record.
+    scales : mapping of str to str, optional
+        What is known: "linear", "log" or "switch" by name of the control.
+
+    Returns
+    -------
+    dict of str to str
+
+    Examples
+    --------
+    >>> trace = Trace(controls=("rate", "beta"))
+    >>> for step in range(5):
+    ...     trace.append(step, 0.1 * step, 1.0, -1.0, (), [10.0**-step, 1.0])
+    >>> scales_of(trace, None)
+    {'rate': 'log', 'beta': 'linear'}
+    """
+    found = {}
+    for name, values in trace.control.items():
+        positive = len(values) and values.min() > 0  # False with a NaN
+        found[name] = "log" if positive and values.max() > WIDE * values.min() else "linear"
+    return {**found, **(scales or {})}
+
+
+def active_text(trace: Trace, rows: Mapping[str, int] | None = None) -> str:
+    """Say in words how many coordinates are active, of each variable recorded in parts.
+
+    Parameters
+    ----------
+    trace : Trace
+        The record.
+    rows : mapping of str to int, optional
+        Rows of the data set of each local latent, whose threshold is one for a row.
+
+    Returns
+    -------
+    str
+        Such as ``"z 5 of 8"``, or "" without parts.
+    """
+    found = []
+    for name, part in trace.parts.items():
+        per = (rows or {}).get(name, 1)
+        found.append(f"{name} {trace.active_units(per=per)[name]} of {part.size}")
+    return ", ".join(found)
+
+
+def final(trace: Trace, name: str) -> float:
+    """Say where a column ended: the one number that every view tells of it.
+
+    Parameters
+    ----------
+    trace : Trace
+        The record.
+    name : str
+        Of the column: "loss", "data", "elbo" or ``kl[variable]``.
+
+    Returns
+    -------
+    float
+        Mean of the finite values of the last 100 rows; where none is finite, the last finite one.
+    """
+    late = _column(trace[-TAIL:], name)
+    late = late[np.isfinite(late)]
+    if not len(late):
+        values = _column(trace, name)
+        late = values[np.isfinite(values)][-1:]
+    return float(late.mean()) if len(late) else math.nan
+
+
+def _column(trace: Trace, name: str) -> NDArray[np.float64]:
+    return trace.kl[name[3:-1]] if name.startswith("kl[") else getattr(trace, name)
+
+
+def run_table(trace: Trace, scales: Mapping[str, str], active: str) -> str:
+    """Tell the run in numbers as an HTML table.
+
+    Parameters
+    ----------
+    trace : Trace
+        The record, with at least one row.
+    scales : mapping of str to str
+        How each control is shown; a "switch" is on or off.
+    active : str
+        Words on active units, "" for none.
+
+    Returns
+    -------
+    str
+    """
+    trace = trace[:]
+    rows: list[tuple[str, str]] = []
+    status = trace.attrs.get("status", "running")
+    rows.append(("fit", f"{status} after {trace.step[-1] + 1:,} steps, {trace.time[-1]:,.1f} s"))
+    if "error" in trace.attrs:
+        rows.append(("error", str(trace.attrs["error"])))
+    if trace.has_terms or not np.isnan(trace.loss).all():
+        rows.append(("loss", _words(final(trace, "loss"))))
+        rows += [("not finite", words) for words in [_not_finite(trace)] if words]
+    if trace.has_terms:
+        kl = {name: final(trace, f"kl[{name}]") for name in trace.variables}
+        elbo, data = final(trace, "elbo"), final(trace, "data")
+        rows.append(("ELBO, nats", _words(elbo)))
+        rows.append(("data term, nats", _words(data)))
+        rows.append(("sum of KL, nats", _words(data - elbo)))
+        order = sorted(kl, key=lambda name: -np.nan_to_num(kl[name]))
+        rows += [(f"KL of {name}, nats", _words(kl[name])) for name in order[:10]]
+        if len(order) > 10:
+            rest = sum(kl[name] for name in order[10:])
+            rows.append((f"KL of {len(order) - 10} more, nats", f"{rest:,.4g}"))
+    if active:
+        rows.append(("active units", active))
+    rows += [(name, _value(trace.control[name][-1], scales.get(name))) for name in trace.controls]
+    which = f"the last {TAIL} rows" if len(trace) > TAIL else "all rows"
+    return _html_table(("", f"means of {which}; controls at the end"), rows)
+
+
+def _not_finite(trace: Trace) -> str:
+    where = np.flatnonzero(~np.isfinite(trace.loss))
+    if not len(where):
+        return ""
+    count, rows = len(where), len(trace)
+    have = "row has" if count == 1 else "rows have"
+    return (
+        f"{count:,} of {rows:,} {have} a loss that is NaN or infinite and in no mean, "
+        f"the first at step {trace.step[where[0]]:,}"
+    )
+
+
+def event_table(trace: Trace, scales: Mapping[str, str], *, most: int = 30) -> str:
+    """List what was done to the run as an HTML table, a drag in one line; "" if nothing was.
+
+    Parameters
+    ----------
+    trace : Trace
+        The record.
+    scales : mapping of str to str
+        How each control is shown; a "switch" is on or off.
+    most : int
+        Most lines.
+
+    Returns
+    -------
+    str
+    """
+    acts = acts_of(trace.events)
+    if not acts:
+        return ""
+    shown = acts[:most]
+    rows = []
+    for act in shown:
+        event = act.event
+        scale = scales.get(event.control or "")
+        change = [_value(end, scale, 4) for end in (act.old, event.new) if end is not None]
+        words = " → ".join(change) + (f" in {act.moves} moves" if act.moves > 1 else "")
+        if event.text:
+            words = f"{words}: {event.text}" if words else event.text
+        step, time = f"{act.step:,}", f"{event.time:,.2f}"
+        rows.append((step, time, event.kind, event.control or "", words, event.source))
+    more = len(acts) - len(shown)
+    table = _html_table(("step", "time, s", "event", "control", "change", "by"), rows)
+    return table + (f"<p>and {more:,} more events in the trace</p>" if more else "")
+
+
+def attribute_table(trace: Trace) -> str:
+    """List the attributes of the run as an HTML table: status, versions, scaling and the like.
+
+    Parameters
+    ----------
+    trace : Trace
+        The record.
+
+    Returns
+    -------
+    str
+    """
+    return _html_table(("attribute", ""), [(key, _text(v)) for key, v in trace.attrs.items()])
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Mapping) and all(isinstance(item, str) for item in value.values()):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _value(value: float | None, scale: str | None, digits: int = 5) -> str:
+    if value is None:
+        return ""
+    return ("on" if value else "off") if scale == "switch" else f"{value:.{digits}g}"
+
+
+def _html_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _words(value: float) -> str:
+    return f"{value:,.6g}" if math.isfinite(value) else "not finite"
+
+
+def number(value: float) -> str:
+    """Write a number short, for a picture."""
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.4g}"
