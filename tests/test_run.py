@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 import warnings
 
 import numpy as np
@@ -71,6 +73,22 @@ def test_a_second_ctrl_c_costs_no_row(gaussians, fast, steps):
     taken = inference.steps_taken
     assert len(recorder.trace) == len(late.trace) == len(inference.hist) == taken < 400
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_hook_that_hangs_is_ended_by_another_ctrl_c(gaussians, fast):
+    recorder, late = vt.Recorder(), vt.Recorder()
+
+    class Hangs(vt.Callback):
+        def on_block(self, run, block):
+            os.kill(os.getpid(), signal.SIGINT)
+            threading.Timer(1.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+            time.sleep(60)
+
+    inference = vt.ADVI(random_seed=1)
+    clock = time.monotonic()
+    inference.fit(400, callbacks=[recorder, Hangs(), late], **fast)
+    assert time.monotonic() - clock < 50
+    assert len(recorder.trace) == len(late.trace) == len(inference.hist) < 400
 
 
 def test_ctrl_c_that_a_finalizer_swallows_while_compiling_ends_the_fit(gaussians, fast):

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 from vitoolkit.run import Run
@@ -14,6 +15,8 @@ from vitoolkit.run import Run
 __all__ = ["Interrupt", "short_switch_interval"]
 
 SECONDS = 0.0005
+#: A callback is interrupted by a Ctrl-C that comes so many seconds after the first one: it hangs.
+PATIENCE = 1.0
 
 _lock = threading.Lock()
 _before: list[float] = []  # one entry for each fit, the first is the interval to go back to
@@ -22,8 +25,9 @@ _before: list[float] = []  # one entry for each fit, the first is the interval t
 class Interrupt:
     """Ctrl-C waits for the step boundary, so that a step that was taken is a step that is recorded.
 
-    Where the gate is open, while something compiles or in a callback, it is raised at once; what a
-    finalizer swallows of that is raised at the next boundary. Handlers other than Python's own, and
+    Where the gate is open, while something compiles or in a plain callback, it is raised at once;
+    what a finalizer swallows of that is raised at the next boundary. A hook that hangs is ended by
+    another one. Handlers other than Python's own, and
     threads other than the main one, are left alone.
 
     Parameters
@@ -38,6 +42,7 @@ class Interrupt:
         self._run = run
         self._open: bool | str = open
         self._installed = False
+        self._first = 0.0
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread() and _is_default():
@@ -51,10 +56,13 @@ class Interrupt:
             self._installed = False
 
     def _handle(self, signum, frame) -> None:
-        first = self._run.interrupted is None
+        now = time.monotonic()
+        stuck = self._run.interrupted is not None and now - self._first > PATIENCE
+        if self._run.interrupted is None:
+            self._first = now
         if self._run.running:
             self._run.interrupt()
-        if self._open is True or (self._open == "second" and not first):
+        if self._open is True or (self._open == "second" and stuck):
             self._open = self._open is True
             signal.default_int_handler(signum, frame)
 
@@ -64,7 +72,7 @@ class Interrupt:
         return not self._run.running
 
     def gate(self, open: bool | str) -> None:
-        """Open the gate, "second" for a second Ctrl-C only, or shut it."""
+        """Open the gate, "second" for one that comes late after the first, or shut it."""
         self._open = open
 
     @contextlib.contextmanager

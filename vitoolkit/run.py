@@ -421,8 +421,8 @@ class Run:
         block : Block
             Steps that were taken.
         guard : callable
-            Called with "second" before a hook, in which a second Ctrl-C may be raised, and with
-            False after it.
+            Called with "second" before a hook, in which Ctrl-C may be raised when another one has
+            waited for long, and with False after it.
         """
         self.step = block.first + len(block.loss)
         self.counter.step = self.step - 1
