@@ -56,7 +56,7 @@ LONG_NAMES = {
     "elbo": "ELBO (β = 1)",
 }
 BLOCK = 2**14  # rows whose checksum is taken at a time
-PACKED = 1_100  # bytes at most that one byte of a compressed file stands for
+PACKED = 1_100  # bytes of steps at most that one byte of a compressed file stands for
 CELL = 30_000  # characters of a CSV cell, of which spreadsheets take 32,767
 
 
@@ -170,7 +170,7 @@ def _plain(value: Any, where: str) -> Any:
             if not isinstance(key, str):
                 raise TypeError(f"{where} has the key {key!r}; the keys of attributes are strings")
         found = {str(key): _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
-        return {FLOAT: [found]} if found.keys() == {FLOAT} else found
+        return {FLOAT: [found[FLOAT]]} if found.keys() == {FLOAT} else found
     if isinstance(value, (list, tuple)):
         return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
     raise TypeError(
@@ -218,7 +218,8 @@ def _parse(text: str | bytes) -> dict[str, Any]:
     def revive(item: dict[str, Any]) -> Any:
         if item.keys() != {FLOAT}:
             return item
-        return item[FLOAT][0] if isinstance(item[FLOAT], list) else float(item[FLOAT])
+        marked = item[FLOAT]  # in a list if it is an attribute that looks like a mark
+        return {FLOAT: marked[0]} if isinstance(marked, list) else float(marked)
 
     content = json.loads(text, object_hook=revive)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -237,7 +238,7 @@ def _not_a_trace() -> _Refused:
     return _Refused(f"is not a trace that vitoolkit wrote: it has no {KEY!r}")
 
 
-def _check_size(description: dict[str, Any], rows: int, size: int) -> None:
+def _check_size(description: dict[str, Any], rows: int, size: int, packed: int = PACKED) -> None:
     """Look at what a file says of itself, before anything large is read."""
     written = description.get("rows", rows)
     if rows != written:
@@ -246,7 +247,7 @@ def _check_size(description: dict[str, Any], rows: int, size: int) -> None:
             "It was cut short or changed"
         )
     parts = sum(part.size for part in _parts_of(description))
-    if 8 * max(rows, parts) > PACKED * size:
+    if 8 * max(rows, parts) > packed * size:
         raise _Refused(
             f"is damaged: it claims {rows:,} rows and {parts:,} parts a row, which its "
             f"{size:,} bytes cannot hold"
@@ -397,7 +398,7 @@ def _read_parquet(path: Path) -> Fields:
         if text is None:
             raise _not_a_trace()
         description = _parse(text)
-        _check_size(description, file.metadata.num_rows, size)
+        _check_size(description, file.metadata.num_rows, size, packed=100)
         names = _columns_of(description)
         table = file.read(columns=names)
     return _from_table([table[name].to_numpy() for name in names], description)

@@ -111,17 +111,17 @@ def found(path: Path) -> Path:
     Path
         `path`; what was set aside, if the folder cannot be written to.
     """
-    for _ in range(PATIENCE):
+    for look in range(PATIENCE + 1):
         asides = [left for left in _leftovers(path) if left[0].suffix == ".old"]
         if path.exists() or not asides:
             break
-        for aside, stale in asides:
-            if stale:
-                try:
-                    os.replace(aside, path)
-                except PermissionError:
-                    return aside
-                return path
+        aside, stale = asides[0]
+        if stale or look == PATIENCE:  # moves take no second
+            try:
+                os.replace(aside, path)
+            except PermissionError:
+                return aside
+            break
         time.sleep(0.01)
     return path
 

@@ -310,7 +310,7 @@ class Table:
             buffer[:used] = last[:used]
             chunks[-1:] = [(start, buffer)]  # a reader gets the old rows or the copied ones
         else:
-            buffer = np.empty((max(LARGE // (8 * width), rows), width))
+            buffer = np.empty((max(-(-LARGE // (8 * width)), rows), width))
             chunks[-1] = start, last[:used]
             chunks.append((start + used, buffer))
             self._row = 0
