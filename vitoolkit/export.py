@@ -545,7 +545,7 @@ def _from_arrays(group: Any, size: int) -> Fields:
         if GROUP not in group or KEY not in group[GROUP].attrs:
             raise _not_a_trace()
         group = group[GROUP]
-    description = _parse(group.attrs[KEY])
+    description = _parse(np.asarray(group.attrs[KEY]).item())  # netCDF4 may put it in an array
     rows = math.prod(group["step"].shape)
     _check_size(description, rows, size)
     measures, controls = _measures_of(description), description["controls"]

@@ -202,6 +202,10 @@ class _Layout:
         kept = [name for name in self.all_columns if name != "elbo"]  # which is computed
         self.place = {name: place for place, name in enumerate(kept, 2)}
 
+    def same(self, other: "_Layout") -> bool:
+        mine = self.variables, self.controls, self.measures, [*self.parts.values()]
+        return mine == (other.variables, other.controls, other.measures, [*other.parts.values()])
+
 
 class _Store:
     """Chunks of rows, each with the number of rows before it, and the branches.
@@ -433,19 +437,9 @@ class Table:
         >>> table.elbo.tolist()
         [-5.0, -4.0]
         """
-        steps = np.asarray(step)
-        if steps.size and steps.dtype.kind not in "iu":
-            raise TypeError(f"steps are integers; received an array of {steps.dtype}")
-        arrays = [np.asarray(values) for values in (time, loss, terms, control)]
-        shapes = [array.shape for array in (steps, *arrays)]
-        rows, layout = steps.size, self._layout
-        widths = layout.measure.stop - DATA, len(self.controls)
-        fitting = [(rows,), (rows,), (rows,), (rows, widths[0]), (rows, widths[1])]
-        if shapes != fitting:
-            raise ValueError(
-                "step, time, loss, terms and control of this trace have the shapes "
-                f"{', '.join(map(str, fitting))}; received {', '.join(map(str, shapes))}"
-            )
+        layout = self._layout
+        steps, *arrays = _block(layout, step, time, loss, terms, control)
+        rows = steps.size
         if not rows:
             return
         if steps[0] <= self._last_step:
@@ -723,27 +717,6 @@ class Table:
         """Make a table of the same columns from what `kept` returned, without events."""
         return self._of([rows] if len(rows) else [])
 
-    def same_layout(self, other: "Table") -> bool:
-        """Tell whether another table records the same variables, controls, parts and measures.
-
-        Parameters
-        ----------
-        other : Table
-            The table to compare with.
-
-        Returns
-        -------
-        bool
-            True if a row of one is a row of the other.
-        """
-        mine, others = self._layout, other._layout
-        return (
-            mine.variables == others.variables
-            and mine.controls == others.controls
-            and mine.measures == others.measures
-            and [*mine.parts.values()] == [*others.parts.values()]
-        )
-
     def __getstate__(self) -> dict[str, Any]:
         now = self[:]
         names = (self.variables, self.controls, tuple(self.parts.values()), self.measures)
@@ -762,6 +735,24 @@ class Table:
         self._events = list(state["events"])
         rows = state["rows"]
         self._adopt(_Store([rows] if len(rows) else [], state.get("branches", ())))
+
+
+def _block(layout: _Layout, *columns: ArrayLike) -> list[NDArray[Any]]:
+    """Check step, time, loss, terms and control of many rows."""
+    arrays = [np.asarray(values) for values in columns]
+    steps = arrays[0]
+    if steps.size and steps.dtype.kind not in "iu":
+        raise TypeError(f"steps are integers; received an array of {steps.dtype}")
+    rows = (steps.size,)
+    terms, controls = layout.measure.stop - DATA, len(layout.controls)
+    fitting = [rows, rows, rows, (*rows, terms), (*rows, controls)]
+    shapes = [array.shape for array in arrays]
+    if shapes != fitting:
+        raise ValueError(
+            "step, time, loss, terms and control of this trace have the shapes "
+            f"{', '.join(map(str, fitting))}; received {', '.join(map(str, shapes))}"
+        )
+    return arrays
 
 
 def _names(what: str, names: Iterable[str]) -> tuple[str, ...]:

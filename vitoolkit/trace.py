@@ -218,6 +218,21 @@ class Trace(Table):
         """
         return View(self, points=points, parts=parts)
 
+    def same_layout(self, other: "Trace") -> bool:
+        """Tell whether another trace records the same variables, controls, parts and measures.
+
+        Parameters
+        ----------
+        other : Trace
+            The trace to compare with.
+
+        Returns
+        -------
+        bool
+            True if a row of one is a row of the other.
+        """
+        return self._layout.same(other._layout)
+
     def equals(self, other: "Trace") -> bool:
         """Tell whether another trace is the same in every number, name, attribute and event.
 
@@ -245,15 +260,8 @@ class Trace(Table):
         mine, others = self[:], other[:]
         if len(mine) != len(others) or export.describe(mine) != export.describe(others):
             return False
-        blocks = range(0, len(mine), export.BLOCK)
-        same = (
-            np.array_equal(
-                mine[start : start + export.BLOCK].kept().view(np.int64),
-                others[start : start + export.BLOCK].kept().view(np.int64),
-            )
-            for start in blocks
-        )
-        return all(same)
+        starts = range(0, len(mine), export.BLOCK)
+        return all(_same_rows(mine, others, start) for start in starts)
 
     # --- showing -----------------------------------------------------------------------
 
@@ -284,40 +292,7 @@ class Trace(Table):
         beta, last: 0.5
         events: 0
         """
-        trace = self[:]
-        lines = {"rows": f"{len(trace):,}"}
-        if len(trace):
-            last = trace[-1:]
-            lines["steps"] = f"{trace[:1].step[0]:,} to {last.step[0]:,}"
-            lines["duration"] = f"{last.time[0]:,.4g} s"
-            if odd := int((~np.isfinite(trace.loss)).sum()):
-                lines["not finite"] = f"the loss of {odd:,} of {len(trace):,} rows"
-            lines["loss, last"] = f"{last.loss[0]:,.6g}"
-            tail = trace[-TAIL:]
-            if trace.has_terms:
-                lines["ELBO and KL"] = tail._meant(len(trace) > TAIL)
-                lines["ELBO"] = f"{trace.final('elbo'):,.6g} nats"
-            kl = {name: tail.final(f"kl[{name}]") for name in trace.variables}
-            largest = sorted(kl, key=lambda name: -np.nan_to_num(abs(kl[name])))[:NAMED]
-            for name in largest:
-                lines[f"KL of {name}"] = f"{kl.pop(name):,.4g} nats"
-            if kl:
-                lines[f"KL of {len(kl)} more"] = f"{sum(kl.values()):,.4g} nats"
-            for name, mean in list(tail._part_means().items())[:NAMED]:
-                lines[f"KL of {name} in parts"] = _largest(self.parts[name], mean)
-            for name in trace.controls:
-                lines[f"{name}, last"] = f"{last.control[name][0]:.6g}"
-        lines["events"] = f"{len(trace.events):,}"
-        if trace.branches:
-            rows = sum(len(branch.rows) for branch in trace.branches)
-            lines["branches"] = f"{len(trace.branches):,}, with {rows:,} rows that were left behind"
-        return lines
-
-    def _meant(self, more: bool) -> str:
-        """Tell which rows the means are of: the last ones, or all."""
-        rows = f"the last {TAIL} rows" if more else "all rows"
-        terms = np.column_stack([self.elbo, self.kl.array.T])
-        return f"means of {'' if np.isfinite(terms).all() else 'the finite ones of '}{rows}"
+        return _summary(self[:])
 
     def __repr__(self) -> str:
         trace = self[:]
@@ -538,6 +513,48 @@ class Trace(Table):
             return trace
 
         return export.read(path, build)
+
+
+def _same_rows(mine: Trace, others: Trace, start: int) -> bool:
+    rows = slice(start, start + export.BLOCK)
+    return np.array_equal(mine[rows].kept().view(np.int64), others[rows].kept().view(np.int64))
+
+
+def _summary(trace: Trace) -> dict[str, str]:
+    lines = {"rows": f"{len(trace):,}"}
+    if len(trace):
+        last = trace[-1:]
+        lines["steps"] = f"{trace[:1].step[0]:,} to {last.step[0]:,}"
+        lines["duration"] = f"{last.time[0]:,.4g} s"
+        if odd := int((~np.isfinite(trace.loss)).sum()):
+            lines["not finite"] = f"the loss of {odd:,} of {len(trace):,} rows"
+        lines["loss, last"] = f"{last.loss[0]:,.6g}"
+        tail = trace[-TAIL:]
+        if trace.has_terms:
+            lines["ELBO and KL"] = _meant(tail, len(trace) > TAIL)
+            lines["ELBO"] = f"{trace.final('elbo'):,.6g} nats"
+        kl = {name: tail.final(f"kl[{name}]") for name in trace.variables}
+        largest = sorted(kl, key=lambda name: -np.nan_to_num(abs(kl[name])))[:NAMED]
+        for name in largest:
+            lines[f"KL of {name}"] = f"{kl.pop(name):,.4g} nats"
+        if kl:
+            lines[f"KL of {len(kl)} more"] = f"{sum(kl.values()):,.4g} nats"
+        for name, mean in list(tail._part_means().items())[:NAMED]:
+            lines[f"KL of {name} in parts"] = _largest(trace.parts[name], mean)
+        for name in trace.controls:
+            lines[f"{name}, last"] = f"{last.control[name][0]:.6g}"
+    lines["events"] = f"{len(trace.events):,}"
+    if trace.branches:
+        rows = sum(len(branch.rows) for branch in trace.branches)
+        lines["branches"] = f"{len(trace.branches):,}, with {rows:,} rows that were left behind"
+    return lines
+
+
+def _meant(tail: Trace, more: bool) -> str:
+    """Tell which rows the means are of: the last ones, or all."""
+    rows = f"the last {TAIL} rows" if more else "all rows"
+    terms = np.column_stack([tail.elbo, tail.kl.array.T])
+    return f"means of {'' if np.isfinite(terms).all() else 'the finite ones of '}{rows}"
 
 
 def _largest(part: Part, mean: NDArray[np.float64]) -> str:
