@@ -1,8 +1,8 @@
 """What a refresh of the panel costs in Python, and its message, however long the fit.
 
 Run it as ``python -m benchmarks.bench_panel [rows ...]``; 10 million rows of 50 variables, the
-longest by default, need 4.5 GB, and twice that for a moment when the trace grows. With fewer rows
-``--variables 500`` shows a model of many variables.
+longest by default, need 4.5 GB. With fewer rows ``--variables 500`` shows a model of many
+variables.
 """
 
 import argparse

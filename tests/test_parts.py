@@ -1,8 +1,9 @@
 import copy
 import pickle
-from datetime import date
+from datetime import date, datetime, timedelta
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from vitoolkit.parts import Part
@@ -54,6 +55,49 @@ def test_labels_become_plain():
     kinds = [[type(label) for label in labels] for labels in part.coords.values()]
     assert kinds == [[str, str], [float, int], [str, str]]
     assert part.shape == (2, 2, 2) and type(part.shape[1]) is int
+
+
+DAYS = ["2020-01-02", "2020-01-03T12:30:00"]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("make", [np.asarray, list, pd.DatetimeIndex])
+def test_moments_of_every_kind_are_iso_text(make, unit):
+    labels = make(np.array(DAYS, dtype=f"M8[{unit}]"))
+    assert Part("z", ("t",), (2,), {"t": labels}).coords["t"] == DAYS
+
+
+@pytest.mark.parametrize(
+    ("label", "text"),
+    [
+        (np.datetime64("2020"), "2020"),
+        (np.datetime64("2020-02"), "2020-02"),
+        (np.datetime64("2020-02-03", "D"), "2020-02-03"),
+        (np.datetime64("2020-02-03T04", "h"), "2020-02-03T04"),
+        (np.datetime64("2020-02-03T04:05:06.070", "ns"), "2020-02-03T04:05:06.07"),
+        (np.datetime64("2020-02-03T04:05:06.000000789", "ns"), "2020-02-03T04:05:06.000000789"),
+        (np.datetime64("NaT", "ns"), "NaT"),
+        (pd.Timestamp("2020-02-03"), "2020-02-03"),
+        (pd.Timestamp("2020-02-03", tz="UTC"), "2020-02-03T00:00:00+00:00"),
+        (pd.Period("2020-02", "M"), "2020-02"),
+        (pd.NaT, "NaT"),
+        (datetime(2020, 2, 3, 4, 5), "2020-02-03T04:05:00"),
+        (date(2020, 2, 3), "2020-02-03"),
+        (np.timedelta64(3, "M"), "P3M"),
+        (np.timedelta64(2, "W"), "P2W"),
+        (np.timedelta64(36, "h"), "P1DT12H"),
+        (np.timedelta64(-90, "s"), "-PT1M30S"),
+        (np.timedelta64(86_400 * 10**9, "ns"), "P1D"),
+        (np.timedelta64(1, "ns"), "PT0.000000001S"),
+        (np.timedelta64(0, "ns"), "PT0S"),
+        (np.timedelta64("NaT", "ns"), "NaT"),
+        (pd.Timedelta("1D 00:00:00.5"), "P1DT0.5S"),
+        (timedelta(hours=25), "P1DT1H"),
+    ],
+    ids=str,
+)
+def test_moments_and_spans_of_time_are_iso_text(label, text):
+    assert Part("z", ("t",), (1,), {"t": [label]}).coords["t"] == [text]
 
 
 def test_equal_parts_are_equal(part):
@@ -169,7 +213,7 @@ def test_append_checks_the_number_of_parts(trace, count):
 def test_parts_are_read_only_views_of_their_moment(trace):
     kl_by = trace.kl_by
     z = kl_by["z"]
-    assert np.shares_memory(z, trace._buffer)
+    assert np.shares_memory(z, trace._read().pieces[0])
     with pytest.raises(ValueError, match="read-only"):
         z[0, 0, 0] = 1.0
     trace.append(5, 0.0, 0.0, 0.0, [1.0] * 3, [1.0], [1.0] * 8)

@@ -1,5 +1,4 @@
 import copy
-import math
 import pickle
 import sys
 import threading
@@ -10,6 +9,8 @@ import pytest
 
 from vitoolkit.decimation import View
 from vitoolkit.events import Event
+from vitoolkit.parts import Part
+from vitoolkit.table import Branch
 from vitoolkit.trace import Trace
 
 
@@ -77,27 +78,106 @@ def test_rows_survive_growth():
     np.testing.assert_array_equal(trace.control["beta"], 5.0 * steps)
 
 
-@pytest.mark.parametrize("refused", [math.inf, 20_000, 2_000])
-def test_a_large_trace_grows_as_far_as_the_system_lets_it(monkeypatch, refused):
-    empty = np.empty
-    made = []
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """A chunk is large from 8,000 bytes on, and one beside it is as large."""
+    monkeypatch.setattr("vitoolkit.table.LARGE", 8_000)
 
-    def refusing(shape, *args, **kwargs):
-        if isinstance(shape, tuple) and shape[0] > refused:
-            raise MemoryError
+
+def pieces(trace):
+    return trace._read().pieces
+
+
+def test_a_large_trace_is_not_copied_to_grow(small_chunks, monkeypatch):
+    made = []
+    empty = np.empty
+
+    def counting(shape, *args, **kwargs):
         made.append(shape)
         return empty(shape, *args, **kwargs)
 
-    monkeypatch.setattr("vitoolkit.trace.LARGE", 8_000)
-    monkeypatch.setattr(np, "empty", refusing)
     trace = Trace(("z",), ("beta",))
-    for step in range(1_000):
-        trace.append(step, step, 2.0 * step, 3.0 * step, (4.0 * step,), (5.0 * step,))
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "empty", counting)
+        for step in range(1_000):
+            trace.append(step, step, 2.0 * step, 3.0 * step, (4.0 * step,), (5.0 * step,))
+            if step == 255:
+                first = pieces(trace)[0]
+    rows = [shape[0] for shape in made if shape[0]]
+    assert rows[0] == 256 and set(rows[1:]) == {8_000 // 48 + 1}
+    assert sum(rows) < 1_000 + 8_000 // 48 + 1  # room for no more than a chunk
+    assert np.shares_memory(pieces(trace)[0], first)
     np.testing.assert_array_equal(trace.elbo, -1.0 * np.arange(1_000))
-    rows = [shape[0] for shape in made if isinstance(shape, tuple)]
-    assert (
-        rows == [0, 256] + ({math.inf: [64 * 256], 20_000: [64 * 256], 2_000: [512, 1024]})[refused]
-    )
+
+
+def test_a_small_trace_is_in_one_piece():
+    trace = filled(5_000)
+    for step in range(int(trace.step[-1]) + 1, int(trace.step[-1]) + 5_001):
+        trace.append(step, 1.0, 1.0, 1.0, [1.0] * 3, [1.0] * 2)
+    assert len(pieces(trace)) == 1
+    assert np.shares_memory(trace.loss, trace.kl["v0"].base)
+
+
+def test_all_reads_of_many_chunks_are_those_of_one(monkeypatch):
+    whole = Trace(("z", "w"), ("beta",), parts=[Part("z", ("k",), (3,))], measures=("norm",))
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(size=(2_000, 11))
+    numbers[:, 1:][rng.random((2_000, 10)) < 0.1] = np.nan
+    steps = np.arange(2_000) * 3
+    terms, control = numbers[:, 2:9], numbers[:, 10:]
+    whole.extend(steps, numbers[:, 0], numbers[:, 1], terms, control)
+    monkeypatch.setattr("vitoolkit.table.LARGE", 4_000)
+    trace = whole[:0]
+    while (start := len(trace)) < len(whole):
+        rows = slice(start, start + int(rng.choice([1, 7, 60, 130])))
+        if rows.stop - start == 1:
+            (line,) = numbers[rows]
+            one = steps[start], *line[:3], line[3:5], line[10:], line[5:8], line[8:9]
+            trace.append(*one)
+        else:
+            columns = steps, numbers[:, 0], numbers[:, 1], terms, control
+            trace.extend(*(column[rows] for column in columns))
+    assert len(pieces(trace)) > 10 and len(pieces(whole)) == 1
+    for rows in (
+        slice(None),
+        slice(-100, None),
+        slice(3, 1_500, 7),
+        slice(100, 120),
+        slice(0, 0),
+        slice(1_990, 5_000),
+        slice(5, None, 401),
+    ):
+        part, wanted = trace[rows], whole[rows]
+        assert len(part) == len(wanted) and part.equals(wanted)
+        for name in ("step", "time", "loss", "data", "elbo"):
+            got = getattr(part, name)
+            np.testing.assert_array_equal(got, getattr(wanted, name), strict=True)
+        for name in ("kl", "control", "measure"):
+            got, same = getattr(part, name), getattr(wanted, name)
+            assert repr(got) == repr(same)
+            np.testing.assert_array_equal(got.array, same.array, strict=True)
+            for key in same:
+                np.testing.assert_array_equal(got[key], same[key], strict=True)
+        np.testing.assert_array_equal(part.kl_by["z"], wanted.kl_by["z"], strict=True)
+        np.testing.assert_array_equal(part.kl_by.array, wanted.kl_by.array, strict=True)
+        for parts in (True, False):
+            np.testing.assert_array_equal(part.values(parts=parts), wanted.values(parts=parts))
+        for name in trace.columns:
+            np.testing.assert_array_equal(part.column(name), wanted.column(name), strict=True)
+        for name in ("loss", "step"):
+            with pytest.raises(ValueError, match="read-only"):
+                getattr(part, name)[:] = 0
+        assert pickle.loads(pickle.dumps(part)).equals(wanted)
+    assert sum(len(piece) for piece in pieces(trace[-100:])) == 100
+    check(trace.view(16, parts=True), whole)
+
+
+def test_columns_by_name(trace):
+    assert trace.column("elbo").tolist() == trace.elbo.tolist()
+    assert trace.column("kl[w]").tolist() == [0.25] * 5
+    assert trace.column("beta").tolist() == trace.control["beta"].tolist()
+    with pytest.raises(KeyError, match=r"no column named 'z'; .*'loss'.*kl\[z\]"):
+        trace.column("z")
 
 
 def test_steps_beyond_the_floats_stay_exact():
@@ -203,7 +283,7 @@ def test_columns_are_read_only_and_share_memory(trace):
     for column in (trace.step, trace.time, trace.loss, trace.data, trace.kl["z"]):
         with pytest.raises(ValueError, match="read-only"):
             column[0] = 1
-        assert np.shares_memory(column, trace._buffer)
+        assert np.shares_memory(column, pieces(trace)[0])
 
 
 def test_columns_are_of_their_moment(trace):
@@ -325,6 +405,44 @@ def test_readers_in_other_threads_see_whole_rows():
     assert len(set(reads)) > 3  # they did read while it grew
 
 
+def test_readers_see_whole_rows_while_rows_are_taken_out(small_chunks):
+    """A row of attempt k says so in every column; no read mixes rows, or counts one that is not."""
+    trace = Trace(("z",), ("beta",))
+    stop = threading.Event()
+    failures = []
+
+    def read():
+        while not stop.is_set():
+            part = trace[:]
+            steps, columns = part.step, (part.time, part.loss / 2, part.kl["z"] / 3)
+            good = (np.diff(steps) == 1).all() and all(len(c) == len(steps) for c in columns)
+            good = good and all(np.array_equal(columns[0], c) for c in columns)
+            good = good and (np.diff(columns[0]) >= 0).all()  # later rows are of later attempts
+            if not good:
+                failures.append((len(part), steps))
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    for reader in readers:
+        reader.start()
+    rng = np.random.default_rng(0)
+    step = 0
+    for attempt in range(200):
+        for _ in range(rng.integers(1, 400)):
+            trace.append(step, attempt, 2 * attempt, 0.0, [3 * attempt], [1.0])
+            step += 1
+        if attempt % 2:
+            step = int(rng.integers(0, step))
+            trace.cut(step)
+    stop.set()
+    for reader in readers:
+        reader.join()
+    sys.setswitchinterval(interval)
+    assert not failures
+    assert len(trace.branches) == 100
+
+
 def test_memory_is_that_of_the_rows():
     rows, variables = 20_000, 50
     block = 500
@@ -345,6 +463,92 @@ def test_memory_is_that_of_the_rows():
     assert used < 2 * rows * row_bytes + of_the_view
 
 
+# --- branches -----------------------------------------------------------------------------
+
+
+def test_a_cut_keeps_the_rows_as_a_branch(trace):
+    trace.add_event(Event(3, 1.5, "set", "beta", 0.2, 0.3, "user"))
+    before, loss = trace[:], trace.loss
+    branch = trace.cut(2)
+    assert trace.branches == (branch,)
+    assert branch.step == 2 and branch.when.endswith("+00:00")
+    assert branch.rows.step.tolist() == [2, 3, 4]
+    assert branch.rows.elbo.tolist() == before.elbo[2:].tolist()
+    assert trace.step.tolist() == [0, 1]
+    assert trace.events == before.events
+    trace.append(2, 1.1, -1.0, -6.0, [1.0, 2.0], [1.0])
+    trace.append(3, 1.2, -2.0, -6.0, [1.0, 2.0], [1.0])
+    assert trace.loss.tolist() == [10.0, 9.0, -1.0, -2.0]
+    assert branch.rows.loss.tolist() == [8.0, 7.0, 6.0]
+    assert loss.tolist() == before.loss.tolist() == [10.0, 9.0, 8.0, 7.0, 6.0]
+    assert before.branches == () and before.step.tolist() == [0, 1, 2, 3, 4]
+    assert trace.summary()["branches"] == "1, with 3 rows that were left behind"
+
+
+def test_cut_again_and_nothing_to_cut(trace):
+    assert trace.cut(5) is None and trace.branches == ()
+    first = trace.cut(4)
+    trace.append(7, 1.0, 1.0, -6.0, [1.0, 2.0], [1.0])
+    second = trace.cut(5)  # 7 is the first that is recorded
+    third = trace.cut(0)
+    assert trace.branches == (first, second, third)
+    assert [branch.step for branch in trace.branches] == [4, 5, 0]
+    assert [len(branch.rows) for branch in trace.branches] == [1, 1, 4]
+    assert len(trace) == 0
+    trace.append(0, 1.0, 1.0, -6.0, [1.0, 2.0], [1.0])
+    assert trace.step.tolist() == [0]
+    with pytest.raises(TypeError):
+        trace.cut(1.5)
+
+
+def test_steps_after_a_cut_still_increase(trace):
+    trace.cut(3)
+    with pytest.raises(ValueError, match="3 or later is accepted, received 2"):
+        trace.append(2, 0.0, 0.0, 0.0, [1.0, 2.0], [1.0])
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))])
+def test_copies_have_the_branches(trace, clone):
+    trace.cut(3)
+    other = clone(trace)
+    assert other.equals(trace) and trace[:].equals(trace)
+    assert isinstance(other.branches[0], Branch)
+    assert other.branches[0].rows.step.tolist() == [3, 4]
+    other.cut(1)
+    assert not other[:1].equals(trace[:1])  # another branch
+    assert len(trace.branches) == 1
+
+
+def test_equals_sees_every_difference_of_a_branch():
+    def branched(loss=1.0, step=1):
+        trace = Trace(attrs={"created": "now"})
+        trace.append(0, 0.0, 0.0, 0.0)
+        trace.append(1, 0.0, loss, 0.0)
+        branch = trace.cut(step)
+        trace._store.branches = (branch._replace(when="then"),)
+        return trace
+
+    assert branched().equals(branched())
+    assert branched(np.nan).equals(branched(-np.nan))
+    assert not branched(-0.0).equals(branched(0.0))
+    assert not branched(step=1)[:0].equals(branched(step=0)[:0])
+
+
+@pytest.mark.parametrize("kept", [0, 10, 399, 400])
+def test_a_view_follows_a_cut(kept):
+    source = filled(400, variables=2, odd=0.1)
+    trace = source[:]
+    view = trace.view(8)
+    old = view.mean.array.copy(), view.mean
+    trace.cut(source.step[kept] if kept < 400 else source.step[-1] + 1)
+    check(view.update(), trace)
+    np.testing.assert_array_equal(old[0], old[1].array)
+    terms = np.column_stack([source.data, source.kl.array.T])
+    columns = source.step, -source.time, source.loss, terms, source.control.array.T
+    trace.extend(*(column[kept:] for column in columns))
+    check(view.update(), trace)
+
+
 # --- showing ------------------------------------------------------------------------------
 
 
@@ -362,6 +566,36 @@ def test_summary_takes_the_mean_of_the_last_rows():
     summary = trace.summary()
     assert summary["ELBO"] == "-2 nats" and summary["KL of z"] == "2 nats"
     assert summary["ELBO and KL"] == "means of the last 100 rows"
+
+
+def test_summary_says_which_losses_are_not_finite():
+    trace = Trace(("z", "w"))
+    for step in range(400):
+        odd = {5: np.nan, 300: np.inf, 350: -np.inf}.get(step, 1.0)
+        trace.append(step, 0.0, odd, 2.0 if step < 399 else np.nan, [1.0, odd])
+    summary = trace.summary()
+    assert list(summary)[:4] == ["rows", "steps", "duration", "not finite"]
+    assert summary["not finite"] == "the loss of 3 of 400 rows"
+    assert summary["ELBO and KL"] == "means of the finite ones of the last 100 rows"
+    assert summary["ELBO"] == "0 nats" and summary["KL of w"] == "1 nats"
+    assert "ELBO 0 nats" in repr(trace)
+    assert "not finite" not in trace[10:200].summary()
+    assert trace[10:60].summary()["ELBO and KL"] == "means of all rows"
+
+
+def test_final_is_the_mean_of_the_last_finite_values():
+    trace = Trace(("z",), ("beta",), parts=[Part("z", ("k",), (2,))])
+    assert np.isnan(trace.final("loss"))
+    for step in range(150):
+        loss = 1e6 if step < 50 else np.nan if step < 100 else step
+        trace.append(step, 0.0, loss, -1.0, [step], [np.inf], [step, 1e308 * 1.5])
+    assert trace.final("loss") == np.arange(100, 150).mean()
+    assert trace.final("kl[z]") == trace.final("kl[z, k=0]") == np.arange(50, 150).mean()
+    assert trace.final("elbo") == -1 - np.arange(50, 150).mean()
+    assert np.isnan(trace.final("beta"))
+    assert trace.final("kl[z, k=1]") == np.inf  # the sum of finite ones
+    with pytest.raises(KeyError, match="no column named 'step'"):
+        trace.final("step")
 
 
 def test_summary_of_many_variables_is_short():
@@ -429,13 +663,8 @@ def test_view_kept_up_to_date(seed):
         kept = [columns.array.copy() for columns in before]
         assert view.update() is view
         check(view, trace)
-        same = view.changed
-        assert 0 <= same <= len(view)
-        for old, copied, new in zip(before, kept, (view.mean, view.low, view.last), strict=True):
+        for old, copied in zip(before, kept, strict=True):
             np.testing.assert_array_equal(old.array, copied)
-            np.testing.assert_array_equal(copied[:, :same], new.array[:, :same])
-        if not len(more):
-            assert same == len(view)
 
 
 def test_view_catches_up_in_chunks(monkeypatch):
@@ -477,10 +706,9 @@ def test_spikes_are_never_lost():
     rng = np.random.default_rng(1)
     for _ in range(20):
         at = int(rng.integers(10_000))
-        block = trace._buffer[: len(trace)].copy()
+        block = trace.kept()
         block[at, 2] = 1e9
-        spiked = trace[:]
-        spiked._adopt(block)
+        spiked = trace.of_kept(block)
         assert np.nanmax(spiked.view(50).high["loss"]) == 1e9
 
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from vitoolkit.trace import Columns, Trace
+from vitoolkit.table import Columns, Table
 
 __all__ = ["View"]
 
@@ -25,8 +25,8 @@ class View:
 
     Parameters
     ----------
-    trace : Trace
-        What to look at. It may grow.
+    trace : Table
+        What to look at, a `Trace` as a rule. It may grow; after a `cut` the view begins anew.
     points : int, default 500
         Upper bound of the number of buckets, at least 2. An odd number is taken as one less.
     parts : bool, default False
@@ -52,10 +52,6 @@ class View:
         Rows of the trace taken in so far.
     width : int
         Rows a bucket; the last bucket may hold fewer.
-    changed : int
-        The first bucket that the last `update` changed or added: those before it are as they
-        were, so a plot that has them needs the others only. 0 after the width doubled, and
-        the number of buckets if nothing was new.
 
     Raises
     ------
@@ -71,6 +67,7 @@ class View:
 
     Examples
     --------
+    >>> from vitoolkit.trace import Trace
     >>> trace = Trace(controls=("beta",))
     >>> view = trace.view(points=4)
     >>> for step in range(8):
@@ -88,19 +85,27 @@ class View:
     step: NDArray[np.int64]
     time: NDArray[np.float64]
 
-    def __init__(self, trace: Trace, *, points: int = 500, parts: bool = False):
+    def __init__(self, trace: Table, *, points: int = 500, parts: bool = False):
         if not isinstance(points, (int, np.integer)):
             raise TypeError(f"points is an integer; received {points!r}")
         if points < 2:
             raise ValueError(f"points is at least 2; received {points}")
         self.trace = trace
         self.points = int(points) - int(points) % 2
+        self.parts = bool(parts)
+        columns = trace.columns
+        if not parts:
+            left_out = {name for part in trace.parts.values() for name in part.columns}
+            columns = tuple(name for name in columns if name not in left_out)
+        self._index = {name: i for i, name in enumerate(columns)}
+        self._begin(trace)
+        self.update()
+
+    def _begin(self, trace: Table) -> None:
         self.rows = 0
         self.width = 1
-        self.parts = bool(parts)
-        columns = trace.columns if parts else trace._layout.columns
-        self._index = {name: i for i, name in enumerate(columns)}
-        shape = (self.points, len(columns))
+        self._branches = trace.branches
+        shape = (self.points, len(self._index))
         # A bucket starts as the identity of what is done to it, so every merge is the same.
         self._low = np.full(shape, np.inf)
         self._high = np.full(shape, -np.inf)
@@ -109,7 +114,6 @@ class View:
         self._last = np.full(shape, np.nan)
         self._step = np.zeros(self.points, dtype=np.int64)
         self._time = np.zeros(self.points)
-        self.update()
 
     def __len__(self) -> int:
         """Return the number of buckets in use."""
@@ -127,10 +131,11 @@ class View:
             This view.
         """
         new = self.trace[self.rows :]
-        self.changed = self.rows // self.width if len(new) else len(self)
+        if new.branches is not self._branches:  # rows that were seen have been taken out
+            new = self.trace[:]
+            self._begin(new)
         while self.rows + len(new) > self.points * self.width:
             self._halve()
-            self.changed = 0
         for start in range(0, len(new), CHUNK):
             self._take(new[start : start + CHUNK])
         used = len(self)
@@ -161,6 +166,7 @@ class View:
 
         Examples
         --------
+        >>> from vitoolkit.trace import Trace
         >>> trace = Trace(controls=("beta",))
         >>> trace.append(0, 0.1, 7.0, 0.0, (), [0.5])
         >>> trace.view().columns("last", ["beta", "loss"]).tolist()
@@ -225,7 +231,7 @@ class View:
             lasts[:half] = lasts[1::2]  # of half a pair too: the next row goes there
         self.width *= 2
 
-    def _take(self, rows: Trace) -> None:
+    def _take(self, rows: Table) -> None:
         start, stop = self.rows, self.rows + len(rows)
         first, end = start // self.width, -(-stop // self.width)
         edges = np.arange(first, end) * self.width - start
@@ -276,6 +282,7 @@ class View:
 
         Examples
         --------
+        >>> from vitoolkit.trace import Trace
         >>> trace = Trace()
         >>> for step, loss in enumerate([4.0, 2.0, 0.0, 4.0]):
         ...     trace.append(step, 0.1 * step, loss, float("nan"))
@@ -311,6 +318,7 @@ class View:
 
         Examples
         --------
+        >>> from vitoolkit.trace import Trace
         >>> trace = Trace()
         >>> for step, loss in enumerate([4.0, 2.0, 0.0, 4.0]):
         ...     trace.append(step, 0.1 * step, loss, float("nan"))

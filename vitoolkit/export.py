@@ -1,52 +1,52 @@
-"""A trace as a data set, a data frame, a file or a report, and files as a trace again.
+"""A trace as a data set, a data frame or a file, and files as a trace again.
 
 Every format holds one JSON text beside its columns: names, attributes and events, all that is not
-a column. What a format cannot say in its own way (an absent value, a nested attribute) is there.
+a column, the number of rows, and a checksum of all of it. What a format cannot say in its own way
+(an absent value, a nested attribute) is there.
+
+`FORMATS` is the one list of formats: a new one is an entry there.
 """
 
+import base64
 import csv
-import html
-import importlib
 import json
 import math
-import os
 import re
-import secrets
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vitoolkit.events import Event
+from vitoolkit.files import found, replacing, require, target
 from vitoolkit.parts import Part
-from vitoolkit.trace import ACTIVE, GROUPS, NAMED, RESERVED, TAIL, Trace
+from vitoolkit.table import GROUPS, RESERVED, Branch, Table
 
 if TYPE_CHECKING:
     import pandas
     import xarray
-    from bokeh.plotting import figure
 
 __all__ = [
-    "READERS",
+    "FORMATS",
+    "Fields",
+    "Format",
+    "branches_of",
     "describe",
-    "open_trace",
-    "to_csv",
+    "read",
+    "replacing",
+    "save",
+    "target",
     "to_dataframe",
-    "to_html",
-    "to_json",
-    "to_netcdf",
-    "to_parquet",
     "to_xarray",
-    "to_zarr",
 ]
 
-FORMAT, VERSION = "vitoolkit trace", 1
+FORMAT, VERSION, READABLE = "vitoolkit trace", 2, (1, 2)
 KEY = "vitoolkit_trace"  # where a format keeps the description
+GROUP = "variational_trace"  # of the draws that `Fit.sample` returns
 FLOAT = "__float__"  # marks a number in an attribute that JSON has no number for
 UNITS = {"time": "s", "loss": "nats", "data": "nats", "elbo": "nats"}
 LONG_NAMES = {
@@ -55,23 +55,79 @@ LONG_NAMES = {
     "data": "data term",
     "elbo": "ELBO (β = 1)",
 }
+BLOCK = 2**14  # rows whose checksum is taken at a time
+PACKED = 1_100  # bytes of steps at most that one byte of a compressed file stands for
+CELL = 30_000  # characters of a CSV cell, of which spreadsheets take 32,767
+
+
+T = TypeVar("T", bound=Table)
+
+
+class Fields(NamedTuple):
+    """What a file holds: what `Trace.open` makes a trace of.
+
+    Attributes
+    ----------
+    description : dict
+        What `describe` returned, and the number of rows and the checksum.
+    step, time, loss : array, shape (rows,)
+        As for ``Trace.extend``.
+    terms, control : array, shape (rows, columns)
+        As for ``Trace.extend``.
+    """
+
+    description: dict[str, Any]
+    step: ArrayLike
+    time: ArrayLike
+    loss: ArrayLike
+    terms: ArrayLike
+    control: ArrayLike
+
+
+class Format(NamedTuple):
+    """A kind of file.
+
+    Attributes
+    ----------
+    label, words : str
+        What people call it, and what is in it for whom: the text and tip of a button.
+    write : callable
+        Takes a `Table` and a `Path`, and replaces what is there.
+    read : callable or None
+        Takes a `Path` and returns `Fields`; None if the format is for people only.
+    packages : tuple of str
+        What has to be installed.
+    extra : str
+        The extra of vitoolkit that brings these packages.
+    """
+
+    label: str
+    words: str
+    write: Callable[..., object]
+    read: Callable[[Path], Fields] | None = None
+    packages: tuple[str, ...] = ()
+    extra: str = "export"
+
+
+class _Refused(ValueError):
+    """What is wrong with a file, to follow its name."""
 
 
 # --- what is not a column ----------------------------------------------------------------
 
 
-def describe(trace: Trace) -> dict[str, Any]:
+def describe(trace: Table) -> dict[str, Any]:
     """Return what a trace holds beside its columns, ready for JSON.
 
     Parameters
     ----------
-    trace : Trace
+    trace : Table
         The trace.
 
     Returns
     -------
     dict
-        Format and version, names of variables and controls, parts, attributes, events.
+        Format and version, names of variables and controls, parts, attributes, events, branches.
 
     Raises
     ------
@@ -80,6 +136,7 @@ def describe(trace: Trace) -> dict[str, Any]:
 
     Examples
     --------
+    >>> from vitoolkit.trace import Trace
     >>> description = describe(Trace(controls=("beta",)))
     >>> description["format"], description["controls"], description["events"]
     ('vitoolkit trace', ['beta'], [])
@@ -92,8 +149,13 @@ def describe(trace: Trace) -> dict[str, Any]:
         "measures": list(trace.measures),
         "parts": [_plain(asdict(part), f"parts[{name!r}]") for name, part in trace.parts.items()],
         "attrs": _plain(trace.attrs, "attrs"),
-        "events": [_plain(event._asdict(), f"events[{i}]") for i, event in enumerate(trace.events)],
+        "events": _events(trace),
+        "branches": [_packed(branch) for branch in trace.branches],
     }
+
+
+def _events(trace: Table) -> list[dict[str, Any]]:
+    return [_plain(event._asdict(), f"events[{i}]") for i, event in enumerate(trace.events)]
 
 
 def _plain(value: Any, where: str) -> Any:
@@ -107,7 +169,8 @@ def _plain(value: Any, where: str) -> Any:
         for key in value:
             if not isinstance(key, str):
                 raise TypeError(f"{where} has the key {key!r}; the keys of attributes are strings")
-        return {str(key): _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
+        found = {str(key): _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
+        return {FLOAT: [found[FLOAT]]} if found.keys() == {FLOAT} else found
     if isinstance(value, (list, tuple)):
         return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
     raise TypeError(
@@ -116,48 +179,79 @@ def _plain(value: Any, where: str) -> Any:
     )
 
 
-def _parse(text: str | bytes, path: Path) -> dict[str, Any]:
+def _packed(branch: Branch) -> dict[str, Any]:
+    rows = base64.b64encode(branch.rows.kept().astype("<f8").tobytes())
+    return {
+        "step": branch.step,
+        "when": branch.when,
+        "rows": len(branch.rows),
+        "data": rows.decode(),
+    }
+
+
+def branches_of(fields: Fields, table: T) -> tuple[Branch, ...]:
+    """Unpack the branches of a file, whose columns are those of `table`."""
+    found = []
+    for branch in fields.description.get("branches", ()):
+        numbers = np.frombuffer(base64.b64decode(branch["data"]), "<f8").astype(float)
+        rows = table.of_kept(numbers.reshape(branch["rows"], table.width))
+        found.append(Branch(branch["step"], branch["when"], rows))
+    return tuple(found)
+
+
+def _content(trace: Table) -> dict[str, Any]:
+    """Describe a trace, with what tells later whether all of it is there."""
+    return {**describe(trace), "rows": len(trace), "checksum": _checksum(trace)}
+
+
+def _checksum(trace: Table) -> str:
+    """CRC-32 of the description and of all rows, the same for every format."""
+    crc = zlib.crc32(json.dumps(describe(trace), sort_keys=True).encode())
+    for start in range(0, len(trace), BLOCK):
+        crc = zlib.crc32(trace[start : start + BLOCK].kept().astype("<f8").tobytes(), crc)
+    return f"crc32 {crc:08x}"
+
+
+def _parse(text: str | bytes) -> dict[str, Any]:
     """Read a description, or a whole JSON file that has one."""
 
     def revive(item: dict[str, Any]) -> Any:
-        return float(item[FLOAT]) if item.keys() == {FLOAT} else item
+        if item.keys() != {FLOAT}:
+            return item
+        marked = item[FLOAT]  # in a list if it is an attribute that looks like a mark
+        return {FLOAT: marked[0]} if isinstance(marked, list) else float(marked)
 
-    try:
-        found = json.loads(text, object_hook=revive)
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise _not_a_trace(path)
-    if found["version"] != VERSION:
-        raise ValueError(
-            f"{path} has version {found['version']} of the format; this vitoolkit reads {VERSION}"
+    content = json.loads(text, object_hook=revive)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise _not_a_trace()
+    if content["version"] not in READABLE:
+        readable = " and ".join(map(str, READABLE))
+        raise _Refused(
+            f"has version {content['version']} of the format; this vitoolkit reads {readable}"
         )
-    return found
+    if content["version"] > 1 and not {"rows", "checksum"} <= content.keys():
+        raise _Refused("is damaged: it does not say how many rows it has, or their checksum")
+    return content
 
 
-def _not_a_trace(path: Path) -> ValueError:
-    return ValueError(f"{path} is not a trace that vitoolkit wrote: it has no {KEY!r}")
+def _not_a_trace() -> _Refused:
+    return _Refused(f"is not a trace that vitoolkit wrote: it has no {KEY!r}")
 
 
-def _restore(
-    description: dict[str, Any],
-    step: ArrayLike,
-    time: ArrayLike,
-    loss: ArrayLike,
-    terms: ArrayLike,
-    control: ArrayLike,
-) -> Trace:
-    trace = Trace(
-        description["variables"],
-        description["controls"],
-        parts=_parts_of(description),
-        measures=_measures_of(description),
-    )
-    trace.extend(step, time, loss, terms, control)
-    trace.attrs = description["attrs"]
-    for event in description["events"]:
-        trace.add_event(Event(**event))
-    return trace
+def _check_size(description: dict[str, Any], rows: int, size: int, packed: int = PACKED) -> None:
+    """Look at what a file says of itself, before anything large is read."""
+    written = description.get("rows", rows)
+    if rows != written:
+        raise _Refused(
+            f"is damaged: it has {rows:,} of the {written:,} rows that were written. "
+            "It was cut short or changed"
+        )
+    parts = sum(part.size for part in _parts_of(description))
+    if 8 * max(rows, parts) > packed * size:
+        raise _Refused(
+            f"is damaged: it claims {rows:,} rows and {parts:,} parts a row, which its "
+            f"{size:,} bytes cannot hold"
+        )
 
 
 def _parts_of(description: dict[str, Any]) -> list[Part]:
@@ -175,63 +269,10 @@ def _stack(columns: Sequence[ArrayLike], rows: int) -> NDArray[np.float64]:
     return np.stack([np.asarray(column, dtype=float) for column in columns], axis=1)
 
 
-# --- writing without harm ------------------------------------------------------------------
-
-
-def target(path: str | Path, suffix: str) -> Path:
-    path = Path(path).expanduser()
-    if path.suffix.lower() != suffix:
-        raise ValueError(f"the name of the file must end in {suffix!r}; received {str(path)!r}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"cannot write {path.name!r}: the folder {str(path.parent)!r} does not exist"
-        )
-    return path
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, and put what was written there in its place."""
-    target = Path(os.path.realpath(path))  # a symbolic link keeps pointing where it did
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    aside = temporary.with_suffix(".old")
-    try:
-        yield temporary
-        if temporary.is_dir() and target.exists():  # a folder cannot be replaced in one move
-            os.replace(target, aside)
-            try:
-                os.replace(temporary, target)
-            except BaseException:
-                os.replace(aside, target)
-                raise
-            shutil.rmtree(aside)
-        else:
-            if target.exists():
-                shutil.copymode(target, temporary)
-            os.replace(temporary, target)
-    except BaseException:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
-        raise
-
-
-def _require(*packages: str) -> None:
-    for package in packages:
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise ImportError(
-                f"this format needs {package}, which cannot be imported ({error}). "
-                'Install it with: pip install "vitoolkit[export]"'
-            ) from error
-
-
 # --- tables --------------------------------------------------------------------------------
 
 
-def to_dataframe(trace: Trace) -> "pandas.DataFrame":
+def to_dataframe(trace: Table) -> "pandas.DataFrame":
     """Copy a trace to a data frame: see `Trace.to_dataframe`."""
     import pandas as pd
 
@@ -241,87 +282,132 @@ def to_dataframe(trace: Trace) -> "pandas.DataFrame":
     others = {*trace.controls, *trace.measures}
     terms = [name for name in trace.columns if name not in others]
     units = {**UNITS, **dict.fromkeys(terms, "nats")}
-    frame.attrs = {**trace.attrs, "units": units, "events": describe(trace)["events"]}
+    frame.attrs = {**trace.attrs, "units": units, "events": _events(trace)}
     return frame
 
 
-def _from_table(
-    columns: Mapping[str, ArrayLike], step: NDArray[np.int64], description: dict[str, Any]
-) -> Trace:
-    kl = [columns[f"kl[{name}]"] for name in description["variables"]]
-    control = _stack([columns[name] for name in description["controls"]], len(step))
-    parts = [columns[name] for part in _parts_of(description) for name in part.columns]
-    measures = [columns[name] for name in _measures_of(description)]
-    terms = _stack([columns["data"], *kl, *parts, *measures], len(step))
-    return _restore(description, step, columns["time"], columns["loss"], terms, control)
+def _columns_of(description: dict[str, Any]) -> list[str]:
+    """Names of the columns of a table, in their order."""
+    parts = [name for part in _parts_of(description) for name in part.columns]
+    kl = [f"kl[{name}]" for name in description["variables"]]
+    measures, controls = _measures_of(description), description["controls"]
+    return ["step", "time", "loss", "data", "elbo", *kl, *parts, *measures, *controls]
 
 
-def to_csv(trace: Trace, path: str | Path) -> Path:
-    """Write a CSV file: see `Trace.to_csv`."""
-    path, trace = target(path, ".csv"), trace[:]
-    description = json.dumps(describe(trace))
+def _from_table(columns: Sequence[NDArray[Any]], description: dict[str, Any]) -> Fields:
+    step, time, loss, data, _, *rest = columns
+    split = len(rest) - len(description["controls"])
+    terms, control = _stack([data, *rest[:split]], len(step)), _stack(rest[split:], len(step))
+    return Fields(description, step, time, loss, terms, control)
+
+
+def _write_csv(trace: Table, path: Path) -> None:
+    """Write a table, and the description in cells of a last column, from the first row down."""
+    text = json.dumps(_content(trace))
+    frame = to_dataframe(trace)
+    frame.columns = [_inert(name) for name in frame.columns]
+    rows = len(frame)
+    cells = [text[start : start + CELL] for start in range(0, len(text), CELL)]
+    cells[rows - 1 :] = ["".join(cells[rows - 1 :])]
+    cells[1:] = [f"'{cell}" for cell in cells[1:] if cell]  # whatever it begins with
+    name, cells = (KEY, cells + [""] * (rows - len(cells))) if rows else (f"{KEY} {text}", [])
+    frame.insert(frame.shape[1], name, cells, allow_duplicates=True)
     with replacing(path) as temporary:
         with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(f"# {KEY} {description}\n")
-            to_dataframe(trace).to_csv(file, na_rep="nan", lineterminator="\n")
-    return path
+            frame.to_csv(file, na_rep="NaN", lineterminator="\n")
 
 
-def _open_csv(path: Path) -> Trace:
+def _inert(name: str) -> str:
+    """Keep a spreadsheet from running a name."""
+    return f"'{name}" if name.startswith(tuple("=+-@\t\r'")) else name
+
+
+def _read_csv(path: Path) -> Fields:
     with path.open(encoding="utf-8", newline="") as file:
-        mark, _, text = file.readline().removeprefix("# ").partition(" ")
-        if mark != KEY:
-            raise _not_a_trace(path)
-        description = _parse(text, path)
-        names = next(csv.reader(file), [])
-        lines = list(file)
+        first = file.readline()
+        if first.startswith(f"# {KEY} "):  # version 1 had the description before the table
+            description, head = _parse(first.removeprefix(f"# {KEY} ")), file.readline()
+        else:
+            description, head = {}, first
+        while head.count('"') % 2:  # a name with a line break
+            line = file.readline()
+            if not line:
+                raise _not_a_trace()
+            head += line
+        names = _cells(head)
+        lines = [line for line in file if not line.isspace()]
+    if not description:
+        if not names or not names[-1].startswith(KEY):
+            raise _not_a_trace()
+        texts = [names.pop().removeprefix(KEY)]
+        for i, line in enumerate(lines):
+            *numbers, text = line.rstrip("\r\n").split(",", len(names))
+            if not text:
+                break
+            text = text[1:-1].replace('""', '"') if text.startswith('"') else text
+            texts.append(text.removeprefix("'"))
+            lines[i] = ",".join(numbers) + ",\n"
+        description = _parse("".join(texts))
+        names = [name.removeprefix("'") if _inert(name[1:]) == name else name for name in names]
+    _check_size(description, len(lines), path.stat().st_size)
+    if names != (wanted := _columns_of(description)):
+        raise _Refused(f"is damaged: its columns are {names}, and were {wanted}")
+    step = np.array([int(line.partition(",")[0]) for line in lines], dtype=np.int64)
     # Not pandas: whether its parser is exact to the last bit depends on its version.
-    table = np.empty((0, len(names)))
+    others = np.empty((0, len(names) - 1))
     if lines:
-        table = np.loadtxt(lines, delimiter=",", comments=None, ndmin=2)
-    columns = dict(zip(names, table.T, strict=True))
-    return _from_table(columns, columns["step"].astype(np.int64), description)
+        columns = range(1, len(names))
+        others = np.loadtxt(lines, delimiter=",", comments=None, ndmin=2, usecols=columns)
+    return _from_table([step, *others.T], description)
 
 
-def to_parquet(trace: Trace, path: str | Path) -> Path:
-    """Write a Parquet file: see `Trace.to_parquet`."""
-    _require("pyarrow")
+def _cells(line: str) -> list[str]:
+    limit = csv.field_size_limit(max(csv.field_size_limit(), len(line)))
+    try:
+        return next(csv.reader([line], strict=True))
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _write_parquet(trace: Table, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path, trace = target(path, ".parquet"), trace[:]
-    description = json.dumps(describe(trace))
+    description = json.dumps(_content(trace))
     frame = to_dataframe(trace)
     units = frame.attrs["units"]
     frame.attrs = {}  # the description holds them, whatever their type
     schema = pa.Schema.from_pandas(frame)  # lets pandas find its index again
-    fields = [field.with_metadata({"units": units.get(field.name, "")}) for field in schema]
+    names = ["step", *frame.columns]
+    fields = [schema.field(n).with_metadata({"units": units.get(n, "")}) for n in names]
     schema = pa.schema(fields, metadata={**schema.metadata, KEY: description})
     # Column by column: from_pandas would turn NaN into null.
-    columns = [frame.index if name == "step" else frame[name] for name in schema.names]
+    columns = [frame.index, *(frame[name] for name in frame.columns)]
     table = pa.Table.from_arrays([pa.array(column.to_numpy()) for column in columns], schema=schema)
     with replacing(path) as temporary:
         pq.write_table(table, temporary)
-    return path
 
 
-def _open_parquet(path: Path) -> Trace:
-    _require("pyarrow")
+def _read_parquet(path: Path) -> Fields:
     import pyarrow.parquet as pq
 
-    with path.open("rb") as file:
-        table = pq.read_table(file)
-    text = (table.schema.metadata or {}).get(KEY.encode())
-    if text is None:
-        raise _not_a_trace(path)
-    columns = {name: table[name].to_numpy() for name in table.column_names}
-    return _from_table(columns, columns["step"], _parse(text, path))
+    size = path.stat().st_size
+    limits = {"thrift_string_size_limit": size, "thrift_container_size_limit": size}
+    with pq.ParquetFile(path, **limits) as file:
+        text = (file.schema_arrow.metadata or {}).get(KEY.encode())
+        if text is None:
+            raise _not_a_trace()
+        description = _parse(text)
+        _check_size(description, file.metadata.num_rows, size, packed=100)
+        names = _columns_of(description)
+        table = file.read(columns=names)
+    return _from_table([table[name].to_numpy() for name in names], description)
 
 
 # --- data sets -----------------------------------------------------------------------------
 
 
-def to_xarray(trace: Trace) -> "xarray.Dataset":
+def to_xarray(trace: Table) -> "xarray.Dataset":
     """Copy a trace to a data set: see `Trace.to_xarray`."""
     import xarray as xr
 
@@ -360,11 +446,11 @@ def to_xarray(trace: Trace) -> "xarray.Dataset":
             "variable": np.array(trace.variables, dtype=object),
             "control": np.array(trace.controls, dtype=object),
         },
-        attrs={**_readable(trace.attrs), KEY: json.dumps(describe(trace))},
+        attrs={**_readable(trace.attrs), KEY: json.dumps(_content(trace))},
     )
 
 
-def _array_names(trace: Trace) -> list[tuple[str, tuple[str, ...]]]:
+def _array_names(trace: Table) -> list[tuple[str, tuple[str, ...]]]:
     """Name of the array of each part in a data set, and of its dims; none means two things."""
     names: dict[str, Any] = dict.fromkeys((*RESERVED, *GROUPS))
     names.update(dict.fromkeys(trace.measures))
@@ -421,68 +507,72 @@ def _readable(attrs: Mapping[str, Any]) -> dict[str, str | int | float]:
     return readable
 
 
-def _from_xarray(dataset: "xarray.Dataset", path: Path) -> Trace:
-    if KEY not in dataset.attrs:
-        raise _not_a_trace(path)
-    description = _parse(dataset.attrs[KEY], path)
-    data, kl = dataset["data"].values, dataset["kl"].values
-    measures = _measures_of(description)
-    named = Trace(description["variables"], parts=_parts_of(description), measures=measures)
-    parts = [
-        dataset[name].values.reshape(len(data), part.size)
-        for part, (name, _) in zip(named.parts.values(), _array_names(named), strict=True)
-    ]
-    measured = [dataset[name].values[:, None] for name in measures]
-    terms = np.concatenate([data[:, None], kl, *parts, *measured], axis=1)
-    step, time, loss, control = (dataset[k].values for k in ("step", "time", "loss", "controls"))
-    return _restore(description, step, time, loss, terms, control)
-
-
-def to_netcdf(trace: Trace, path: str | Path) -> Path:
-    """Write a NetCDF file: see `Trace.to_netcdf`."""
-    _require("h5netcdf", "h5py")
-    path = target(path, ".nc")
-    dataset = to_xarray(trace)
+def _write_netcdf(trace: Table, path: Path) -> None:
+    # To memory first: on a full disk, HDF5 would end the process when it closes the file.
+    file = BytesIO()
+    to_xarray(trace).to_netcdf(file, engine="h5netcdf")
     with replacing(path) as temporary:
-        dataset.to_netcdf(temporary, engine="h5netcdf")
-    return path
+        temporary.write_bytes(file.getbuffer())
 
 
-def _open_netcdf(path: Path) -> Trace:
-    _require("h5netcdf", "h5py")
-    import xarray as xr
+def _read_netcdf(path: Path) -> Fields:
+    import h5py
 
-    return _from_xarray(xr.load_dataset(path, engine="h5netcdf"), path)
+    with h5py.File(path, "r") as file:
+        return _from_arrays(file, path.stat().st_size)
 
 
-def to_zarr(trace: Trace, path: str | Path) -> Path:
-    """Write a Zarr store: see `Trace.to_zarr`."""
-    _require("zarr")
-    path = target(path, ".zarr")
-    dataset = to_xarray(trace)
+def _write_zarr(trace: Table, path: Path) -> None:
     store = any((path / name).exists() for name in ("zarr.json", ".zgroup"))
     if path.exists() and not store and (path.is_file() or any(path.iterdir())):
         raise FileExistsError(f"{str(path)!r} is not a Zarr store; it is not overwritten")
+    dataset = to_xarray(trace)
     with replacing(path) as temporary:
-        dataset.to_zarr(temporary, mode="w", consolidated=False)
-    return path
+        # Version 2 has metadata in one place and text in its standard; others read it as well.
+        dataset.to_zarr(temporary, mode="w", zarr_format=2, consolidated=True)
 
 
-def _open_zarr(path: Path) -> Trace:
-    _require("zarr")
-    import xarray as xr
+def _read_zarr(path: Path) -> Fields:
+    import zarr
 
-    with xr.open_zarr(path, chunks=None, consolidated=False) as dataset:
-        return _from_xarray(dataset.load(), path)
-
-
-# --- JSON ----------------------------------------------------------------------------------
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return _from_arrays(zarr.open_group(path, mode="r"), size)
 
 
-def to_json(trace: Trace, path: str | Path) -> Path:
-    """Write a JSON file: see `Trace.to_json`."""
-    path, trace = target(path, ".json"), trace[:]
-    content = describe(trace)
+def _from_arrays(group: Any, size: int) -> Fields:
+    """Read the data set of `to_xarray`, also from among the draws of a fit."""
+    if KEY not in group.attrs:
+        if GROUP not in group or KEY not in group[GROUP].attrs:
+            raise _not_a_trace()
+        group = group[GROUP]
+    description = _parse(np.asarray(group.attrs[KEY]).item())  # netCDF4 may put it in an array
+    rows = math.prod(group["step"].shape)
+    _check_size(description, rows, size)
+    measures, controls = _measures_of(description), description["controls"]
+    named = Table(description["variables"], parts=_parts_of(description), measures=measures)
+
+    def numbers(name: str, *shape: int) -> NDArray[Any]:
+        array = group[name]
+        if array.shape != (rows, *shape):
+            raise _Refused(
+                f"is damaged: {name!r} has the shape {array.shape}, and had {(rows, *shape)}"
+            )
+        return np.asarray(array[...]).reshape(rows, math.prod(shape))
+
+    terms = [numbers("data"), numbers("kl", len(named.variables))]
+    for part, (name, _) in zip(named.parts.values(), _array_names(named), strict=True):
+        terms.append(numbers(name, *part.shape))
+    terms += [numbers(name) for name in measures]
+    step, time, loss = (numbers(name)[:, 0] for name in ("step", "time", "loss"))
+    control = numbers("controls", len(controls))
+    return Fields(description, step, time, loss, np.concatenate(terms, axis=1), control)
+
+
+# --- JSON and HTML ---------------------------------------------------------------------------
+
+
+def _write_json(trace: Table, path: Path) -> None:
+    content = _content(trace)
     columns: dict[str, Any] = {"step": trace.step.tolist()}
     for name in UNITS:
         columns[name] = _numbers(getattr(trace, name))
@@ -494,7 +584,6 @@ def to_json(trace: Trace, path: str | Path) -> Path:
     with replacing(path) as temporary:
         with temporary.open("w", encoding="utf-8") as file:
             json.dump(content, file, allow_nan=False)
-    return path
 
 
 def _numbers(column: NDArray[np.float64]) -> list[float | str]:
@@ -511,320 +600,142 @@ def _nested(array: NDArray[np.float64]) -> list[Any]:
     return numbers.reshape(array.shape).tolist()
 
 
-def _open_json(path: Path) -> Trace:
-    content = _parse(path.read_text(encoding="utf-8"), path)
+def _read_json(path: Path) -> Fields:
+    content = _parse(path.read_text(encoding="utf-8"))
 
     def column(numbers: list[float | str]) -> NDArray[np.float64]:
         return np.array([float(number) for number in numbers])
 
-    columns = content["columns"]
+    columns = content.pop("columns")
+    steps = np.array(columns["step"], dtype=np.int64)
+    rows = len(steps)
+    _check_size(content, rows, path.stat().st_size)
     kl = [column(columns["kl"][name]) for name in content["variables"]]
     control = [column(columns["control"][name]) for name in content["controls"]]
     time, loss, data = (column(columns[name]) for name in ("time", "loss", "data"))
-    steps = np.array(columns["step"], dtype=np.int64)
-    rows = len(steps)
     terms = [_stack([data, *kl], rows)]
     for part in _parts_of(content):
         numbers = np.array(columns["kl_by"][part.variable], dtype=object)
         terms.append(column(numbers.ravel().tolist()).reshape(rows, part.size))
     terms += [column(columns["measure"][name])[:, None] for name in _measures_of(content)]
-    return _restore(content, steps, time, loss, np.hstack(terms), _stack(control, rows))
+    return Fields(content, steps, time, loss, np.hstack(terms), _stack(control, rows))
 
 
-# --- opening -------------------------------------------------------------------------------
+def _write_html(trace: Any, path: Path, *, title: str = "Variational fit") -> None:
+    from vitoolkit.views.report import write_report  # the one thing here that draws
 
-READERS: dict[str, Callable[[Path], Trace]] = {
-    ".csv": _open_csv,
-    ".parquet": _open_parquet,
-    ".nc": _open_netcdf,
-    ".zarr": _open_zarr,
-    ".json": _open_json,
+    write_report(trace, path, title=title)
+
+
+# --- saving and opening ----------------------------------------------------------------------
+
+#: Every kind of file, by the end of its name.
+FORMATS: dict[str, Format] = {
+    ".csv": Format("CSV", "every recorded step, for any program", _write_csv, _read_csv),
+    ".parquet": Format(
+        "Parquet",
+        "every recorded step, small, for pandas, polars and R",
+        _write_parquet,
+        _read_parquet,
+        ("pyarrow",),
+    ),
+    ".nc": Format(
+        "NetCDF",
+        "every recorded step, for xarray and ArviZ",
+        _write_netcdf,
+        _read_netcdf,
+        ("h5netcdf", "h5py"),
+    ),
+    ".zarr": Format(
+        "Zarr",
+        "every recorded step, in a folder, for xarray",
+        _write_zarr,
+        _read_zarr,
+        ("zarr",),
+    ),
+    ".json": Format("JSON", "every recorded step, for a program", _write_json, _read_json),
+    ".html": Format(
+        "HTML report",
+        "these charts, to zoom and to read, in a file that needs no network",
+        _write_html,
+    ),
 }
 
 
-def open_trace(path: str | Path) -> Trace:
-    """Read a trace back: see `Trace.open`."""
+def save(trace: Table, path: str | Path, suffix: str | None = None, **options: Any) -> Path:
+    """Write a file: see `Trace.save`.
+
+    Parameters
+    ----------
+    trace : Table
+        What to write; the rows of this moment.
+    path : str or Path
+        Where to.
+    suffix : str, optional
+        What the name has to end in. By default it tells the format.
+    **options
+        What the writer takes beside a trace and a path.
+
+    Returns
+    -------
+    Path
+        Where it was written.
+    """
     path = Path(path).expanduser()
-    suffix = path.suffix.lower()
-    accepted = ", ".join(READERS)
-    if suffix in (".html", ".htm"):
+    wanted = path.suffix.lower() if suffix is None else suffix
+    if wanted not in FORMATS:
         raise ValueError(
-            f"{str(path)!r} is a report for people: it holds a decimated picture, not the trace. "
-            f"Names that can be opened end in {accepted}"
+            f"the name tells the format, and {str(path)!r} tells none that is known. "
+            f"Names that can be written end in {', '.join(FORMATS)}"
         )
-    if suffix not in READERS:
+    made = FORMATS[wanted]
+    require(*made.packages, extra=made.extra)
+    path = target(path, wanted)
+    made.write(trace[:], path, **options)
+    return path
+
+
+def read(path: str | Path, build: Callable[[Fields], T]) -> T:
+    """Read a file: see `Trace.open`.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    build : callable
+        Makes a trace of `Fields`.
+
+    Returns
+    -------
+    Table
+        What was built, with the checksum of what was written.
+    """
+    path = Path(path).expanduser()
+    accepted = ", ".join(suffix for suffix, made in FORMATS.items() if made.read)
+    made = FORMATS.get(".html" if path.suffix.lower() == ".htm" else path.suffix.lower())
+    if made is None:
         raise ValueError(
             f"the name tells the format, and {str(path)!r} tells none that is known. "
             f"Names that can be opened end in {accepted}"
         )
-    if not path.exists():
+    if made.read is None:
+        raise ValueError(
+            f"{str(path)!r} is a report for people: it holds a decimated picture, not the trace. "
+            f"Names that can be opened end in {accepted}"
+        )
+    there = found(path)
+    if not there.exists():
         raise FileNotFoundError(f"there is no {str(path)!r}")
-    return READERS[suffix](path)
-
-
-# --- report --------------------------------------------------------------------------------
-
-POINTS = 500  # points a line in the report
-LISTED = 200  # events in the report's table and marks
-BARS = 64  # coordinates of a part that the report draws
-GRAY = "#8a8a8a"
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; color: #222; background: #fff;
-       max-width: 1080px; margin: 2em auto; padding: 0 1.5em; }
-h1 { font-size: 1.6em; margin: 0; } h2 { font-size: 1.15em; margin: 2em 0 .4em; }
-p { margin: .3em 0; color: #555; } .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .6em 0; }
-th, td { text-align: left; padding: .25em 1.2em .25em 0; border-bottom: 1px solid #e4e4e4;
-         vertical-align: top; }
-th { font-weight: 600; }
-"""
-
-
-def to_html(trace: Trace, path: str | Path, *, title: str = "Variational fit") -> Path:
-    """Write a report: see `Trace.to_html`."""
-    from bokeh.embed import components
-    from bokeh.resources import Resources
-
-    path, trace = target(path, ".html"), trace[:]
-    description = describe(trace)
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
-    body = f"<h1>{html.escape(title)}</h1>{_table([], list(trace.summary().items()))}"
-    if len(trace):
-        sections = _sections(trace)
-        script, places = components({heading: plot for heading, plot, _ in sections})
-        for heading, _, note in sections:
-            body += f"<h2>{html.escape(heading)}</h2><p>{html.escape(note)}</p>{places[heading]}"
-        head += Resources(mode="inline", components=["bokeh"]).render()
-        body += script
-    else:
-        body += "<p>No step was recorded, so there is nothing to plot.</p>"
-    body += _event_section(trace.events)
-    attrs = [(key, _text(value)) for key, value in description["attrs"].items()]
-    body += f"<h2>Attributes</h2>{_table([], attrs)}"
-    page = f"<!DOCTYPE html>\n<html lang=en><head>{head}</head><body>{body}</body></html>\n"
-    with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
-    return path
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Make a table; without a head, the first cell of each row is its heading."""
-
-    def cells(tag: str, texts: Iterable[str]) -> str:
-        return "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)
-
-    lines = [cells("th", head)] if head else []
-    for first, *others in rows:
-        lines.append(cells("td" if head else "th", [first]) + cells("td", others))
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f"<div class=wide><table>{body}</table></div>"
-
-
-def _event_section(events: Sequence[Event]) -> str:
-    if not events:
-        return "<h2>Events</h2><p>None.</p>"
-    head = ["first step", "time (s)", "what", "control", "old", "new", "source", "text"]
-    rows = [
-        [
-            f"{e.step:,}",
-            f"{e.time:,.2f}",
-            e.kind,
-            e.control or "",
-            _say(e.old),
-            _say(e.new),
-            e.source,
-            e.text or "",
-        ]
-        for e in events[:LISTED]
-    ]
-    note = f"<p>The first {LISTED} of {len(events):,}.</p>" if len(events) > LISTED else ""
-    return f"<h2>Events</h2>{note}{_table(head, rows)}"
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, dict) and all(isinstance(item, str) for item in value.values()):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _say(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
-
-
-def _sections(trace: Trace) -> list[tuple[str, "figure", str]]:
-    """Make the plots of the report: heading, plot, and a line that says what it shows."""
-    from bokeh.models import Range1d
-    from bokeh.palettes import Category10
-
-    view = trace.view(POINTS)
-    steps = view.step.astype(float)
-    rows = max(1, min(100, len(trace) // 20))
-    running = view.running(rows)
-    means = f"mean of {-(-rows // view.width) * view.width:,} rows"
-    spread = f"smallest to largest of {view.width:,} rows" if view.width > 1 else "every row"
-    first, last = float(trace.step[0]), float(trace.step[-1])
-    x_range = Range1d(start=first, end=max(last, first + 1))
-    colors = ["#222222" if color == "#7f7f7f" else color for color in Category10[NAMED]]
-    sections = []
-
-    def plot(label: str, **options: Any) -> "figure":
-        return _plot(label, trace.events, x_range=x_range, **options)
-
-    def curve(fig: "figure", values: NDArray[np.float64], **options: Any) -> Any:
-        draw: Any = fig.line if len(steps) > 1 else fig.scatter  # one point makes no line
-        return draw(steps, values, **options)
-
-    def noisy(heading: str, name: str, label: str, color: str, note: str) -> None:
-        low, high = view.low[name], view.high[name]
-        bottom, top, cut = _frame(low, high)
-        fig = plot(label, y_range=Range1d(start=bottom, end=top))
-        if view.width > 1:
-            band = fig.varea(steps, low, high, color=color, alpha=0.2)
-        else:
-            band = curve(fig, view.mean[name], color=color, alpha=0.4)
-        line = curve(fig, running[name], color=color, line_width=2)
-        _legend(fig, [(spread, [band]), (means, [line])])
-        _hover(fig, [line], label)
-        note += " The frame leaves out the first fall and rare extremes: drag to see them." * cut
-        sections.append((heading, fig, note))
-
-    noisy("Loss", "loss", "loss (nats)", colors[0], "What was minimized.")
-    if trace.has_terms:
-        note = "Data term minus KL, with β = 1 whatever β was in force; higher is better."
-        noisy("ELBO", "elbo", "ELBO (nats)", colors[2], note)
-
-        curves = {name: running[f"kl[{name}]"] for name in trace.variables}
-        order = sorted(curves, key=lambda name: abs(_last_finite(curves[name])))
-        bottom, top, _ = _frame(*[np.stack(list(curves.values()))] * 2)
-        fig = plot("KL (nats)", y_range=Range1d(start=bottom, end=top))
-        entries: list[tuple[str, list[Any]]] = []
-        if len(order) > NAMED:
-            entries.append((f"{len(order) - NAMED} more", []))
-        for name in order[:-NAMED]:
-            entries[0][1].append(curve(fig, curves[name], color=GRAY, alpha=0.5, name=name))
-        for name, color in zip(order[-NAMED:], colors[: len(order)][::-1], strict=True):
-            line = curve(fig, curves[name], color=color, line_width=2, name=name)
-            entries.append((name, [line]))
-        _legend(fig, entries[::-1])
-        _hover(fig, [line for _, lines in entries for line in lines], "KL (nats)", named=True)
-        note = f"What each variable pays, not multiplied by β; {means}."
-        sections.append(("KL by variable", fig, note))
-        sections += _part_sections(trace, colors[0])
-    for name in trace.controls:
-        low, high = view.low[name], view.high[name]
-        log = bool((low > 0).all() and high.max() > 30 * low.min())
-        fig = plot(name, height=200, y_axis_type="log" if log else "linear")
-        _hover(fig, [curve(fig, view.last[name], color="#333333", line_width=2)], name)
-        sections.append((f"Control: {name}", fig, "The value that each step used."))
-    return sections
-
-
-def _part_sections(trace: Trace, color: str) -> list[tuple[str, "figure", str]]:
-    """Make a bar plot for each of the first parts that are small enough to be read."""
-    from bokeh.models import ColumnDataSource, FactorRange, HoverTool
-    from bokeh.plotting import figure
-
-    sections = []
-    rows, active, means = min(len(trace), TAIL), trace.active_units(), trace._part_means()
-    few = [part for part in trace.parts.values() if 0 < part.size <= BARS]
-    for part in few[:NAMED]:
-        shown = part.dims[0] if len(part.dims) == 1 else "coordinate"
-        # Factors of Bokeh differ: the labels of a part do.
-        labels = [label.removeprefix(f"{shown}=") for label in part.labels]
-        fig = figure(
-            x_range=FactorRange(factors=labels),
-            x_axis_label=shown,
-            y_axis_label="KL (nats)",
-            height=300,
-            sizing_mode="stretch_width",
-            tools="save",
-        )
-        bars = ColumnDataSource({"x": labels, "kl": means[part.variable].ravel()})
-        drawn = fig.vbar("x", 0.8, "kl", source=bars, color=color)
-        fig.add_tools(HoverTool(renderers=[drawn], tooltips=[(shown, "@x"), ("KL (nats)", "@kl")]))
-        fig.toolbar.logo = None
-        fig.grid.grid_line_alpha = 0.5
-        fig.xgrid.grid_line_color = None
-        fig.outline_line_color = None
-        fig.min_border_left = 80
-        if max(map(len, labels)) * len(labels) > 100:
-            fig.xaxis.major_label_orientation = "vertical"
-        note = (
-            f"Not multiplied by β; mean of the last {rows:,} row{'s' * (rows > 1)}. Above {ACTIVE} "
-            f"nats of the full data set: {active[part.variable]} of {part.size}."
-        )
-        by = ", ".join(part.dims) or "coordinate"
-        sections.append((f"KL of {part.variable} by {by}", fig, note))
-    return sections
-
-
-def _plot(label: str, events: Sequence[Event], **options: Any) -> "figure":
-    from bokeh.models import BasicTicker, ColumnDataSource, HoverTool, NumeralTickFormatter
-    from bokeh.plotting import figure
-
-    fig = figure(
-        x_axis_label="step",
-        y_axis_label=label,
-        sizing_mode="stretch_width",
-        tools="pan,box_zoom,xwheel_zoom,reset,save",
-        active_scroll=None,
-        **{"height": 300, **options},
-    )
-    fig.toolbar.logo = None
-    fig.xaxis.formatter = NumeralTickFormatter(format="0,0")
-    fig.xaxis.ticker = BasicTicker(min_interval=1)
-    fig.grid.grid_line_alpha = 0.5
-    fig.outline_line_color = None
-    fig.min_border_left = 80  # the plots' left edges stand below each other
-    if events:
-        shown = events[:LISTED]
-        what = [
-            " ".join(
-                part for part in (e.kind, e.control, _say(e.new), e.text, f"by {e.source}") if part
-            )
-            for e in shown
-        ]
-        marks = ColumnDataSource({"x": [e.step for e in shown], "what": what})
-        spans = fig.vspan("x", source=marks, line_color=GRAY, line_dash="dashed")
-        tips = [("step", "@x{0,0}"), ("event", "@what")]
-        fig.add_tools(HoverTool(renderers=[spans], tooltips=tips))
-    return fig
-
-
-def _legend(fig: "figure", entries: list[tuple[str, list[Any]]]) -> None:
-    from bokeh.models.annotations import Legend
-
-    legend = Legend()
-    legend.update(items=entries, ncols=6, click_policy="hide", border_line_color=None)
-    legend.update(margin=0, spacing=16, label_standoff=6)
-    fig.add_layout(legend, "above")
-
-
-def _hover(fig: "figure", lines: list[Any], label: str, *, named: bool = False) -> None:
-    from bokeh.models import HoverTool
-
-    tips = [("step", "@x{0,0}"), (label, "@y")]
-    if named:
-        tips.insert(0, ("variable", "$name"))
-    fig.add_tools(HoverTool(renderers=lines, tooltips=tips, mode="mouse" if named else "vline"))
-
-
-def _last_finite(column: NDArray[np.float64]) -> float:
-    finite = column[np.isfinite(column)]
-    return float(finite[-1]) if len(finite) else 0.0
-
-
-def _frame(low: NDArray[np.float64], high: NDArray[np.float64]) -> tuple[float, float, bool]:
-    """Choose limits that show the fit's course, not only its first fall; tell if that cuts."""
-    late = slice(low.shape[-1] // 10, None)
-    lows, highs = low[..., late], high[..., late]
-    lows, highs = lows[np.isfinite(lows)], highs[np.isfinite(highs)]
-    if not len(lows):
-        return 0.0, 1.0, False
-    bottom, top = float(np.nanmin(low)), float(np.nanmax(high))
-    near, far = float(np.quantile(lows, 0.01)), float(np.quantile(highs, 0.99))
-    cut = top - bottom > 4 * (far - near) > 0
-    if cut:
-        bottom, top = near, far
-    margin = 0.08 * (top - bottom) or 0.05 * abs(top) or 1.0
-    return bottom - margin, top + margin, cut
+    require(*made.packages, extra=made.extra)
+    try:
+        fields = made.read(there)
+        trace = build(fields)
+        if fields.description.get("checksum", "") not in ("", _checksum(trace)):
+            raise _Refused("is damaged: its checksum is not that of what was written")
+    except _Refused as error:
+        raise ValueError(f"{path} {error}") from error
+    except PermissionError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # a parser of a damaged file may raise anything
+        raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    return trace

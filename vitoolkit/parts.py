@@ -5,6 +5,7 @@ import math
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import product
 from typing import Any, TypeAlias
 
@@ -14,6 +15,12 @@ from numpy.typing import NDArray
 __all__ = ["Part", "PartArrays"]
 
 Label: TypeAlias = str | int | float
+
+#: of each unit of NumPy's that has a fixed length
+ATTOSECONDS = {
+    **{"D": 86_400 * 10**18, "h": 3_600 * 10**18, "m": 60 * 10**18, "s": 10**18},
+    **{"ms": 10**15, "us": 10**12, "ns": 10**9, "ps": 10**6, "fs": 10**3, "as": 1},
+}
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Part:
         Length of each dimension.
     coords : dict of str to list, optional
         Labels along a dimension, by its name; a dimension may have none. Numbers and strings are
-        kept, other labels, such as dates, become strings.
+        kept, other labels become strings: dates, times and spans of time as ISO 8601 writes them.
 
     Raises
     ------
@@ -139,7 +146,15 @@ class PartArrays(Mapping[str, NDArray[np.float64]]):
 
     def __init__(self, parts: Mapping[str, Part], array: NDArray[np.float64]):
         self._parts = parts
-        self.array = array
+        self._array = array
+
+    @property
+    def array(self) -> NDArray[np.float64]:
+        """All parts side by side, shape (rows, coordinates of all parts)."""
+        return self._array
+
+    def _between(self, start: int, stop: int) -> NDArray[np.float64]:
+        return self._array[:, start:stop]
 
     def __getitem__(self, name: str) -> NDArray[np.float64]:
         if name not in self._parts:
@@ -150,7 +165,7 @@ class PartArrays(Mapping[str, NDArray[np.float64]]):
             if variable == name:
                 break
             start += part.size
-        columns = self.array[:, start : start + part.size]
+        columns = self._between(start, start + part.size)
         parts = columns.reshape(len(columns), *part.shape)  # of one axis: no copy
         parts.flags.writeable = False
         return parts
@@ -163,7 +178,7 @@ class PartArrays(Mapping[str, NDArray[np.float64]]):
 
     def __repr__(self) -> str:
         shapes = {name: part.shape for name, part in self._parts.items()}
-        return f"PartArrays({shapes}, {len(self.array)} rows)"
+        return f"PartArrays({shapes}, {len(self._between(0, 0))} rows)"
 
 
 def _plain_labels(labels: Iterable[Any]) -> list[Label]:
@@ -171,6 +186,47 @@ def _plain_labels(labels: Iterable[Any]) -> list[Label]:
 
 
 def _plain_label(label: Any) -> Label:
+    if hasattr(label, "to_timedelta64"):  # of pandas, to the nanosecond
+        label = label.to_timedelta64()
+    elif isinstance(label, timedelta):
+        label = np.timedelta64(label)
+    if isinstance(label, np.timedelta64):  # an integer to NumPy
+        return str(label) if np.isnat(label) else _duration(label)
+    if isinstance(label, np.datetime64) or hasattr(label, "isoformat"):
+        return _moment(str(label) if isinstance(label, np.datetime64) else label.isoformat())
     if isinstance(label, np.bool | np.integer | np.floating):
         label = label.item()
     return label if type(label) in (str, int, float) else str(label)
+
+
+def _moment(iso: str) -> str:
+    """Leave out what says nothing: nine zeros behind a second, and that a day begins."""
+    whole, point, fraction = iso.partition(".")
+    if fraction.isdigit():
+        fraction = fraction.rstrip("0")
+        iso = f"{whole}.{fraction}" if fraction else whole
+    return iso.removesuffix("T00:00:00")
+
+
+def _duration(span: np.timedelta64) -> str:
+    """Write a span of time as ISO 8601 does: ``P1DT2H``, ``PT0.5S``, ``P3M``."""
+    unit, multiple = np.datetime_data(span.dtype)
+    count = int(span.astype(np.int64)) * multiple
+    sign, count = "-" * (count < 0), abs(count)
+    if unit in ("Y", "M", "W"):  # years and months have no fixed length
+        return f"{sign}P{count}{unit}"
+    if unit not in ATTOSECONDS:
+        return str(span)
+    seconds, rest = divmod(count * ATTOSECONDS[unit], 10**18)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    decimals = f"{seconds}.{rest:018}".rstrip("0").rstrip(".") if rest else f"{seconds}"
+    clock = "".join(
+        f"{number}{letter}"
+        for number, letter in ((hours, "H"), (minutes, "M"), (decimals, "S"))
+        if number not in (0, "0")
+    )
+    if not days and not clock:
+        clock = "0S"
+    return f"{sign}P{f'{days}D' if days else ''}{f'T{clock}' if clock else ''}"

@@ -1,135 +1,35 @@
-"""The record of a fit: one row a recorded step, readable while it grows."""
+"""The record of a fit: its rows in words, in views and in files."""
 
-import functools
 import html
 import operator
-import platform
-import struct
-import types
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from vitoolkit import export
+from vitoolkit.decimation import View
 from vitoolkit.events import Event
 from vitoolkit.parts import Part, PartArrays
+from vitoolkit.table import Branch, Columns, Table
 
 if TYPE_CHECKING:
     import pandas
     import xarray
 
-    from vitoolkit.decimation import View
+__all__ = ["Branch", "Columns", "Part", "Trace"]
 
-__all__ = ["Columns", "Part", "Trace"]
-
-RESERVED = ("step", "time", "loss", "data", "elbo")
-GROUPS = ("kl", "variable", "controls", "control")  # other names in a data set
-HEAD = struct.Struct("=qddd")  # step, time, loss, data: the columns every row begins with
-DATA, KL = 3, 4  # where the data term and the first KL contribution stand in a row
-SMALLEST = 256  # rows in the first buffer
-LARGE = 2**24  # bytes from which on a buffer leaves room for much more than is in it
 NAMED = 10  # variables that a summary names
 TAIL = 100  # rows that a final mean is taken over
 ACTIVE = 0.01  # nats from which on a coordinate counts as active
 
 
-class Columns(Mapping[str, NDArray[Any]]):
-    """Read-only mapping from a name to one column of numbers.
-
-    All columns are of one moment and one length: a row that arrives later does not show.
-
-    Parameters
-    ----------
-    index : mapping of str to int
-        Position of each name in `array`.
-    array : ndarray, shape (names, rows)
-        The columns, one a row of this array.
-
-    Attributes
-    ----------
-    array : ndarray, shape (names, rows)
-        All columns at once, in the order of the names.
-
-    Raises
-    ------
-    KeyError
-        If a name is asked for that is not there. The message lists the names that are.
-    """
-
-    def __init__(self, index: Mapping[str, int], array: NDArray[Any]):
-        self._index = index
-        self.array = array
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        if name not in self._index:
-            accepted = ", ".join(map(repr, self._index)) or "none, there are no columns here"
-            raise KeyError(f"no column named {name!r}; the names are: {accepted}")
-        return self.array[self._index[name]]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._index)
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def __repr__(self) -> str:
-        return f"Columns({list(self._index)}, {self.array.shape[1]} rows)"
-
-
-class _Layout:
-    """What the columns of a trace are called, and where they stand in a row. Slices share it."""
-
-    def __init__(
-        self,
-        variables: tuple[str, ...],
-        controls: tuple[str, ...],
-        parts: tuple[Part, ...] = (),
-        measures: tuple[str, ...] = (),
-    ):
-        self.variables, self.controls, self.measures = variables, controls, measures
-        self.parts = types.MappingProxyType({part.variable: part for part in parts})
-        kl_columns = tuple(f"kl[{name}]" for name in variables)
-        for name in controls:
-            if name in RESERVED or name in kl_columns:
-                raise ValueError(
-                    f"a control cannot be named {name!r}: that is a column of every trace. "
-                    f"Taken are {', '.join((*RESERVED, *kl_columns))}"
-                )
-        for name in measures:
-            if name in (*RESERVED, *GROUPS):
-                taken = ", ".join((*RESERVED, *GROUPS))
-                raise ValueError(f"a measure cannot be named {name!r}; taken are {taken}")
-        self.columns = (*RESERVED[2:], *kl_columns, *measures, *controls)
-        part_columns = tuple(name for part in parts for name in part.columns)
-        self.all_columns = (*RESERVED[2:], *kl_columns, *part_columns, *measures, *controls)
-        if len(set(self.all_columns)) < len(self.all_columns):
-            (name, _), *_ = Counter(self.all_columns).most_common(1)
-            raise ValueError(
-                f"two columns would be named {name!r}, among them the parts of a KL contribution: "
-                "another name for the variable or control is needed"
-            )
-        self.kl_index = {name: i for i, name in enumerate(variables)}
-        self.control_index = {name: i for i, name in enumerate(controls)}
-        self.part_count = len(part_columns)
-        kl_end = KL + len(variables)
-        self.kl = slice(KL, kl_end)
-        self.part = slice(kl_end, kl_end + self.part_count)
-        self.measure_index = {name: i for i, name in enumerate(measures)}
-        self.measure = slice(self.part.stop, self.part.stop + len(measures))
-        self.control = slice(self.measure.stop, None)
-        self.width = self.measure.stop + len(controls)
-
-
-class Trace:
+class Trace(Table):
     """Columnar record of a fit, one row a recorded step.
 
     One thread writes; any number of threads may read meanwhile, and each read sees whole rows
-    only. Columns are read-only views of the trace's own memory wherever that is possible.
+    only. Columns are read-only; those of a small trace are views of its own memory.
 
     Parameters
     ----------
@@ -154,6 +54,8 @@ class Trace:
         The names.
     attrs : dict
         Attributes of the run. Add to it freely; keep to strings as keys and JSON-able values.
+    branches : tuple of Branch
+        Rows that the run has left behind, see `cut`.
 
     Raises
     ------
@@ -168,8 +70,9 @@ class Trace:
     Notes
     -----
     ``elbo`` is computed when asked for, from the data term and the KL contributions, whatever
-    β was in force. In a long trace read it from a slice, ``trace[-100:].elbo``, which costs
-    the rows of the slice only. A slice shares the memory of its trace.
+    β was in force. In a long trace read a slice, ``trace[-100:].elbo``, which costs the rows of
+    the slice only: a column of all rows is put together from the chunks that they are kept in. A
+    slice shares the memory of its trace.
 
     Examples
     --------
@@ -187,343 +90,41 @@ class Trace:
     [0.5, 0.5]
     """
 
-    def __init__(
-        self,
-        variables: Sequence[str] = (),
-        controls: Sequence[str] = (),
-        attrs: Mapping[str, Any] | None = None,
-        parts: Sequence[Part] = (),
-        measures: Sequence[str] = (),
-    ):
-        names = _names("variables", variables)
-        self._lay_out(
-            _Layout(
-                names,
-                _names("controls", controls),
-                _parts(parts, names),
-                _names("measures", measures),
-            )
-        )
-        created = datetime.now(UTC).isoformat(timespec="seconds")
-        self.attrs: dict[str, Any] = {
-            "created": created,
-            "versions": dict(_installed()),
-            **(attrs or {}),
-        }
-        self._events: list[Event] = []
-        self._adopt(np.empty((0, self._layout.width)))
+    # --- the end in numbers ------------------------------------------------------------
 
-    def _lay_out(self, layout: _Layout) -> None:
-        self._layout = layout
-        self.variables, self.controls = layout.variables, layout.controls
-        self.measures = layout.measures
+    def final(self, name: str) -> float:
+        """Take the mean of a column over the last 100 rows.
 
-    # --- writing -----------------------------------------------------------------------
-
-    def _adopt(self, buffer: NDArray[np.float64]) -> None:
-        """Begin with the rows of a buffer, full: the first row written makes a new one."""
-        self._buffer = buffer
-        self._length = self._capacity = len(buffer)
-        self._last_step = int(buffer[-1:].view(np.int64)[0, 0]) if len(buffer) else -1
-
-    def _grow(self, rows: int) -> None:
-        """Make room for so many rows and more.
-
-        To copy a few hundred megabytes holds a fit up for a second, and memory that nobody has
-        written to is not taken: a large buffer grows 64-fold, or as far as the system lets it.
-        """
-        for factor in (64, 8, 2) if self._buffer.nbytes >= LARGE else (2,):
-            capacity = max(factor * self._capacity, rows, SMALLEST)
-            try:
-                buffer = np.empty((capacity, self._buffer.shape[1]))
-                break
-            except MemoryError:
-                if factor == 2:
-                    raise
-        buffer[: self._length] = self._buffer[: self._length]
-        self._buffer = buffer  # only now: a reader gets the old rows or the copied ones
-        self._capacity = capacity
-        self._bytes = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # Buffer is of Python 3.12
-        self._row_bytes = buffer.strides[0]
-        self._kl_rows = buffer[:, self._layout.kl]
-        self._part_rows = buffer[:, self._layout.part]
-        self._measure_rows = buffer[:, self._layout.measure]
-        self._control_rows = buffer[:, self._layout.control]
-
-    def append(
-        self,
-        step: SupportsIndex,
-        time: SupportsFloat,
-        loss: SupportsFloat,
-        data: SupportsFloat,
-        kl: Sequence[float] | NDArray[Any] = (),
-        control: Sequence[float] | NDArray[Any] = (),
-        parts: Sequence[float] | NDArray[Any] = (),
-        measures: Sequence[float] | NDArray[Any] = (),
-    ) -> None:
-        """Add one row.
+        It is the one mean that summaries, tables and pictures of a fit show.
 
         Parameters
         ----------
-        step : int
-            The step, counted over the whole life of the inference. Later than the last row's.
-        time : float
-            Seconds since the trace began.
-        loss : float
-            What was minimized in this step.
-        data : float
-            Data term, nats.
-        kl : sequence of float, shape (variables,)
-            KL contribution of each variable, nats.
-        control : sequence of float, shape (controls,)
-            Value of each control that this step used.
-        parts : sequence of float, shape (coordinates of all parts,)
-            The parts of the KL contributions, nats: part after part, each flattened in C order.
-        measures : sequence of float, shape (measures,)
-            What else was measured.
+        name : str
+            One of `columns`, such as ``loss``, ``elbo``, ``kl[z]`` or ``kl[z, latent=3]``.
+
+        Returns
+        -------
+        float
+            Mean of the finite ones of the last ``TAIL`` = 100 rows, or of all rows if there are
+            fewer; NaN if none is finite.
 
         Raises
         ------
-        TypeError
-            If `step` is not an integer.
-        ValueError
-            If `kl`, `control`, `parts` or `measures` has another length, or `step` is not later
-            than the last one.
-        """
-        part_count = self._layout.part_count
-        if (
-            len(kl) != len(self.variables)
-            or len(control) != len(self.controls)
-            or len(parts) != part_count
-            or len(measures) != len(self.measures)
-        ):
-            raise ValueError(
-                f"a row of this trace has {len(self.variables)} KL contributions, "
-                f"{len(self.controls)} control values, {part_count} parts and "
-                f"{len(self.measures)} measures; "
-                f"received {len(kl)}, {len(control)}, {len(parts)} and {len(measures)}"
-            )
-        step = operator.index(step)
-        if step <= self._last_step:
-            raise ValueError(self._not_later(step))
-        row = self._length
-        if row == self._capacity:
-            self._grow(row + 1)
-        HEAD.pack_into(self._bytes, row * self._row_bytes, step, time, loss, data)
-        self._kl_rows[row] = kl
-        self._control_rows[row] = control
-        if part_count:
-            self._part_rows[row] = parts
-        if self.measures:
-            self._measure_rows[row] = measures
-        self._last_step = step
-        self._length = row + 1  # publishes the row: readers look at the length first
-
-    def extend(
-        self,
-        step: ArrayLike,
-        time: ArrayLike,
-        loss: ArrayLike,
-        terms: ArrayLike,
-        control: ArrayLike,
-    ) -> None:
-        """Add many rows at once, all or none.
-
-        Parameters
-        ----------
-        step : array of int, shape (rows,)
-            The steps, strictly increasing, later than the last row's.
-        time : array of float, shape (rows,)
-            Seconds since the trace began.
-        loss : array of float, shape (rows,)
-            What was minimized.
-        terms : array of float, shape (rows, 1 + variables + coordinates of all parts + measures)
-            Data term, then the KL contribution of each variable, then the parts of these
-            contributions, part after part, each flattened in C order; nats. Then the measures.
-        control : array of float, shape (rows, controls)
-            Value of each control that each step used.
-
-        Raises
-        ------
-        TypeError
-            If the steps are not integers.
-        ValueError
-            If a shape does not fit or the steps do not increase.
+        KeyError
+            If there is no such column. The message lists those that there are.
 
         Examples
         --------
-        >>> import numpy as np
         >>> trace = Trace(variables=("z",))
-        >>> terms = [[-3.0, 2.0], [-3.0, 1.0]]
-        >>> trace.extend([0, 1], [0.1, 0.2], [5.0, 4.0], terms, np.empty((2, 0)))
-        >>> trace.elbo.tolist()
-        [-5.0, -4.0]
+        >>> for step in range(150):
+        ...     trace.append(step, 0.1 * step, 9.0, -6.0, [1000.0 if step < 50 else 2.0])
+        >>> trace.final("kl[z]"), trace.final("elbo")
+        (2.0, -8.0)
         """
-        steps = np.asarray(step)
-        if steps.size and steps.dtype.kind not in "iu":
-            raise TypeError(f"steps are integers; received an array of {steps.dtype}")
-        arrays = [np.asarray(values) for values in (time, loss, terms, control)]
-        shapes = [array.shape for array in (steps, *arrays)]
-        rows, layout = steps.size, self._layout
-        widths = layout.measure.stop - DATA, len(self.controls)
-        fitting = [(rows,), (rows,), (rows,), (rows, widths[0]), (rows, widths[1])]
-        if shapes != fitting:
-            raise ValueError(
-                "step, time, loss, terms and control of this trace have the shapes "
-                f"{', '.join(map(str, fitting))}; received {', '.join(map(str, shapes))}"
-            )
-        if not rows:
-            return
-        if steps[0] <= self._last_step:
-            raise ValueError(self._not_later(int(steps[0])))
-        if (steps[1:] <= steps[:-1]).any():
-            raise ValueError(f"steps must strictly increase; received {steps}")
-        start, stop = self._length, self._length + rows
-        if stop > self._capacity:
-            self._grow(stop)
-        block = self._buffer[start:stop]
-        block.view(np.int64)[:, 0] = steps
-        block[:, 1], block[:, 2], block[:, DATA : layout.measure.stop] = arrays[:3]
-        block[:, layout.control] = arrays[3]
-        self._last_step = int(steps[-1])
-        self._length = stop
-
-    def _not_later(self, step: int) -> str:
-        earliest = max(self._last_step + 1, 0)
-        return f"steps must strictly increase: {earliest} or later is accepted, received {step}"
-
-    def add_event(self, event: Event) -> None:
-        """Add an event.
-
-        Parameters
-        ----------
-        event : Event
-            What was done. Any thread may add one.
-
-        Raises
-        ------
-        TypeError
-            If it is not an `Event`.
-        """
-        if not isinstance(event, Event):
-            raise TypeError(f"an Event is accepted; received {type(event).__name__}: {event!r}")
-        self._events.append(event)
-
-    # --- reading -----------------------------------------------------------------------
-
-    def _read(self) -> NDArray[np.float64]:
-        length = self._length  # before the buffer: a later buffer holds these rows too
-        rows = self._buffer[:length]
-        rows.flags.writeable = False
-        return rows
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, rows: slice) -> "Trace":
-        if not isinstance(rows, slice):
-            raise TypeError(
-                f"a trace is indexed by a slice of rows, such as trace[-100:]; received {rows!r}"
-            )
-        if rows.step is not None and rows.step < 1:
-            raise ValueError(f"a slice of a trace steps forward; received {rows.step}")
-        part = object.__new__(type(self))
-        part._lay_out(self._layout)
-        part.attrs = dict(self.attrs)
-        part._events = list(self._events)
-        part._adopt(self._read()[rows])
-        return part
-
-    @property
-    def events(self) -> tuple[Event, ...]:
-        """What persons, schedules and rules did, in the order it was done."""
-        return tuple(self._events)
-
-    @property
-    def has_terms(self) -> bool:
-        """Whether the loss was taken apart into a data term and KL contributions."""
-        return bool(self.variables)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the columns of `values`.
-
-        They are loss, data, elbo, KL contributions, their parts, measures and controls.
-
-        A contribution's is ``kl[z]``, that of a part of it ``kl[z, latent=3]``.
-        """
-        return self._layout.all_columns
-
-    @property
-    def step(self) -> NDArray[np.int64]:
-        """The steps, counted from 0 over the whole life of the inference, shape (rows,)."""
-        # The first column holds integers in the memory of floats, so that reading needs no copy.
-        return self._read().view(np.int64)[:, 0]
-
-    @property
-    def time(self) -> NDArray[np.float64]:
-        """Seconds since the trace began, shape (rows,)."""
-        return self._read()[:, 1]
-
-    @property
-    def loss(self) -> NDArray[np.float64]:
-        """What was minimized, in nats of the minibatch or of the full data set, shape (rows,)."""
-        return self._read()[:, 2]
-
-    @property
-    def data(self) -> NDArray[np.float64]:
-        """Data term, nats of the full data set, shape (rows,). NaN if `has_terms` is False."""
-        return self._data(self._read())
-
-    @property
-    def elbo(self) -> NDArray[np.float64]:
-        """Data term minus the KL contributions (β = 1), nats, shape (rows,). A new array."""
-        return self._elbo(self._read())
-
-    @property
-    def kl(self) -> Columns:
-        """KL contribution of each variable, nats, not multiplied by β."""
-        return Columns(self._layout.kl_index, self._read()[:, self._layout.kl].T)
-
-    @property
-    def measure(self) -> Columns:
-        """What else was measured in each step, such as ``measure["gradient_norm"]``."""
-        return Columns(self._layout.measure_index, self._read()[:, self._layout.measure].T)
-
-    @property
-    def parts(self) -> Mapping[str, Part]:
-        """What is recorded in parts: dims, shape and coords, by the variable's name."""
-        return self._layout.parts
-
-    @property
-    def kl_by(self) -> PartArrays:
-        r"""Parts of the KL contribution of each variable in `parts`, nats, not multiplied by β.
-
-        Each is an array of shape (rows, \*shape), with the shape of the part.
-
-        Examples
-        --------
-        >>> part = Part("z", ("latent",), (2,), {"latent": ["a", "b"]})
-        >>> trace = Trace(variables=("z",), parts=[part])
-        >>> trace.append(0, 0.5, 9.0, -6.0, [1.25], parts=[1.0, 0.25])
-        >>> trace.kl_by["z"].tolist()
-        [[1.0, 0.25]]
-        >>> trace.parts["z"].coords["latent"]
-        ['a', 'b']
-        """
-        return PartArrays(self._layout.parts, self._read()[:, self._layout.part])
-
-    @property
-    def control(self) -> Columns:
-        """Value of each control that each recorded step used."""
-        return Columns(self._layout.control_index, self._read()[:, self._layout.control].T)
-
-    def _data(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        return rows[:, DATA] if self.has_terms else np.full(len(rows), np.nan)
-
-    def _elbo(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        with np.errstate(invalid="ignore", over="ignore"):  # inf - inf is NaN, and that is right
-            return self._data(rows) - np.einsum("ij->i", rows[:, self._layout.kl])
+        last = self[-TAIL:].column(name)
+        finite = last[np.isfinite(last)]
+        with np.errstate(over="ignore"):
+            return float(finite.mean()) if finite.size else float("nan")
 
     def active_units(
         self, threshold: float = ACTIVE, *, rows: int = TAIL, per: float = 1.0
@@ -599,31 +200,6 @@ class Trace:
             means = PartArrays(kl_by._parts, (total / finite.sum(axis=0))[None])
         return {name: mean[0] for name, mean in means.items()}
 
-    def values(self, *, parts: bool = True) -> NDArray[np.float64]:
-        """Copy the numbers of all rows but step and time.
-
-        Parameters
-        ----------
-        parts : bool, default True
-            Whether to copy the parts of the KL contributions as well.
-
-        Returns
-        -------
-        ndarray, shape (rows, columns)
-            In the order of `columns`, without the parts' if they are left out.
-        """
-        rows, layout = self._read(), self._layout
-        parts_end = layout.part.stop if parts else layout.kl.stop
-        rest = layout.measure.start
-        # Column by column, which is how they are reduced: five times as fast.
-        values = np.empty((len(rows), 3 + parts_end - KL + layout.width - rest), order="F")
-        values[:, 0] = rows[:, 2]
-        values[:, 1] = self._data(rows)
-        values[:, 2] = self._elbo(rows)
-        values[:, 3 : 3 + parts_end - KL] = rows[:, KL:parts_end]
-        values[:, 3 + parts_end - KL :] = rows[:, rest:]
-        return values
-
     def view(self, points: int = 500, *, parts: bool = False) -> "View":
         """Make a decimated view for a live plot.
 
@@ -640,8 +216,6 @@ class Trace:
             Of the rows so far; its ``update()`` takes in those that came since. A trace can
             have any number of views.
         """
-        from vitoolkit.decimation import View
-
         return View(self, points=points, parts=parts)
 
     def same_layout(self, other: "Trace") -> bool:
@@ -657,13 +231,7 @@ class Trace:
         bool
             True if a row of one is a row of the other.
         """
-        mine, others = self._layout, other._layout
-        return (
-            mine.variables == others.variables
-            and mine.controls == others.controls
-            and mine.measures == others.measures
-            and [*mine.parts.values()] == [*others.parts.values()]
-        )
+        return self._layout.same(other._layout)
 
     def equals(self, other: "Trace") -> bool:
         """Tell whether another trace is the same in every number, name, attribute and event.
@@ -689,29 +257,11 @@ class Trace:
         """
         if not isinstance(other, Trace):
             raise TypeError(f"a Trace is accepted; received {type(other).__name__}")
-        if (self.variables, self.controls) != (other.variables, other.controls):
-            return False  # other parts and measures show in the description
-        mine, others = self._read(), other._read()
-        if mine.shape != others.shape:
+        mine, others = self[:], other[:]
+        if len(mine) != len(others) or export.describe(mine) != export.describe(others):
             return False
-        same = mine.view(np.int64) == others.view(np.int64)
-        same[:, 1:] |= np.isnan(mine[:, 1:]) & np.isnan(others[:, 1:])
-        if not self.has_terms:
-            same[:, DATA] = True  # it reads as NaN, whatever was handed in
-        from vitoolkit.export import describe
-
-        return bool(same.all()) and describe(self) == describe(other)
-
-    def __getstate__(self) -> dict[str, Any]:
-        rows = np.array(self._read())
-        names = (self.variables, self.controls, tuple(self.parts.values()), self.measures)
-        return {"names": names, "attrs": self.attrs, "events": self.events, "rows": rows}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self._lay_out(_Layout(*state["names"]))
-        self.attrs = state["attrs"]
-        self._events = list(state["events"])
-        self._adopt(state["rows"])
+        starts = range(0, len(mine), export.BLOCK)
+        return all(_same_rows(mine, others, start) for start in starts)
 
     # --- showing -----------------------------------------------------------------------
 
@@ -721,9 +271,10 @@ class Trace:
         Returns
         -------
         dict of str to str
-            A label and a text for each line of a table: rows, steps, duration, last loss, ELBO,
-            largest KL contributions and largest coordinates of their parts (means of the last 100
-            rows), last control values, events.
+            A label and a text for each line of a table: rows, steps, duration, how many rows have
+            a loss that is not finite (if any has), last loss, ELBO, largest KL contributions and
+            largest coordinates of their parts (see `final`), last control values, events, and
+            branches if there are any.
 
         Examples
         --------
@@ -741,41 +292,19 @@ class Trace:
         beta, last: 0.5
         events: 0
         """
-        trace = self[:]
-        lines = {"rows": f"{len(trace):,}"}
-        if len(trace):
-            lines["steps"] = f"{trace.step[0]:,} to {trace.step[-1]:,}"
-            lines["duration"] = f"{trace.time[-1]:,.4g} s"
-            lines["loss, last"] = f"{trace.loss[-1]:,.6g}"
-            tail = trace[-TAIL:]
-            if trace.has_terms:
-                rows = f"the last {TAIL} rows" if len(trace) > TAIL else "all rows"
-                lines["ELBO and KL"] = f"means of {rows}"
-                lines["ELBO"] = f"{_mean(tail.elbo):,.6g} nats"
-            kl = {name: _mean(column) for name, column in tail.kl.items()}
-            largest = sorted(kl, key=lambda name: abs(kl[name]), reverse=True)[:NAMED]
-            for name in largest:
-                lines[f"KL of {name}"] = f"{kl.pop(name):,.4g} nats"
-            if kl:
-                lines[f"KL of {len(kl)} more"] = f"{sum(kl.values()):,.4g} nats"
-            for name, mean in list(tail._part_means().items())[:NAMED]:
-                lines[f"KL of {name} in parts"] = _largest(self.parts[name], mean)
-            for name, column in tail.control.items():
-                lines[f"{name}, last"] = f"{column[-1]:.6g}"
-        lines["events"] = f"{len(trace.events):,}"
-        return lines
+        return _summary(self[:])
 
     def __repr__(self) -> str:
         trace = self[:]
         parts = [f"{len(trace):,} row{'' if len(trace) == 1 else 's'}"]
         if len(trace):
-            parts.append(f"steps {trace.step[0]}..{trace.step[-1]}")
+            parts.append(f"steps {trace[:1].step[0]}..{trace[-1:].step[0]}")
         parts.append(f"variables={trace.variables}")
         parts.append(f"controls={trace.controls}")
         if trace.parts:
             parts.append(f"parts={ {name: part.shape for name, part in trace.parts.items()} }")
         if len(trace) and trace.has_terms:
-            parts.append(f"ELBO {_mean(trace[-TAIL:].elbo):.6g} nats")
+            parts.append(f"ELBO {trace.final('elbo'):.6g} nats")
         return f"Trace({', '.join(parts)})"
 
     def _repr_html_(self) -> str:
@@ -786,7 +315,7 @@ class Trace:
         )
         return f"<table><caption>Trace of a fit</caption><tbody>{rows}</tbody></table>"
 
-    # --- writing and opening files -------------------------------------------------------
+    # --- files -------------------------------------------------------------------------
 
     def to_xarray(self) -> "xarray.Dataset":
         """Copy the trace to an xarray data set.
@@ -814,8 +343,6 @@ class Trace:
         >>> float(dataset.kl.sel(variable="z", step=0)), dataset.kl.attrs["units"]
         (1.25, 'nats')
         """
-        from vitoolkit import export
-
         return export.to_xarray(self)
 
     def to_dataframe(self) -> "pandas.DataFrame":
@@ -839,21 +366,17 @@ class Trace:
         >>> frame.attrs["units"]["time"], frame.attrs["units"]["kl[z]"]
         ('s', 'nats')
         """
-        from vitoolkit import export
-
         return export.to_dataframe(self)
 
-    def to_csv(self, path: str | Path) -> Path:
-        """Write a CSV file.
-
-        The first line is a comment with the attributes and events as JSON, the second names the
-        columns, which are those of `to_dataframe`. Numbers are written so that they read back
-        exactly; ``pandas.read_csv(path, comment="#", index_col="step")`` reads the table.
+    def save(self, path: str | Path) -> Path:
+        """Write a file, or a folder for Zarr.
 
         Parameters
         ----------
         path : str or Path
-            Ends in ``.csv``. A file that is there is replaced, once the new one is complete.
+            Its end tells the format: ``.csv``, ``.parquet``, ``.nc``, ``.zarr``, ``.json``, and
+            ``.html`` for a report that people read. What is there is replaced once the new one is
+            complete and on the disk.
 
         Returns
         -------
@@ -866,6 +389,12 @@ class Trace:
             If the name ends otherwise.
         FileNotFoundError
             If the folder does not exist.
+        ImportError
+            If the format needs a package that is not installed.
+        FileExistsError
+            If it is a Zarr store, and there is a file, or a folder that holds something else.
+        TypeError
+            If an attribute has a value that JSON cannot hold.
 
         Examples
         --------
@@ -873,132 +402,63 @@ class Trace:
         >>> trace = Trace(variables=("z",))
         >>> trace.append(0, 0.5, 9.0, -6.0, [1.25])
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = trace.to_csv(f"{folder}/fit.csv")
+        ...     path = trace.save(f"{folder}/fit.csv")
         ...     Trace.open(path).equals(trace)
         True
         """
-        from vitoolkit import export
+        return export.save(self, path)
 
-        return export.to_csv(self, path)
+    def to_csv(self, path: str | Path) -> Path:
+        """Write a CSV file: `save` under a name that ends in ``.csv``.
+
+        The first line names the columns, which are ``step`` and those of `to_dataframe`: plain
+        ``pandas.read_csv(path)`` and ``polars.read_csv(path)`` give the table, and every number
+        reads back exactly. The last column, ``vitoolkit_trace``, is empty but for the first row,
+        or the first few: it holds the attributes and events as JSON. (Without a row, the name of
+        that column does.) A name that a spreadsheet would run is written after an apostrophe.
+        """
+        return export.save(self, path, ".csv")
 
     def to_parquet(self, path: str | Path) -> Path:
-        """Write a Parquet file, with the columns of `to_dataframe`. Needs pyarrow.
+        """Write a Parquet file: `save` under a name that ends in ``.parquet``. Needs pyarrow.
 
-        Parameters
-        ----------
-        path : str or Path
-            Ends in ``.parquet``. A file that is there is replaced, once the new one is complete.
-
-        Returns
-        -------
-        Path
-            Where it was written.
-
-        Raises
-        ------
-        ImportError
-            If pyarrow is not installed.
-        ValueError
-            If the name ends otherwise.
-        FileNotFoundError
-            If the folder does not exist.
+        Its columns are ``step`` and those of `to_dataframe`.
         """
-        from vitoolkit import export
-
-        return export.to_parquet(self, path)
+        return export.save(self, path, ".parquet")
 
     def to_netcdf(self, path: str | Path) -> Path:
-        """Write the data set of `to_xarray` to a NetCDF file. Needs h5netcdf and h5py.
+        """Write the data set of `to_xarray`: `save` under a name that ends in ``.nc``.
 
-        Parameters
-        ----------
-        path : str or Path
-            Ends in ``.nc``. A file that is there is replaced, once the new one is complete.
-
-        Returns
-        -------
-        Path
-            Where it was written.
-
-        Raises
-        ------
-        ImportError
-            If h5netcdf or h5py is not installed.
-        ValueError
-            If the name ends otherwise.
-        FileNotFoundError
-            If the folder does not exist.
+        Needs h5netcdf and h5py. The file is made in memory, where it needs as much as the trace.
         """
-        from vitoolkit import export
-
-        return export.to_netcdf(self, path)
+        return export.save(self, path, ".nc")
 
     def to_zarr(self, path: str | Path) -> Path:
         """Write the data set of `to_xarray` to a Zarr store, a folder. Needs zarr.
 
-        Parameters
-        ----------
-        path : str or Path
-            Ends in ``.zarr``. A store that is there is replaced, once the new one is complete.
-
-        Returns
-        -------
-        Path
-            Where it was written.
-
-        Raises
-        ------
-        ImportError
-            If zarr is not installed.
-        ValueError
-            If the name ends otherwise.
-        FileExistsError
-            If the path is a file, or a folder that holds something other than a Zarr store.
-        FileNotFoundError
-            If the folder above does not exist.
+        It is `save` under a name that ends in ``.zarr``.
         """
-        from vitoolkit import export
-
-        return export.to_zarr(self, path)
+        return export.save(self, path, ".zarr")
 
     def to_json(self, path: str | Path) -> Path:
-        """Write a JSON file.
+        """Write a JSON file: `save` under a name that ends in ``.json``.
 
         Its columns are arrays of numbers, in which the strings ``"NaN"``, ``"Infinity"`` and
         ``"-Infinity"`` stand for what JSON has no number for.
-
-        Parameters
-        ----------
-        path : str or Path
-            Ends in ``.json``. A file that is there is replaced, once the new one is complete.
-
-        Returns
-        -------
-        Path
-            Where it was written.
-
-        Raises
-        ------
-        ValueError
-            If the name ends otherwise.
-        FileNotFoundError
-            If the folder does not exist.
         """
-        from vitoolkit import export
-
-        return export.to_json(self, path)
+        return export.save(self, path, ".json")
 
     def to_html(self, path: str | Path, *, title: str = "Variational fit") -> Path:
         """Write a report to read in a browser, with no network needed.
 
-        It shows the loss, the ELBO and data term, the KL of each variable, the controls, and the
-        events. Long traces are decimated, so that the file stays small; it cannot be opened as
-        a trace again.
+        It is `save` under a name that ends in ``.html``: the charts of the panel, and tables.
+        Long traces are decimated, so that the file stays small; it cannot be opened as a trace
+        again.
 
         Parameters
         ----------
         path : str or Path
-            Ends in ``.html``. A file that is there is replaced, once the new one is complete.
+            As for `save`.
         title : str, optional
             Heading of the report.
 
@@ -1006,73 +466,95 @@ class Trace:
         -------
         Path
             Where it was written.
-
-        Raises
-        ------
-        ValueError
-            If the name ends otherwise.
-        FileNotFoundError
-            If the folder does not exist.
         """
-        from vitoolkit import export
+        return export.save(self, path, ".html", title=title)
 
-        return export.to_html(self, path, title=title)
-
-    @staticmethod
-    def open(path: str | Path) -> "Trace":
+    @classmethod
+    def open(cls, path: str | Path) -> "Trace":
         """Read a trace back, equal to the one that was written.
 
         Parameters
         ----------
         path : str or Path
             A file, or a Zarr store. Its name tells the format: ``.csv``, ``.parquet``, ``.nc``,
-            ``.zarr``, ``.json``.
+            ``.zarr``, ``.json``. A data set of draws that ``Fit.sample`` returned and that was
+            written to NetCDF or Zarr gives the trace of its group ``variational_trace``.
 
         Returns
         -------
         Trace
-            With every number, name, attribute and event of the one that was written.
+            With every number, name, attribute, event and branch of the one that was written.
 
         Raises
         ------
         ValueError
-            If the name ends otherwise, or what is there is not a trace.
+            If the name ends otherwise, or what is there is not a trace, was cut short, or is
+            damaged: the checksum of what was written is in every file. The message names the file.
         FileNotFoundError
             If nothing is there.
         ImportError
             If the format needs a package that is not installed.
         """
-        from vitoolkit import export
 
-        return export.open_trace(path)
-
-
-def _names(what: str, names: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(names, str):
-        raise TypeError(f"{what} takes a sequence of names; received the string {names!r}")
-    names = tuple(names)
-    for name in names:
-        if not isinstance(name, str):
-            raise TypeError(f"{what} takes names, which are strings; received {name!r}")
-        if not name:
-            raise ValueError(f"{what} takes names that are not empty; received {names}")
-    if len(set(names)) < len(names):
-        raise ValueError(f"{what} takes every name once; received {names}")
-    return names
-
-
-def _parts(parts: Iterable[Part], variables: tuple[str, ...]) -> tuple[Part, ...]:
-    parts = tuple(parts)
-    for i, part in enumerate(parts):
-        if not isinstance(part, Part):
-            raise TypeError(f"parts takes Part objects; received {part!r}")
-        if part.variable not in variables:
-            raise ValueError(
-                f"a part is of {part.variable!r}; the variables of this trace are {variables}"
+        def build(fields: export.Fields) -> "Trace":
+            description = fields.description
+            trace = cls(
+                description["variables"],
+                description["controls"],
+                description["attrs"],
+                [Part(**part) for part in description.get("parts", ())],
+                description.get("measures", ()),
             )
-        if any(part.variable == other.variable for other in parts[:i]):
-            raise ValueError(f"parts takes every variable once; received {part.variable!r} twice")
-    return parts
+            trace.extend(*fields[1:])
+            trace.attrs = description["attrs"]
+            for event in description["events"]:
+                trace.add_event(Event(**event))
+            trace._store.branches = export.branches_of(fields, trace)
+            return trace
+
+        return export.read(path, build)
+
+
+def _same_rows(mine: Trace, others: Trace, start: int) -> bool:
+    rows = slice(start, start + export.BLOCK)
+    return np.array_equal(mine[rows].kept().view(np.int64), others[rows].kept().view(np.int64))
+
+
+def _summary(trace: Trace) -> dict[str, str]:
+    lines = {"rows": f"{len(trace):,}"}
+    if len(trace):
+        last = trace[-1:]
+        lines["steps"] = f"{trace[:1].step[0]:,} to {last.step[0]:,}"
+        lines["duration"] = f"{last.time[0]:,.4g} s"
+        if odd := int((~np.isfinite(trace.loss)).sum()):
+            lines["not finite"] = f"the loss of {odd:,} of {len(trace):,} rows"
+        lines["loss, last"] = f"{last.loss[0]:,.6g}"
+        tail = trace[-TAIL:]
+        if trace.has_terms:
+            lines["ELBO and KL"] = _meant(tail, len(trace) > TAIL)
+            lines["ELBO"] = f"{trace.final('elbo'):,.6g} nats"
+        kl = {name: tail.final(f"kl[{name}]") for name in trace.variables}
+        largest = sorted(kl, key=lambda name: -np.nan_to_num(abs(kl[name])))[:NAMED]
+        for name in largest:
+            lines[f"KL of {name}"] = f"{kl.pop(name):,.4g} nats"
+        if kl:
+            lines[f"KL of {len(kl)} more"] = f"{sum(kl.values()):,.4g} nats"
+        for name, mean in list(tail._part_means().items())[:NAMED]:
+            lines[f"KL of {name} in parts"] = _largest(trace.parts[name], mean)
+        for name in trace.controls:
+            lines[f"{name}, last"] = f"{last.control[name][0]:.6g}"
+    lines["events"] = f"{len(trace.events):,}"
+    if trace.branches:
+        rows = sum(len(branch.rows) for branch in trace.branches)
+        lines["branches"] = f"{len(trace.branches):,}, with {rows:,} rows that were left behind"
+    return lines
+
+
+def _meant(tail: Trace, more: bool) -> str:
+    """Tell which rows the means are of: the last ones, or all."""
+    rows = f"the last {TAIL} rows" if more else "all rows"
+    terms = np.column_stack([tail.elbo, tail.kl.array.T])
+    return f"means of {'' if np.isfinite(terms).all() else 'the finite ones of '}{rows}"
 
 
 def _largest(part: Part, mean: NDArray[np.float64]) -> str:
@@ -1082,19 +564,3 @@ def _largest(part: Part, mean: NDArray[np.float64]) -> str:
     largest = int(np.nanargmax(means))
     where, nats = part.labels[largest], means[largest]
     return f"{part.size:,} coordinates, {where} the largest: {nats:,.4g} nats"
-
-
-def _mean(column: NDArray[np.float64]) -> float:
-    with np.errstate(invalid="ignore", over="ignore"):
-        return float(column.mean())
-
-
-@functools.cache
-def _installed() -> tuple[tuple[str, str], ...]:
-    versions = [("python", platform.python_version())]
-    for package in ("vitoolkit", "pymc", "pytensor", "numpy"):
-        try:
-            versions.append((package, metadata.version(package)))
-        except metadata.PackageNotFoundError:
-            versions.append((package, "not installed"))
-    return tuple(versions)
