@@ -1,6 +1,5 @@
 """The callback that shows a fit, without a browser: its hooks; the display is stood in for."""
 
-import math
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ import pytest
 import vitoolkit as vt
 from vitoolkit.dashboard import dashboard as dashboard_module
 from vitoolkit.dashboard import panel as panel_module
-from vitoolkit.views.picture import active_text
+from vitoolkit.views.tables import active_text, final
 
 FAST = {"mode": "FAST_COMPILE"}
 
@@ -118,7 +117,8 @@ def test_it_shows_itself_before_compiling_and_leaves_a_picture(model, notebook):
     assert "finished after 60 steps" in left.data
     status = dashboard._panel.status.status
     assert (status["phase"], status["done"], status["n"]) == ("finished", 60, 60)
-    assert math.isfinite(status["elbo"])
+    trace = dashboard.trace
+    assert (status["loss"], status["elbo"]) == (final(trace, "loss"), final(trace, "elbo"))
     assert (notebook.events.started, notebook.events.stopped) == (1, 1)
 
 

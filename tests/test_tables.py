@@ -6,8 +6,8 @@ from records import a_trace
 
 import vitoolkit as vt
 from vitoolkit.parts import Part
-from vitoolkit.views.picture import summary_html
-from vitoolkit.views.tables import active_text, event_table, final, run_table, scales_of
+from vitoolkit.views.picture import picture_svg, summary_html
+from vitoolkit.views.tables import active_text, event_table, final, final_kl, run_table, scales_of
 
 
 def test_active_units_in_words():
@@ -27,6 +27,9 @@ def test_a_run_has_one_elbo_wherever_it_is_told():
     assert f"<td>ELBO, nats</td><td>{elbo:,.6g}</td>" in run_table(trace, {}, "")
     assert trace.summary()["ELBO"] == f"{elbo:,.6g} nats"
     assert "means of the last 100 rows" in run_table(trace, {}, "")
+    kl = np.mean(trace.kl["z"][-100:])
+    assert final_kl(trace, ["z"]) == pytest.approx([kl])
+    assert f">{kl:.4g}</text>" in picture_svg(trace)  # at its bar
 
 
 def test_where_a_column_ended():

@@ -23,8 +23,9 @@ from vitoolkit.trace import Trace
 from vitoolkit.views.advice import advice
 from vitoolkit.views.ahead import Ahead
 from vitoolkit.views.frame import Lines, frame_of, mean_now, points_for
-from vitoolkit.views.picture import active_text, shown_as, summary_html
+from vitoolkit.views.picture import summary_html
 from vitoolkit.views.styles import control_styles, variable_styles
+from vitoolkit.views.tables import active_text, final, final_kl, shown_as
 
 if TYPE_CHECKING:
     from IPython.display import DisplayHandle
@@ -220,6 +221,8 @@ class Panel:
         frame = frame_of(
             self.view, self.variables, self.lines, end=end, lines=self._chosen, ahead=self._ahead
         )
+        if not self.fit.running:  # what the table says, too
+            frame = frame._replace(now=final_kl(self.trace, self.variables))
         now = time.perf_counter()
         if self.trace.parts and now >= self._active_due:
             self._active = active_text(self.trace, self._sizes)
@@ -247,7 +250,9 @@ class Panel:
                 status["message"] = f"{type(fit.error).__name__}: {fit.error}".partition("\n")[0]
         if self.view is not None and len(self.view):
             for name in ("loss", "elbo") if self.variables else ("loss",):
-                status[name] = _finite(mean_now(self.view, name))
+                view = self.view
+                value = mean_now(view, name) if fit.running else final(view.trace, name)
+                status[name] = _finite(value)
         if fit.status == "running" and self.view is not None and now >= self._advice_due:
             self._advice, self._advice_due = advice(self.view, self.scales), now + ADVICE_EVERY
         status["advice"] = self._advice if fit.running else ""

@@ -19,6 +19,7 @@ from vitoolkit.views.styles import INK, Style, variable_styles
 from vitoolkit.views.tables import (
     active_text,
     event_table,
+    final_kl,
     number,
     run_table,
     scales_of,
@@ -103,6 +104,7 @@ def picture_svg(
     variables = trace.variables if variables is None else tuple(variables)
     view = trace.view(400) if view is None else view
     frame = frame_of(view, variables, end=float(trace.step[-1]), lines=Lines(variables))
+    frame = frame._replace(now=final_kl(trace, variables))  # what the table says, too
     parts: list[str] = []
     top = 0.0
     for chart in shown(variables, trace.controls, trace.measures, {}):

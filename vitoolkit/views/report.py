@@ -16,7 +16,14 @@ from vitoolkit.views.assets import CSS, bokehjs, document_of, figure_legend, pag
 from vitoolkit.views.frame import LARGEST, MOST_LINES, frame_of
 from vitoolkit.views.part_bars import part_sections
 from vitoolkit.views.styles import control_styles, variable_styles
-from vitoolkit.views.tables import active_text, attribute_table, event_table, run_table, scales_of
+from vitoolkit.views.tables import (
+    active_text,
+    attribute_table,
+    event_table,
+    final_kl,
+    run_table,
+    scales_of,
+)
 
 __all__ = ["report_html", "write_report"]
 
@@ -127,7 +134,7 @@ def _figure(trace: Trace, scales: Mapping[str, str]) -> str:
     controls = [name for name in trace.controls if scales.get(name) != "switch"]
     points = min(POINTS, max(50, MOST_NUMBERS // max(len(variables), 1)))
     frame = frame_of(trace.view(points), variables, controls, end=float(trace.step[-1]))
-    header, arrays = frame.packed()
+    header, arrays = frame._replace(now=final_kl(trace, variables)).packed()
     styles = variable_styles(variables)
     lines = control_styles(controls, {}, styles)
     notes = {"loss": "this fit computes none"} if np.isnan(trace.loss).all() else {}

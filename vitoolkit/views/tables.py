@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -19,6 +19,7 @@ __all__ = [
     "attribute_table",
     "event_table",
     "final",
+    "final_kl",
     "number",
     "run_table",
     "scales_of",
@@ -109,6 +110,11 @@ def final(trace: Trace, name: str) -> float:
         values = _column(trace, name)
         late = values[np.isfinite(values)][-1:]
     return float(late.mean()) if len(late) else math.nan
+
+
+def final_kl(trace: Trace, variables: Sequence[str]) -> NDArray[np.float64]:
+    """Say where the KL contribution of each variable ended, shape (variables,), nats."""
+    return np.array([final(trace, f"kl[{name}]") for name in variables], dtype=float)
 
 
 def _column(trace: Trace, name: str) -> NDArray[np.float64]:
