@@ -105,8 +105,7 @@ def test_an_export_that_fails_says_why(actions, tmp_path, monkeypatch):
     def missing(trace, path):
         raise ImportError('Install it with: pip install "vitoolkit[export]"')
 
-    broken = {".nc": FORMATS[".nc"]._replace(write=missing)}
-    monkeypatch.setattr("vitoolkit.dashboard.actions.FORMATS", broken)
+    monkeypatch.setitem(FORMATS, ".nc", FORMATS[".nc"]._replace(write=missing))
     actions._write(actions._trace(), tmp_path / "x.nc", ".nc")
     assert actions.said.value == 'not written: Install it with: pip install "vitoolkit[export]"'
 

@@ -14,7 +14,8 @@ import pytest
 import vitoolkit as vt
 from vitoolkit.dashboard import dashboard as dashboard_module
 from vitoolkit.dashboard import panel as panel_module
-from vitoolkit.views.tables import active_text, final
+from vitoolkit.means import final
+from vitoolkit.views.tables import active_text
 
 FAST = {"mode": "FAST_COMPILE"}
 

@@ -111,6 +111,7 @@ def test_closing_closes_all_of_it_and_the_library_stays():
 
 def test_a_panel_that_nobody_holds_leaves_its_charts():
     live_figure_module.BokehJS.shared()
+    gc.collect()  # what earlier tests have left
     before = open_widgets()
     panel = a_panel([vt.Beta(1.0)])
     whole, figure = panel.widget, panel.figure

@@ -621,10 +621,10 @@ def _read_json(path: Path) -> Fields:
     return Fields(content, steps, time, loss, np.hstack(terms), _stack(control, rows))
 
 
-def _write_html(trace: Any, path: Path, *, title: str = "Variational fit") -> None:
+def _write_html(trace: Table, path: Path, **options: Any) -> None:
     from vitoolkit.views.report import write_report  # the one thing here that draws
 
-    write_report(trace, path, title=title)
+    write_report(trace, path, **options)
 
 
 # --- saving and opening ----------------------------------------------------------------------

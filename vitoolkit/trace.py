@@ -1,17 +1,17 @@
 """The record of a fit: its rows in words, in views and in files."""
 
 import html
-import operator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitoolkit import export
+from vitoolkit import export, means
 from vitoolkit.decimation import View
 from vitoolkit.events import Event
-from vitoolkit.parts import Part, PartArrays
+from vitoolkit.means import ACTIVE, TAIL
+from vitoolkit.parts import Part
 from vitoolkit.table import Branch, Columns, Table
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["Branch", "Columns", "Part", "Trace"]
 
 NAMED = 10  # variables that a summary names
-TAIL = 100  # rows that a final mean is taken over
-ACTIVE = 0.01  # nats from which on a coordinate counts as active
 
 
 class Trace(Table):
@@ -106,7 +104,7 @@ class Trace(Table):
         -------
         float
             Mean of the finite ones of the last ``TAIL`` = 100 rows, or of all rows if there are
-            fewer; NaN if none is finite.
+            fewer; where none of them is finite, the last finite one; NaN without any.
 
         Raises
         ------
@@ -121,10 +119,7 @@ class Trace(Table):
         >>> trace.final("kl[z]"), trace.final("elbo")
         (2.0, -8.0)
         """
-        last = self[-TAIL:].column(name)
-        finite = last[np.isfinite(last)]
-        with np.errstate(over="ignore"):
-            return float(finite.mean()) if finite.size else float("nan")
+        return means.final(self, name)
 
     def active_units(
         self, threshold: float = ACTIVE, *, rows: int = TAIL, per: float = 1.0
@@ -182,23 +177,7 @@ class Trace(Table):
         >>> trace.active_units(per=100)
         {'z': 1}
         """
-        if operator.index(rows) < 1:
-            raise ValueError(f"rows is at least 1; received {rows}")
-        if not np.isfinite(threshold):
-            raise ValueError(f"threshold is a number of nats; received {threshold}")
-        if not 0 < per < np.inf:
-            raise ValueError(f"per is a positive number; received {per}")
-        means = self._part_means(rows)
-        return {name: int((mean / per > threshold).sum()) for name, mean in means.items()}
-
-    def _part_means(self, rows: int = TAIL) -> dict[str, NDArray[np.float64]]:
-        """Mean of the finite values in the last rows, in the shape of each part; NaN without."""
-        kl_by = self[-rows:].kl_by
-        finite = np.isfinite(kl_by.array)
-        with np.errstate(invalid="ignore", over="ignore"):
-            total = np.where(finite, kl_by.array, 0.0).sum(axis=0)
-            means = PartArrays(kl_by._parts, (total / finite.sum(axis=0))[None])
-        return {name: mean[0] for name, mean in means.items()}
+        return means.active_units(self, threshold, rows=rows, per=per)
 
     def view(self, points: int = 500, *, parts: bool = False) -> "View":
         """Make a decimated view for a live plot.
@@ -539,7 +518,7 @@ def _summary(trace: Trace) -> dict[str, str]:
             lines[f"KL of {name}"] = f"{kl.pop(name):,.4g} nats"
         if kl:
             lines[f"KL of {len(kl)} more"] = f"{sum(kl.values()):,.4g} nats"
-        for name, mean in list(tail._part_means().items())[:NAMED]:
+        for name, mean in list(means.part_means(tail).items())[:NAMED]:
             lines[f"KL of {name} in parts"] = _largest(trace.parts[name], mean)
         for name in trace.controls:
             lines[f"{name}, last"] = f"{last.control[name][0]:.6g}"

@@ -6,38 +6,18 @@ import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import ipywidgets
 
 from vitoolkit.dashboard.lifetime import close_widgets, weakly
 from vitoolkit.dashboard.protocols import Fit, Message, Toggled
+from vitoolkit.export import FORMATS, save
 from vitoolkit.trace import Trace
-from vitoolkit.views.report import write_report
 
 __all__ = ["Actions"]
 
 Handler: TypeAlias = Callable[..., None]
-
-
-class Format(NamedTuple):
-    """A button of Export: what it says, and what it does."""
-
-    label: str
-    words: str
-    write: Callable[..., Path]
-
-
-#: By the end of a file's name.
-FORMATS = {
-    ".csv": Format("CSV", "every recorded step, for any program", Trace.to_csv),
-    ".nc": Format("NetCDF", "every recorded step, for xarray and ArviZ", Trace.to_netcdf),
-    ".html": Format(
-        "HTML report",
-        "these charts, to zoom and to read, in a file that needs no network",
-        write_report,
-    ),
-}
 
 
 class Actions:
@@ -170,8 +150,8 @@ class Actions:
     def _write(self, trace: Trace, path: Path, suffix: str) -> None:
         try:
             # A report of a panel shows the controls as the panel did.
-            options = {"scales": self._scales} if suffix == ".html" else {}
-            written = FORMATS[suffix].write(trace, path, **options)
+            options: dict[str, Any] = {"scales": self._scales} if suffix == ".html" else {}
+            written = save(trace, path, **options)
         except Exception as error:  # nobody is there to raise it to: a person reads it here
             self.said.value = self.said.tooltip = f"not written: {error}"
         else:

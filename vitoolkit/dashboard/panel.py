@@ -19,13 +19,14 @@ from vitoolkit.dashboard.live_figure import LiveFigure, StatusLine
 from vitoolkit.dashboard.protocols import Fit, Row
 from vitoolkit.dashboard.switch_row import SwitchRow
 from vitoolkit.decimation import View
+from vitoolkit.means import final, final_kl
 from vitoolkit.trace import Trace
 from vitoolkit.views.advice import advice
 from vitoolkit.views.ahead import Ahead
 from vitoolkit.views.frame import Lines, frame_of, mean_now, points_for
 from vitoolkit.views.picture import summary_html
 from vitoolkit.views.styles import control_styles, variable_styles
-from vitoolkit.views.tables import active_text, final, final_kl, shown_as
+from vitoolkit.views.tables import active_text, shown_as
 
 if TYPE_CHECKING:
     from IPython.display import DisplayHandle
@@ -222,7 +223,7 @@ class Panel:
             self.view, self.variables, self.lines, end=end, lines=self._chosen, ahead=self._ahead
         )
         if not self.fit.running:  # what the table says, too
-            frame = frame._replace(now=final_kl(self.trace, self.variables))
+            frame = frame._replace(now=final_kl(self.trace))
         now = time.perf_counter()
         if self.trace.parts and now >= self._active_due:
             self._active = active_text(self.trace, self._sizes)

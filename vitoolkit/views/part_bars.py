@@ -9,7 +9,9 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from vitoolkit.trace import ACTIVE, TAIL, Part, Trace
+from vitoolkit.means import ACTIVE, TAIL, active_units, part_means
+from vitoolkit.parts import Part
+from vitoolkit.table import Table
 from vitoolkit.views.styles import PALETTE
 from vitoolkit.views.tables import number
 
@@ -20,12 +22,12 @@ MOST_BARS, MOST_PARTS = 64, 10
 _WIDTH, _HEIGHT, _LEFT = 900, 170, 64
 
 
-def part_sections(trace: Trace) -> str:
+def part_sections(trace: Table) -> str:
     """Draw the parts that are small enough to be read, each under a heading.
 
     Parameters
     ----------
-    trace : Trace
+    trace : Table
         The record.
 
     Returns
@@ -36,7 +38,7 @@ def part_sections(trace: Trace) -> str:
     few = [part for part in trace.parts.values() if 0 < part.size <= MOST_BARS]
     if not len(trace) or not few:
         return ""
-    active, late = trace.active_units(), trace[-TAIL:]
+    active, means, late = active_units(trace), part_means(trace), trace[-TAIL:]
     rows = f"the last {len(late):,} rows" if len(late) > 1 else "the last row"
     found = []
     for part in few[:MOST_PARTS]:
@@ -47,17 +49,9 @@ def part_sections(trace: Trace) -> str:
         )
         found.append(
             f"<h2>KL of {escape(part.variable)} by {escape(by)}, nats</h2><p>{note}</p>"
-            f"{_bars(part, _means(late.kl_by[part.variable]))}"
+            f"{_bars(part, means[part.variable].ravel())}"
         )
     return "".join(found)
-
-
-def _means(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean of the finite values over the rows, one for each coordinate; NaN without."""
-    flat = values.reshape(len(values), -1)
-    finite = np.isfinite(flat)
-    with np.errstate(invalid="ignore", over="ignore"):
-        return np.where(finite, flat, 0.0).sum(axis=0) / finite.sum(axis=0)
 
 
 def _bars(part: Part, means: NDArray[np.float64]) -> str:

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vitoolkit.decimation import View
-from vitoolkit.trace import Trace
+from vitoolkit.means import final_kl
+from vitoolkit.table import Table
 from vitoolkit.views.charts import FIT, Chart, shown
 from vitoolkit.views.frame import Frame, Lines, frame_of
 from vitoolkit.views.styles import INK, Style, variable_styles
 from vitoolkit.views.tables import (
     active_text,
     event_table,
-    final_kl,
     number,
     run_table,
     scales_of,
@@ -36,7 +36,7 @@ _MOST_STRIPS = 6
 
 
 def summary_html(
-    trace: Trace,
+    trace: Table,
     variables: Sequence[str] | None = None,
     scales: Mapping[str, str] | None = None,
     *,
@@ -47,7 +47,7 @@ def summary_html(
 
     Parameters
     ----------
-    trace : Trace
+    trace : Table
         The record.
     variables : sequence of str, optional
         Variables to show; default is all of the trace.
@@ -79,7 +79,7 @@ def summary_html(
 
 
 def picture_svg(
-    trace: Trace,
+    trace: Table,
     variables: Sequence[str] | None = None,
     scales: Mapping[str, str] | None = None,
     view: View | None = None,
@@ -88,7 +88,7 @@ def picture_svg(
 
     Parameters
     ----------
-    trace : Trace
+    trace : Table
         The record, with at least one row.
     variables : sequence of str, optional
         Variables to show; default is all of the trace.
@@ -102,9 +102,9 @@ def picture_svg(
     str
     """
     variables = trace.variables if variables is None else tuple(variables)
-    view = trace.view(400) if view is None else view
+    view = View(trace, points=400) if view is None else view
     frame = frame_of(view, variables, end=float(trace.step[-1]), lines=Lines(variables))
-    frame = frame._replace(now=final_kl(trace, variables))  # what the table says, too
+    frame = frame._replace(now=final_kl(trace))  # what the table says, too
     parts: list[str] = []
     top = 0.0
     for chart in shown(variables, trace.controls, trace.measures, {}):
@@ -150,7 +150,7 @@ def _variables(
 
 
 def _controls(
-    parts: list[str], top: float, trace: Trace, frame: Frame, scales: Mapping[str, str]
+    parts: list[str], top: float, trace: Table, frame: Frame, scales: Mapping[str, str]
 ) -> float:
     """Add a strip for each control that moved; one that never did is in the table."""
     ends = {name: (float(v.min()), float(v.max())) for name, v in trace.control.items()}

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vitoolkit.export import replacing, target
-from vitoolkit.trace import Trace
+from vitoolkit.decimation import View
+from vitoolkit.files import replacing, target
+from vitoolkit.means import final_kl
+from vitoolkit.table import Table
 from vitoolkit.views.assets import CSS, bokehjs, document_of, figure_legend, page_code
 from vitoolkit.views.frame import LARGEST, MOST_LINES, frame_of
 from vitoolkit.views.part_bars import part_sections
@@ -20,7 +22,6 @@ from vitoolkit.views.tables import (
     active_text,
     attribute_table,
     event_table,
-    final_kl,
     run_table,
     scales_of,
 )
@@ -51,13 +52,13 @@ POINTS, MOST_NUMBERS, MOST_EVENTS = 1000, 1_000_000, 500
 
 
 def report_html(
-    trace: Trace, scales: Mapping[str, str] | None = None, *, title: str = "Variational fit"
+    trace: Table, scales: Mapping[str, str] | None = None, *, title: str = "Variational fit"
 ) -> str:
     """Make a page of the panel's charts, of the parts of the KL, and of tables of the run.
 
     Parameters
     ----------
-    trace : Trace
+    trace : Table
         The record; it may grow meanwhile.
     scales : mapping of str to str, optional
         "log" for the controls on a logarithmic axis, "switch" for those that are not drawn. One
@@ -93,7 +94,7 @@ def report_html(
 
 
 def write_report(
-    trace: Trace,
+    trace: Table,
     path: str | Path,
     scales: Mapping[str, str] | None = None,
     *,
@@ -103,7 +104,7 @@ def write_report(
 
     Parameters
     ----------
-    trace : Trace
+    trace : Table
         The record.
     path : str or Path
         Ends in ``.html``. A file that is there is replaced, once the new one is complete.
@@ -129,12 +130,12 @@ def write_report(
     return path
 
 
-def _figure(trace: Trace, scales: Mapping[str, str]) -> str:
+def _figure(trace: Table, scales: Mapping[str, str]) -> str:
     variables = trace.variables
     controls = [name for name in trace.controls if scales.get(name) != "switch"]
     points = min(POINTS, max(50, MOST_NUMBERS // max(len(variables), 1)))
-    frame = frame_of(trace.view(points), variables, controls, end=float(trace.step[-1]))
-    header, arrays = frame._replace(now=final_kl(trace, variables)).packed()
+    frame = frame_of(View(trace, points=points), variables, controls, end=float(trace.step[-1]))
+    header, arrays = frame._replace(now=final_kl(trace)).packed()
     styles = variable_styles(variables)
     lines = control_styles(controls, {}, styles)
     notes = {"loss": "this fit computes none"} if np.isnan(trace.loss).all() else {}

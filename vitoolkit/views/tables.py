@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from html import escape
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vitoolkit.controls import Control, Switch
-from vitoolkit.trace import TAIL, Trace
+from vitoolkit.means import TAIL, active_units, final
+from vitoolkit.table import Table
 from vitoolkit.views.marks import acts_of
 
 __all__ = [
     "active_text",
     "attribute_table",
     "event_table",
-    "final",
-    "final_kl",
     "number",
     "run_table",
     "scales_of",
@@ -38,12 +36,12 @@ def shown_as(controls: Iterable[Control]) -> dict[str, str]:
     }
 
 
-def scales_of(trace: Trace, scales: Mapping[str, str] | None) -> dict[str, str]:
+def scales_of(trace: Table, scales: Mapping[str, str] | None) -> dict[str, str]:
     """Tell how each control of a trace is shown, also of one whose controls are not at hand.
 
     Parameters
     ----------
-    trace : Trace
+    trace : Table
         The record.
     scales : mapping of str to str, optional
         What is known: "linear", "log" or "switch" by name of the control.
@@ -54,7 +52,7 @@ def scales_of(trace: Trace, scales: Mapping[str, str] | None) -> dict[str, str]:
 
     Examples
     --------
-    >>> trace = Trace(controls=("rate", "beta"))
+    >>> trace = Table(controls=("rate", "beta"))
     >>> for step in range(5):
     ...     trace.append(step, 0.1 * step, 1.0, -1.0, (), [10.0**-step, 1.0])
     >>> scales_of(trace, None)
@@ -67,12 +65,12 @@ def scales_of(trace: Trace, scales: Mapping[str, str] | None) -> dict[str, str]:
     return {**found, **(scales or {})}
 
 
-def active_text(trace: Trace, rows: Mapping[str, int] | None = None) -> str:
+def active_text(trace: Table, rows: Mapping[str, int] | None = None) -> str:
     """Say in words how many coordinates are active, of each variable recorded in parts.
 
     Parameters
     ----------
-    trace : Trace
+    trace : Table
         The record.
     rows : mapping of str to int, optional
         Rows of the data set of each local latent, whose threshold is one for a row.
@@ -85,48 +83,16 @@ def active_text(trace: Trace, rows: Mapping[str, int] | None = None) -> str:
     found = []
     for name, part in trace.parts.items():
         per = (rows or {}).get(name, 1)
-        found.append(f"{name} {trace.active_units(per=per)[name]} of {part.size}")
+        found.append(f"{name} {active_units(trace, per=per)[name]} of {part.size}")
     return ", ".join(found)
 
 
-def final(trace: Trace, name: str) -> float:
-    """Say where a column ended: the one number that every view tells of it.
-
-    Parameters
-    ----------
-    trace : Trace
-        The record.
-    name : str
-        Of the column: "loss", "data", "elbo" or ``kl[variable]``.
-
-    Returns
-    -------
-    float
-        Mean of the finite values of the last 100 rows; where none is finite, the last finite one.
-    """
-    late = _column(trace[-TAIL:], name)
-    late = late[np.isfinite(late)]
-    if not len(late):
-        values = _column(trace, name)
-        late = values[np.isfinite(values)][-1:]
-    return float(late.mean()) if len(late) else math.nan
-
-
-def final_kl(trace: Trace, variables: Sequence[str]) -> NDArray[np.float64]:
-    """Say where the KL contribution of each variable ended, shape (variables,), nats."""
-    return np.array([final(trace, f"kl[{name}]") for name in variables], dtype=float)
-
-
-def _column(trace: Trace, name: str) -> NDArray[np.float64]:
-    return trace.kl[name[3:-1]] if name.startswith("kl[") else getattr(trace, name)
-
-
-def run_table(trace: Trace, scales: Mapping[str, str], active: str) -> str:
+def run_table(trace: Table, scales: Mapping[str, str], active: str) -> str:
     """Tell the run in numbers as an HTML table.
 
     Parameters
     ----------
-    trace : Trace
+    trace : Table
         The record, with at least one row.
     scales : mapping of str to str
         How each control is shown; a "switch" is on or off.
@@ -164,7 +130,7 @@ def run_table(trace: Trace, scales: Mapping[str, str], active: str) -> str:
     return _html_table(("", f"means of {which}; controls at the end"), rows)
 
 
-def _not_finite(trace: Trace) -> str:
+def _not_finite(trace: Table) -> str:
     where = np.flatnonzero(~np.isfinite(trace.loss))
     if not len(where):
         return ""
@@ -176,12 +142,12 @@ def _not_finite(trace: Trace) -> str:
     )
 
 
-def event_table(trace: Trace, scales: Mapping[str, str], *, most: int = 30) -> str:
+def event_table(trace: Table, scales: Mapping[str, str], *, most: int = 30) -> str:
     """List what was done to the run as an HTML table, a drag in one line; "" if nothing was.
 
     Parameters
     ----------
-    trace : Trace
+    trace : Table
         The record.
     scales : mapping of str to str
         How each control is shown; a "switch" is on or off.
@@ -211,12 +177,12 @@ def event_table(trace: Trace, scales: Mapping[str, str], *, most: int = 30) -> s
     return table + (f"<p>and {more:,} more events in the trace</p>" if more else "")
 
 
-def attribute_table(trace: Trace) -> str:
+def attribute_table(trace: Table) -> str:
     """List the attributes of the run as an HTML table: status, versions, scaling and the like.
 
     Parameters
     ----------
-    trace : Trace
+    trace : Table
         The record.
 
     Returns
