@@ -576,7 +576,8 @@ def test_a_failed_move_changes_nothing(kind, failing, trace, plain, tmp_path, mo
     replace = os.replace
 
     def move(source, target):
-        moves.append(target)
+        if Path(target).parent == tmp_path:  # Zarr moves files of its own, inside
+            moves.append(target)
         if len(moves) == failing:
             raise PermissionError("in use")
         replace(source, target)
