@@ -448,7 +448,8 @@ class Run:
         self.own.append(callback)
         self._periods = self._all_periods()
         self.start([callback])
-        callback.on_compiled(self)
+        if self.compile_seconds is not None:
+            callback.on_compiled(self)
         if self.last_block is not None:
             callback.on_block(self, self.last_block)
         if not self.running:

@@ -159,9 +159,9 @@ class StockRun(Run):
         self._gone = True
         if not super().running:
             return
-        names = {frame.f_code for frame in _frames(self._thread)}
+        running = {frame.f_code for frame in _frames(self._thread)}
         error = sys.exception()
-        if any(entry in names for entry in _ENTRIES):  # it returned
+        if any(entry in running for entry in _ENTRIES):  # it returned
             status = "interrupted" if self.interrupted is not None else "stopped"
             error = None
         else:
