@@ -183,7 +183,7 @@ def frame_of(
     nothing = np.empty(0)
     bands = bands_of(variables, trace.measures)
     low, high = view.columns("low", bands), view.columns("high", bands)
-    mean = np.array([_mean_of(view, name) for name in bands])
+    means: dict[str, Array] = {}
     rate = distortion = now = nothing
     kl = np.empty((0, n))
     chosen: tuple[int, ...] = ()
@@ -192,13 +192,14 @@ def frame_of(
         span = _span(view, "elbo")
         now = view.now(span, names)
         chosen = tuple(range(len(names))) if lines is None else lines.choose(now)
-        terms = view.running(span, ["data", *(names[i] for i in chosen)]).array
+        terms = view.running(span, ["elbo", "data", *(names[i] for i in chosen)]).array
         few = _few(view, "elbo")
         bridged = np.array([_bridged(view.step, term, few) for term in terms])
-        distortion, kl = -bridged[0], bridged[1:]
+        means["elbo"], distortion, kl = bridged[0], -bridged[1], bridged[2:]
         with np.errstate(invalid="ignore"):
-            rate = -distortion - mean[bands.index("elbo")]
+            rate = -distortion - means["elbo"]
         now = np.where(np.isfinite(now), now, _last_of(kl, chosen, len(names)))
+    mean = np.array([means[name] if name in means else _mean_of(view, name) for name in bands])
     measures = measures_of(trace.measures)
     measure = np.array([_mean_of(view, name) for name in measures]).reshape(len(measures), n)
     step, future = nothing, np.empty((0, 0))
