@@ -28,6 +28,9 @@ from vitoolkit.views.picture import active_text, shown_as, summary_html
 
 __all__ = ["Dashboard"]
 
+#: Seconds between two looks at least whether the panel is due, where no page asks for more.
+REFRESH_LOOK = 0.02
+
 
 class Dashboard(Callback):
     """Show and steer a fit in the notebook while it runs.
@@ -239,7 +242,7 @@ class Dashboard(Callback):
             return
         if not self._off:
             self._safely(self._panel.refresh)
-        self._next = min(self._events.due, time.perf_counter() + 0.02)
+        self._next = min(self._events.due, time.perf_counter() + REFRESH_LOOK)
 
     def _finish(self) -> None:
         try:
