@@ -28,7 +28,7 @@ from vitoolkit.views.picture import active_text, shown_as, summary_html
 
 __all__ = ["Dashboard"]
 
-#: Seconds between two looks at least whether the panel is due, where no page asks for more.
+#: Most seconds between two looks whether the panel is due.
 REFRESH_LOOK = 0.02
 
 
