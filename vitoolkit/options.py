@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pymc as pm
-from pymc.variational.opvi import Approximation, ObjectiveFunction
+from pymc.variational.opvi import Approximation, ObjectiveFunction, ParametrizationError
 from pytensor.graph.basic import Variable
 
 from vitoolkit.checks import (
@@ -57,9 +57,9 @@ def model_of(model: Any) -> pm.Model:
     Raises
     ------
     TypeError
-        When there is none, or what is given is none.
-    ValueError
-        When it has nothing to fit: no free variable, or discrete ones.
+        When there is none, what is given is none, or it has no free variable, as in PyMC.
+    ParametrizationError
+        When it has discrete ones; PyMC's, a ValueError.
     """
     if model is None:
         model = pm.Model.get_context(error_if_none=False)
@@ -70,15 +70,15 @@ def model_of(model: Any) -> pm.Model:
     if not isinstance(model, pm.Model):
         raise TypeError(f"model must be a pymc.Model, received {shown(model)}")
     if not model.free_RVs:
-        raise ValueError(
+        raise TypeError(
             f"the model has nothing to fit: it needs a free variable, one that is not observed; "
             f"its variables are {_names(model.named_vars) or 'none'}"
         )
     if model.discrete_value_vars:
         discrete = [model.values_to_rvs[value].name for value in model.discrete_value_vars]
-        raise ValueError(
-            f"variational inference needs continuous variables, but {_names(discrete)} "
-            "is discrete: marginalize it, or sample the model with pm.sample"
+        raise ParametrizationError(
+            f"Discrete variables are not supported by variational inference: {_names(discrete)}. "
+            "Marginalize, or sample the model with pm.sample"
         )
     return model
 
