@@ -236,6 +236,7 @@ def test_after_a_nan_in_a_fused_call_a_control_has_the_value_of_the_last_step(fa
 
 @pytest.mark.compiled
 def test_a_short_fit_and_a_long_refine_is_fused_and_the_same_to_the_last_bit(gaussians):
+    pytest.importorskip("numba")  # which the oldest PyMC does not bring
     recorder, numba = vt.Recorder(), {"mode": "NUMBA"}
     inference = vt.ADVI(random_seed=1)
     inference.fit(300, callbacks=[recorder], progressbar=False, compile_kwargs=numba)
@@ -249,6 +250,7 @@ def test_a_short_fit_and_a_long_refine_is_fused_and_the_same_to_the_last_bit(gau
 
 @pytest.mark.compiled
 def test_a_plain_callback_wants_single_steps_and_the_record_says_so(gaussians):
+    pytest.importorskip("numba")  # which the oldest PyMC does not bring
     recorder = vt.Recorder()
     vt.ADVI(random_seed=1).fit(
         6_000, callbacks=[recorder, lambda *_: None], progressbar=False,
