@@ -14,7 +14,7 @@ from pathlib import Path
 __all__ = ["found", "replacing", "require", "target"]
 
 DAY = 86_400.0  # seconds after which what a writer left behind is nobody's
-PATIENCE = 100  # looks, 10 ms apart, at a folder that another process is just replacing
+PATIENCE = 100  # looks, 10 ms apart, at a folder that somebody else is at work in
 
 
 def target(path: str | Path, suffix: str) -> Path:
@@ -188,7 +188,11 @@ def _runs(process: int) -> bool:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        for _ in range(PATIENCE):  # Zarr's threads may still write there after one has failed
+            shutil.rmtree(path, ignore_errors=True)
+            if not path.exists():
+                break
+            time.sleep(0.01)
     else:
         path.unlink(missing_ok=True)
 
