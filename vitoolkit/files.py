@@ -93,7 +93,7 @@ def replacing(path: Path) -> Iterator[Path]:
                 shutil.copymode(target, temporary)
             os.replace(temporary, target)
     except BaseException:
-        _remove(temporary)
+        _remove_for_good(temporary)
         raise
     _sync(target.parent)
 
@@ -188,13 +188,21 @@ def _runs(process: int) -> bool:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        for _ in range(PATIENCE):  # Zarr's threads may still write there after one has failed
-            shutil.rmtree(path, ignore_errors=True)
-            if not path.exists():
-                break
-            time.sleep(0.01)
+        shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _remove_for_good(path: Path) -> None:
+    """Remove what could not be written whole; Zarr's other threads may be at work there yet."""
+    folder, quiet = path.is_dir(), 0
+    _remove(path)
+    for _ in range(PATIENCE if folder else 0):
+        time.sleep(0.01)
+        quiet = 0 if path.exists() else quiet + 1
+        if quiet == 10:
+            break
+        _remove(path)
 
 
 def _to_disk(path: Path) -> None:
