@@ -264,3 +264,16 @@ def test_a_control_is_copied_without_its_lock(copied):
     assert other.manual and other.advance(6) == 1.5
     other.set(0.5)
     assert beta.value == 1.5 and other.shared is not beta.shared
+
+
+def test_starting_deviations_may_be_flat(fast):
+    with pm.Model():
+        pm.Normal("m", shape=(2, 3))
+        s = pm.Normal("s")
+        pm.Normal("y", s, observed=1.0)
+        flat = vt.ADVI(start_sigma={"m": np.linspace(0.1, 0.6, 6), "s": [0.2]})
+        full = vt.ADVI(start_sigma={"m": np.linspace(0.1, 0.6, 6).reshape(2, 3), "s": 0.2})
+        with pytest.raises(ValueError, match=r"shape \(2, 3,\) or a scalar, received \(5,\)"):
+            vt.ADVI(start_sigma={"m": np.full(5, 0.1)})
+    np.testing.assert_array_equal(flat.approx.std.eval(), full.approx.std.eval())
+    np.testing.assert_allclose(flat.approx.std.eval(), [*np.linspace(0.1, 0.6, 6), 0.2])

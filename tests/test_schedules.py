@@ -805,3 +805,35 @@ def test_redirected_at_the_start_too_late_and_twice_at_one_step():
         schedules.exponential(1.0, 0.1, steps=9), at=3, value=0.5, end=0.0, steps=9
     )
     assert "linear(0.5, 0.0, steps=6)" in repr(zero)
+
+
+# --- reading a text back ------------------------------------------------------------------------
+
+
+@every_built
+def test_the_text_of_a_schedule_is_read_back(schedule):
+    if "as_schedule" in repr(schedule):
+        with pytest.raises(ValueError, match="not the text of a schedule"):
+            schedules.parse(repr(schedule))
+        return
+    again = schedules.parse(repr(schedule))
+    assert again == schedule
+    np.testing.assert_array_equal(again.values(0, 40), schedule.values(0, 40))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "1.0", "linear", "linear(0.0, 1.0)", "linear(0.0, 1.0, steps=x)", "print(1)", "[",
+        "__import__('os').system('true')", "linear(*[0.0, 1.0], steps=3)", "as_schedule(f)",
+        "linear(0.0, 1.0, steps=(lambda: 3)())",
+    ],
+)  # fmt: skip
+def test_nothing_else_is_read_or_evaluated(text):
+    with pytest.raises(ValueError, match="not the text of a schedule"):
+        schedules.parse(text)
+
+
+def test_the_text_of_a_schedule_is_a_string():
+    with pytest.raises(TypeError, match="is a string; received 3"):
+        schedules.parse(3)

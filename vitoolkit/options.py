@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -150,8 +151,8 @@ def start_sigmas(model: pm.Model, start_sigma: Any) -> dict[str, np.ndarray] | N
     KeyError
         For a name of no free variable.
     TypeError, ValueError
-        For a value that is not positive and finite, or fits neither the variable's shape nor a
-        scalar.
+        For a value that is not positive and finite, or has neither the variable's shape, flat or
+        not, nor is a scalar.
     """
     found: dict[str, np.ndarray] = {}
     for variable, key, value in _by_variable(model, "start_sigma", start_sigma):
@@ -159,10 +160,10 @@ def start_sigmas(model: pm.Model, start_sigma: Any) -> dict[str, np.ndarray] | N
         if not (sigma > 0).all():
             raise ValueError(f"start_sigma of {key!r} must be positive, received {shown(value)}")
         target = model.rvs_to_values[variable]
-        _check_shape(f"start_sigma of {key!r}", sigma, target.type.shape, broadcast=True)
-        if sigma.ndim and None not in target.type.shape:
-            sigma = np.broadcast_to(sigma, target.type.shape).ravel()
-        found[target.name] = sigma
+        known = None not in target.type.shape
+        if not (known and sigma.shape == (math.prod(target.type.shape),)):  # flat, as PyMC has it
+            _check_shape(f"start_sigma of {key!r}", sigma, target.type.shape, broadcast=True)
+        found[target.name] = sigma.ravel() if sigma.ndim and known else sigma
     return found or None
 
 

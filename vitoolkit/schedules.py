@@ -946,7 +946,7 @@ def parse(text: str) -> Schedule:
             return [read(item) for item in node.elts]
         elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
             return -read(node.operand)
-        elif isinstance(node, ast.Constant) and type(node.value) in (int, float, bool, type(None)):
+        elif isinstance(node, ast.Constant) and type(node.value) in (int, float, str):
             return node.value
         raise ValueError(f"{ast.unparse(node)} is neither a number nor one of {', '.join(_PARSED)}")
 
