@@ -282,6 +282,32 @@ def test_without_a_trail_all_is_as_it_was(gaussians, fast):
     np.testing.assert_array_equal(tried.hist, twin.hist)
 
 
+def test_without_a_trail_a_schedule_and_a_rule_are_as_they_were(gaussians, fast):
+    class Up(vt.rules.Rule):
+        every = 5
+
+        def begin(self, value):
+            self.seen = [value]
+
+        def value(self, step):
+            self.seen.append(1.1 * self.seen[-1])
+            return self.seen[-1]
+
+    ramp = vt.schedules.linear(0.5, 1.0, steps=100)
+    beta = {"z": vt.Beta(1.0, rule=Up(), name="ruled"), "w": vt.Beta(schedule=ramp, name="ramped")}
+    inference = vt.ADVI(beta=beta, random_seed=1)
+    inference.fit(12, **fast)
+    rule, value, seen = beta["z"].rule, beta["z"].value, list(beta["z"].rule.seen)
+    with without_trail(inference):
+        beta["w"].reschedule(end=0.0, steps=40)
+        inference.refine(20, progressbar=False)
+        assert len(rule.seen) > len(seen) and beta["w"].schedule != ramp
+    assert (beta["z"].value, rule.seen, beta["w"].schedule) == (value, seen, ramp)
+    assert beta["z"].rule is rule
+    inference.refine(3, progressbar=False)
+    assert len(rule.seen) == len(seen) + 1
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_child_forked_while_another_thread_compiles_can_fit():
     code = """

@@ -9,6 +9,7 @@ rule, or a schedule to its end and then a rule.
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 import time
@@ -342,10 +343,9 @@ class Control:
 
     def __getstate__(self) -> dict[str, Any]:
         """What it is, without the fit that runs."""
-        kept = dict(self.__dict__)
-        for key in ("_lock", "_run", "_storage", "_dtype", "_written"):
-            del kept[key]
-        return {**kept, "log": list(self.log), "_waiting": list(self._waiting)}
+        gone, own = ("_lock", "_run", "_storage", "_dtype", "_written"), ("law", "log", "_waiting")
+        kept = {key: value for key, value in self.__dict__.items() if key not in gone}
+        return {**kept, **{key: copy.copy(kept[key]) for key in own}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

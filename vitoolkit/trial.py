@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator
 
 from vitoolkit.checkpoint import Checkpoint
@@ -54,6 +55,8 @@ def without_trail(inference: KLqp) -> Iterator[None]:
     saved = Checkpoint.of(step.state)
     before = (counter.step, inference.hist, inference.approx.hist, inference.state, inference.run)
     controls = {control: control.__getstate__() for control in step.controls}
+    rules = [c.rule for c in step.controls if c.rule is not None]
+    learned = [copy.deepcopy(vars(rule)) for rule in rules]
     try:
         yield
     finally:
@@ -61,3 +64,6 @@ def without_trail(inference: KLqp) -> Iterator[None]:
         counter.step, inference.hist, inference.approx.hist, inference.state, inference.run = before
         for control, state in controls.items():
             control.put_back(state)
+        for rule, state in zip(rules, learned, strict=True):
+            vars(rule).clear()
+            vars(rule).update(state)
