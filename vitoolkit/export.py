@@ -9,9 +9,11 @@ a column, the number of rows, and a checksum of all of it. What a format cannot 
 
 import base64
 import csv
+import functools
 import json
 import math
 import re
+import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -739,3 +741,22 @@ def read(path: str | Path, build: Callable[[Fields], T]) -> T:
     except Exception as error:  # a parser of a damaged file may raise anything
         raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     return trace
+
+
+def __getattr__(name: str) -> Any:
+    """Names of before: what a trace's own methods do now."""
+    trace = sys.modules.get("vitoolkit.trace")
+    suffixes = {f"to_{word}": suffix for suffix, word in _WORDS.items()}
+    if name in suffixes:
+        return functools.partial(save, suffix=suffixes[name])
+    if trace is not None and name == "open_trace":
+        return trace.Trace.open
+    if trace is not None and name == "READERS":
+        return {suffix: trace.Trace.open for suffix, made in FORMATS.items() if made.read}
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+_WORDS = {
+    ".csv": "csv", ".parquet": "parquet", ".nc": "netcdf", ".zarr": "zarr", ".json": "json",
+    ".html": "html",
+}  # fmt: skip

@@ -25,7 +25,7 @@ GROUPS = ("kl", "variable", "controls", "control")  # other names in a data set
 HEAD = struct.Struct("=qddd")  # step, time, loss, data: the columns every row begins with
 DATA, KL = 3, 4  # where the data term and the first KL contribution stand in a row
 SMALLEST = 256  # rows in the first chunk
-LARGE = 2**25  # bytes from which on a chunk is not copied to a larger one: some 10 ms
+LARGE = 2**24  # bytes from which on a chunk is not copied to a larger one: some 5 ms
 
 Array: TypeAlias = NDArray[np.float64]
 

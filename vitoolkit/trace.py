@@ -12,7 +12,7 @@ from vitoolkit.decimation import View
 from vitoolkit.events import Event
 from vitoolkit.means import ACTIVE, TAIL
 from vitoolkit.parts import Part
-from vitoolkit.table import Branch, Columns, Table
+from vitoolkit.table import GROUPS, RESERVED, Branch, Columns, Table  # noqa: F401  # of before
 
 if TYPE_CHECKING:
     import pandas

@@ -120,7 +120,7 @@ class Comparison:
         points = max(40, min(500, BUDGET // 4 // len(COLUMNS) // len(self.runs)))
         if view is None or view.trace is not trace or view.points > points:
             view = self._views[name] = trace.view(points)
-        last = int(trace.step[-1]) if len(trace) else 0
+        last = int(trace[-1:].step[0]) if len(trace) else 0
         frame = frame_of(view, trace.variables, (), end=last)
         running = "status" not in trace.attrs
         run = {c: getattr(frame, c) for c in COLUMNS} if trace.variables else {}

@@ -198,7 +198,9 @@ class Dashboard(Callback):
             fit.note(text)
             return
         trace = self.trace
-        step, now = (int(trace.step[-1]) + 1, float(trace.time[-1])) if len(trace) else (0, 0.0)
+        step, now = (
+            (int(trace[-1:].step[0]) + 1, float(trace[-1:].time[0])) if len(trace) else (0, 0.0)
+        )
         trace.add_event(Event(step, now, "note", text=checked_note(text)))
 
     # --- the display -------------------------------------------------------------------------

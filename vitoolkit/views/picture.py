@@ -103,7 +103,7 @@ def picture_svg(
     """
     variables = trace.variables if variables is None else tuple(variables)
     view = View(trace, points=400) if view is None else view
-    frame = frame_of(view, variables, end=float(trace.step[-1]), lines=Lines(variables))
+    frame = frame_of(view, variables, end=float(trace[-1:].step[0]), lines=Lines(variables))
     frame = frame._replace(now=final_kl(trace))  # what the table says, too
     parts: list[str] = []
     top = 0.0

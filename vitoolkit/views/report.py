@@ -134,7 +134,7 @@ def _figure(trace: Table, scales: Mapping[str, str]) -> str:
     variables = trace.variables
     controls = [name for name in trace.controls if scales.get(name) != "switch"]
     points = min(POINTS, max(50, MOST_NUMBERS // max(len(variables), 1)))
-    frame = frame_of(View(trace, points=points), variables, controls, end=float(trace.step[-1]))
+    frame = frame_of(View(trace, points=points), variables, controls, end=float(trace[-1:].step[0]))
     header, arrays = frame._replace(now=final_kl(trace)).packed()
     styles = variable_styles(variables)
     lines = control_styles(controls, {}, styles)

@@ -106,7 +106,9 @@ def run_table(trace: Table, scales: Mapping[str, str], active: str) -> str:
     trace = trace[:]
     rows: list[tuple[str, str]] = []
     status = trace.attrs.get("status", "running")
-    rows.append(("fit", f"{status} after {trace.step[-1] + 1:,} steps, {trace.time[-1]:,.1f} s"))
+    rows.append(
+        ("fit", f"{status} after {trace[-1:].step[0] + 1:,} steps, {trace[-1:].time[0]:,.1f} s")
+    )
     if "error" in trace.attrs:
         rows.append(("error", str(trace.attrs["error"])))
     if trace.has_terms or not np.isnan(trace.loss).all():
@@ -125,7 +127,9 @@ def run_table(trace: Table, scales: Mapping[str, str], active: str) -> str:
             rows.append((f"KL of {len(order) - 10} more, nats", f"{rest:,.4g}"))
     if active:
         rows.append(("active units", active))
-    rows += [(name, _value(trace.control[name][-1], scales.get(name))) for name in trace.controls]
+    rows += [
+        (name, _value(trace[-1:].control[name][0], scales.get(name))) for name in trace.controls
+    ]
     which = f"the last {TAIL} rows" if len(trace) > TAIL else "all rows"
     return _html_table(("", f"means of {which}; controls at the end"), rows)
 
