@@ -246,8 +246,9 @@ def test_a_control_that_the_step_does_not_contain_is_no_live_slider(model, noteb
             obj_optimizer=pm.adam(learning_rate=rate), callbacks=[dashboard],
         )  # fmt: skip
     unused, used = dashboard._panel.rows
-    assert unused.label.value == "beta: not used by this fit" and unused.slider.disabled
-    assert used.label.value == "learning_rate" and not used.slider.disabled
+    assert unused.auto.description == "not used" and unused.slider.disabled
+    assert used.auto.description == "constant" and not used.slider.disabled
+    assert "<td>beta</td><td>not used by this fit</td>" in notebook.shown[-1].data
 
 
 def test_a_fit_of_pymcs_own_is_paused_stepped_undone_and_noted(model, notebook):

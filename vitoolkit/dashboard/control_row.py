@@ -70,6 +70,7 @@ class ControlRow:
         self._complain = complain
         self._lock = threading.RLock()
         self._writer: int | None = None
+        self._unused = False
         self._moved = self._followed = -math.inf
         #: Values shown on the slider of late, and until when the page may send each back.
         self._shown: deque[tuple[float, float]] = deque(maxlen=16)
@@ -156,12 +157,11 @@ class ControlRow:
 
     def show_unused(self) -> None:
         """Say that no step of the fit uses the control, and take the handles away."""
+        self._unused = True
         for widget in (self.slider, self.box, self.auto, self.edit):
             widget.disabled = True
-        self.label.value = f"{self.control.name}: not used by this fit"
-        self.label.tooltip = (
-            "the step of this fit does not contain it, so that moving it does nothing"
-        )
+            widget.tooltip = "no step of this fit uses it: moving it would do nothing"
+        self.auto.description, self.auto.value = "not used", False
 
     def close(self) -> None:
         """Close the widgets in the page and the kernel."""
@@ -302,6 +302,8 @@ class ControlRow:
         return self.control.follows and not manual
 
     def _show_wheel(self, manual: bool) -> None:
+        if self._unused:
+            return
         auto, law = (
             self._on_schedule(manual),
             "rule" if self.control.schedule is None else "schedule",

@@ -127,9 +127,10 @@ def run_table(trace: Table, scales: Mapping[str, str], active: str) -> str:
             rows.append((f"KL of {len(order) - 10} more, nats", f"{rest:,.4g}"))
     if active:
         rows.append(("active units", active))
-    rows += [
-        (name, _value(trace[-1:].control[name][0], scales.get(name))) for name in trace.controls
-    ]
+    unused = trace.attrs.get("unused", ())
+    for name in trace.controls:
+        value = _value(trace[-1:].control[name][0], scales.get(name))
+        rows.append((name, "not used by this fit" if name in unused else value))
     which = f"the last {TAIL} rows" if len(trace) > TAIL else "all rows"
     return _html_table(("", f"means of {which}; controls at the end"), rows)
 
