@@ -138,13 +138,15 @@ def test_only_what_nobody_writes_any_more_goes(tmp_path):
     assert not any(left.exists() for left in goes)
 
 
-def test_a_writer_that_is_just_moving_is_waited_for(tmp_path):
-    path = tmp_path / "fit.x"
+def test_a_writer_that_is_just_moving_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "PATIENCE", 6_000)  # on a loaded machine the thread comes late
+    path, new = tmp_path / "fit.x", tmp_path / "new"
     aside = leave(path, os.getpid(), kind="old")
+    new.write_text("new")
 
     def finish():
         time.sleep(0.05)
-        path.write_text("new")
+        os.replace(new, path)  # in one move, as a writer does
         aside.unlink()
 
     thread = threading.Thread(target=finish)
