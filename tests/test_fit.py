@@ -334,7 +334,7 @@ def test_a_result_after_an_interrupt_that_a_slow_step_outlasts(gaussians, fast, 
 
     fit = vt.fit(10**6, background=True, callbacks=[callback], random_seed=1, **fast)
     assert slow.wait(60)
-    threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     with pytest.raises(TimeoutError, match="still runs after it was interrupted: running, step 1"):
         fit.result()
     go_on.set()
