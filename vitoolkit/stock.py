@@ -25,7 +25,7 @@ from vitoolkit.interrupt import Interrupt
 from vitoolkit.monitor import KLMonitor
 from vitoolkit.parts import Part
 from vitoolkit.run import Run
-from vitoolkit.steps import PYMC_LOOPS, StepCounter
+from vitoolkit.steps import StepCounter, pymc_loop
 
 __all__ = ["StockRun"]
 
@@ -90,7 +90,7 @@ class StockRun(Run):
         self._frame: int | None = None
         self._gone = False
         self._used: list[float] = []
-        frame = _loop_of_this_thread()
+        frame = pymc_loop(self._thread)
         found = {} if frame is None else frame.f_locals
         callbacks = [c for c in found.get("callbacks") or () if callable(c)] or [callback]
         monitors = (getattr(listed, "monitor", None) for listed in callbacks)
@@ -256,7 +256,7 @@ class StockRun(Run):
 def _tell(counter: StepCounter, callback: Any, approx: Any, losses: Any, i: int) -> None:
     step = counter.tick(losses, i)
     run = None if counter.run is None else counter.run()
-    if run is None or not run.is_of(_loop_of_this_thread(), i):
+    if run is None or not run.is_of(pymc_loop(threading.get_ident()), i):
         run = StockRun(counter, callback, approx, losses)
     run.told(callback, losses, i, step)
 
@@ -270,13 +270,6 @@ def _frames(thread: int) -> list[FrameType]:
         frames.append(frame)
         frame = frame.f_back
     return frames
-
-
-def _loop_of_this_thread() -> FrameType | None:
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code not in PYMC_LOOPS:
-        frame = frame.f_back
-    return frame
 
 
 def _passed(error: BaseException | None, frame: int | None) -> bool:
