@@ -16,7 +16,7 @@ from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.math import exp, log1p, maximum, neg, sigmoid, softplus
 from pytensor.tensor.type import float_dtypes
 
-__all__ = ["ROWS", "compile_now", "faster", "takes_rows"]
+__all__ = ["ROWS", "compile_for", "compile_now", "faster", "takes_rows"]
 
 _TAG = "vitoolkit"
 #: How the names of inputs begin that have a row for each step.
@@ -43,11 +43,16 @@ def compile_now(function: Any) -> None:
         jitted = function.vm.jit_fn
         arguments = [storage[0] for storage in function.vm.inputs]
         if isinstance(linker, NumbaLinker):
-            import numba
-
-            jitted.compile(tuple(numba.typeof(argument) for argument in arguments))
+            compile_for(jitted, arguments)
         else:
             jitted(*arguments)  # JAX's functions change nothing
+
+
+def compile_for(jitted: Any, arguments: list[Any]) -> None:
+    """Let Numba compile a function for arguments of these types, unless it has."""
+    import numba
+
+    jitted.compile(tuple(numba.typeof(argument) for argument in arguments))
 
 
 class _Linker(NumbaLinker):
@@ -57,7 +62,8 @@ class _Linker(NumbaLinker):
     a random generator is in it, which costs about 10 µs an argument. Where there are inputs whose
     name begins with ROWS, row k of them belongs to step k: the entry takes as many steps as they
     have rows, and hands what one step changes to the next. One step is a loop of one, so that the
-    same compiled code gives the same bits however many steps a call takes.
+    same compiled code gives the same bits however many steps a call takes. The call lets go of the
+    interpreter, so that threads run beside it: another fit, or what a person does.
     """
 
     def jit_compile(self, fn_and_cache: Any) -> Any:
@@ -71,9 +77,12 @@ class _Linker(NumbaLinker):
             return super().jit_compile(fn_and_cache)
         source, kind = _entry(self.fgraph)
         entry = compile_numba_function_src(
-            source, "entry", globals() | {"inner": inner, "np": np}, cache_key=f"{key}_by_{kind}"
+            source,
+            "entry",
+            globals() | {"inner": inner, "np": np},
+            cache_key=f"{key}_by_{kind}_nogil",  # Numba's own key leaves it out
         )
-        return numba_njit(entry, final_function=True, cache=True)
+        return numba_njit(entry, final_function=True, cache=True, nogil=True)
 
 
 def _entry(fgraph: Any) -> tuple[str, str]:

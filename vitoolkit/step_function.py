@@ -22,7 +22,9 @@ from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 from pytensor.link.jax import JAXLinker
 
-from vitoolkit.compilation import ROWS, compile_now, faster, takes_rows
+from vitoolkit.compilation import ROWS, compile_now, faster
+from vitoolkit.compiled import compiled_step
+from vitoolkit.constants import data_as_shared
 from vitoolkit.controls import Control
 from vitoolkit.draws import DrawsAhead, draws_ahead, inlined_minibatches
 
@@ -70,7 +72,9 @@ class StepFunction:
     reason : str
         Why it is fused, or not.
     function : pytensor.compile.function.types.Function
-        The compiled function.
+        The compiled function; several step functions may share it.
+    reused : bool
+        Whether it had been compiled before, in this process.
     variables : dict of str to SharedVariable
         What a step changes, by name: ``parameter[i]``, ``optimizer[i]``, ``generator[i]``.
     reads : tuple of SharedVariable
@@ -92,11 +96,12 @@ class StepFunction:
     ) -> None:
         self.controls = tuple(controls)
         self.steps, self.auto = steps, steps == "auto"
-        self.capacity, self.fused, self.reason = 1, False, ""
+        self.capacity, self.fused, self.reason, self.reused = 1, False, "", False
         self._pace = float("inf")
-        # JAX copies the generators when it compiles; for the others they are seeded below.
-        kwargs = {"random_seed": seed, **compile_kwargs}
-        mode = faster(get_mode(kwargs.pop("mode", None)))
+        kwargs = dict(compile_kwargs)
+        mode = kwargs.pop("mode", None)
+        self._linker = get_mode(mode).linker
+        jax = isinstance(self._linker, JAXLinker)
         values = pytensor.shared(
             np.array([[control.value for control in self.controls]], pytensor.config.floatX),
             name=f"{ROWS} of controls",
@@ -112,20 +117,29 @@ class StepFunction:
         read = set(ancestors([outputs, *new]))
         self.unused = tuple(c.name for c in self.controls if c.shared not in read)
         self._draws: list[DrawsAhead] = []
-        if not isinstance(mode.linker, JAXLinker):  # it keeps generators of its own
+        if not jax:  # it keeps generators of its own
             self._draws = draws_ahead(generators, [outputs, *new])
         self.variables = _named(state, generators, parameters)
         known = {*state, *generators, *(control.shared for control in self.controls)}
         self.reads = tuple(v for v in read if isinstance(v, SharedVariable) and v not in known)
-        build = self._one
-        if isinstance(mode.linker, JAXLinker) and steps != "auto" and int(steps) > 1:
-            build = self._many
-        self.function = build(state, new, generators, outputs, values, mode, kwargs)
-        self.function.trust_input = True  # it has none; PyTensor would check the shared variables
-        self._takes_rows = build == self._many or takes_rows(self.function)
-        self._linker = mode.linker
+        if jax:
+            mode = faster(get_mode(mode))
+            # JAX copies the generators when it compiles; for the others they are seeded below.
+            kwargs = {"random_seed": seed, **kwargs}
+            build = self._many if steps != "auto" and int(steps) > 1 else self._one
+            self.function = build(state, new, generators, outputs, values, mode, kwargs)
+            self.function.trust_input = True  # it has none
+            self._takes_rows = build == self._many
+            self._call = self.function
+            compile_now(self.function)
+        else:
+            stand_ins = self._stand_ins(values[0], [draws.stand_in[0] for draws in self._draws])
+            output, *new = graph_replace([outputs[None], *new], stand_ins, strict=False)
+            output, *new = data_as_shared([output, *new])
+            code, shared, self.reused = compiled_step(output, dict(zip(state, new)), mode, kwargs)
+            self.function, self._takes_rows = code.function, code.takes_rows
+            self._call = code.bound([variable.container.storage for variable in shared])
         reseed_rngs(list(generators), seed)
-        compile_now(self.function)
         self.prepare()
 
     def prepare(self, *, alone: bool = False) -> None:
@@ -175,13 +189,13 @@ class StepFunction:
             draws.advance(len(values))
         if len(values) == 1 or self._takes_rows:
             self._values[0] = values
-            return self.function()
+            return self._call()
         rows = []
         for k in range(len(values)):
             self._values[0] = values[k : k + 1]
             for draws in self._draws:
                 draws.row(k)
-            rows.append(self.function())
+            rows.append(self._call())
         return np.concatenate(rows)
 
     @property
