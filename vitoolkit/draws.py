@@ -3,13 +3,18 @@
 A random generator inside a compiled step costs 15 to 55 µs a step, most of it for the call. The
 noise of q and the rows of a minibatch depend on nothing that a step changes, so that the numbers of
 many steps can be drawn at once, outside the graph: the same numbers, as NumPy fills an array from
-the same stream.
+the same stream. Those of the next call can be drawn by a second thread while this call runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytensor
@@ -51,6 +56,8 @@ class DrawsAhead:
         Its rows, one a step, take the place of `variables` in the graph.
     source : SharedVariable
         The generator.
+    seconds : float
+        What the draws of one step took lately.
 
     Examples
     --------
@@ -81,38 +88,130 @@ class DrawsAhead:
             name=f"{ROWS} of {variable.name}",
             shape=(None, *variable.type.shape),
         )
+        self.seconds = 0.0
         self._storage = self.stand_in.container.storage
         self._rng_fn, self._dtype = variable.owner.op.rng_fn, variable.type.dtype
         self._ahead = max(1, min(MOST_STEPS, MOST_NUMBERS // max(1, int(np.prod(shape)))))
-        self._drawn = np.empty((0, *shape))
+        #: What was drawn and not yet taken; of the first, `_taken` rows were.
+        self._drawn: deque[_Drawn] = deque()
         self._taken = 0
-        self._from: Any = None
+        self._coming: tuple[int, Future | None] | None = None
+        self._stream: np.random.Generator | None = None  # at the end of what is drawn
+        self._known: Any = None  # the generator that `_stream` goes on from
 
     def advance(self, steps: int) -> None:
         """Put the draws of the next steps in place; those of one step are drawn with others."""
-        if self._taken + steps > len(self._drawn) or self._from is not self.generator[0]:
-            self.settle()
-            self._from = self.generator[0]
-            self._before = self._from.bit_generator.state
-            self._drawn = self._draw(self._ahead if steps == 1 else steps)
-        self._storage[0] = self._drawn[self._taken : self._taken + steps]
-        self._taken, self._steps = self._taken + steps, steps
+        if self._known is not self.generator[0]:
+            self._start()
+        left = self._left()
+        if left < steps and self._coming is not None:
+            self._collect()
+            left = self._left()
+        if left < steps:
+            self._drawn.append(self._draw(max(steps - left, self._ahead if steps == 1 else 0)))
+        self._rows = self._storage[0] = self._take(steps)
+
+    def begin(self, steps: int) -> None:
+        """Let another thread draw what a call of so many steps will need."""
+        short = steps - self._left()
+        if short > 0 and self._coming is None:
+            self._coming = short, _submit(self._draw, short)
 
     def row(self, k: int) -> None:
         """Put the draws of one of these steps in place."""
-        start = self._taken - self._steps + k
-        self._storage[0] = self._drawn[start : start + 1]
+        self._storage[0] = self._rows[k : k + 1]
 
     def settle(self) -> None:
         """Bring the generator to where the steps that were taken leave it."""
-        if self._taken < len(self._drawn) and self._from is self.generator[0]:
-            self._from = self.generator[0] = with_state(self._before)
-            self._draw(self._taken)
-        self._drawn, self._taken = self._drawn[:0], 0
+        if self._known is not self.generator[0] or self._stream is None:
+            return
+        self._collect()
+        if self._drawn:
+            first = self._drawn[0]
+            settled = with_state(first.before)
+            if self._taken:
+                self._fill(settled, self._taken)
+        else:
+            settled = with_state(self._stream.bit_generator.state)
+        self._known = self.generator[0] = settled
 
-    def _draw(self, steps: int) -> np.ndarray:
-        drawn = self._rng_fn(self._from, *self.parameters, (steps, *self.shape))
+    def _start(self) -> None:
+        """Go on from where the generator stands: somebody has put another one there."""
+        self._collect()
+        self._drawn.clear()
+        self._taken = 0
+        self._known = self.generator[0]
+        self._stream = with_state(self._known.bit_generator.state)
+
+    def _left(self) -> int:
+        return sum(len(drawn.rows) for drawn in self._drawn) - self._taken
+
+    def _collect(self) -> None:
+        """Have what another thread was asked for; what it did not begin is drawn here."""
+        if self._coming is None:
+            return
+        (short, future), self._coming = self._coming, None
+        if future is None or future.cancel():
+            self._drawn.append(self._draw(short))
+        else:
+            self._drawn.append(future.result())
+
+    def _take(self, steps: int) -> np.ndarray:
+        pieces = []
+        while steps:
+            rows = self._drawn[0].rows[self._taken : self._taken + steps]
+            pieces.append(rows)
+            steps -= len(rows)
+            self._taken += len(rows)
+            if self._taken == len(self._drawn[0].rows):
+                self._drawn.popleft()
+                self._taken = 0
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _draw(self, steps: int) -> _Drawn:
+        assert self._stream is not None
+        begun = time.perf_counter()
+        before = self._stream.bit_generator.state
+        rows = self._fill(self._stream, steps)
+        self.seconds = (time.perf_counter() - begun) / steps
+        return _Drawn(before, rows)
+
+    def _fill(self, generator: np.random.Generator, steps: int) -> np.ndarray:
+        drawn = self._rng_fn(generator, *self.parameters, (steps, *self.shape))
         return np.asarray(drawn, dtype=self._dtype)
+
+
+class _Drawn(NamedTuple):
+    """Rows that were drawn at once, and the state of the generator before."""
+
+    before: dict[str, Any]
+    rows: np.ndarray
+
+
+def _submit(function: Callable, *args: Any) -> Future | None:
+    """Let another thread call a function; None when the program is ending."""
+    global _threads
+    with _threads_lock:
+        if _threads is None:
+            _threads = ThreadPoolExecutor(thread_name_prefix="vitoolkit draws")
+        try:
+            return _threads.submit(function, *args)
+        except RuntimeError:  # threads begin nothing new then
+            return None
+
+
+_threads: ThreadPoolExecutor | None = None
+_threads_lock = threading.Lock()
+
+
+def _in_a_forked_child() -> None:
+    """A child has one thread: those of the parent are not there."""
+    global _threads, _threads_lock
+    _threads, _threads_lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_a_forked_child)
 
 
 def draws_ahead(generators: Iterable[Any], nodes: Sequence[Variable]) -> list[DrawsAhead]:

@@ -8,6 +8,7 @@ handed its random draws, as far as they can be taken ahead.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,8 @@ __all__ = ["StepFunction"]
 # force.
 CALL_SECONDS = 0.006
 MOST_STEPS = 1_000
+#: A second thread draws where that is more than this share of the time.
+WORTH = 0.05
 
 
 class StepFunction:
@@ -81,6 +84,8 @@ class StepFunction:
         What a step reads and does not change, such as ``pm.Data``.
     unused : tuple of str
         Names of the controls that are no part of the step.
+    threads : bool
+        Whether a second thread may draw for the next call while this one runs, where that pays.
     """
 
     def __init__(
@@ -98,6 +103,7 @@ class StepFunction:
         self.steps, self.auto = steps, steps == "auto"
         self.capacity, self.fused, self.reason, self.reused = 1, False, "", False
         self._pace = float("inf")
+        self.threads, self._overlaps = _cores() > 1, False
         kwargs = dict(compile_kwargs)
         mode = kwargs.pop("mode", None)
         self._linker = get_mode(mode).linker
@@ -187,6 +193,9 @@ class StepFunction:
         """
         for draws in self._draws:
             draws.advance(len(values))
+        if self._overlaps:
+            for draws in self._draws:
+                draws.begin(len(values))
         if len(values) == 1 or self._takes_rows:
             self._values[0] = values
             return self._call()
@@ -219,6 +228,8 @@ class StepFunction:
         if self.auto and self.fused and seconds > 0:
             # The fastest lately: on a loaded machine a call that was held up says nothing.
             self._pace = min(seconds / steps, 1.1 * self._pace)
+            draws = sum(draws.seconds for draws in self._draws)
+            self._overlaps = self.threads and draws > WORTH * self._pace
             wanted = CALL_SECONDS / self._pace
             self.capacity = int(min(max(wanted, 1), 2 * self.capacity, MOST_STEPS))
 
@@ -273,6 +284,13 @@ class StepFunction:
         for draws, numbers in zip(self._draws, drawn, strict=True):
             found.update(dict.fromkeys(draws.variables, numbers))
         return found
+
+
+def _cores() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _named(state: Sequence[Any], generators: Iterable[Any], parameters: Sequence[Any]) -> dict:
