@@ -5,10 +5,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 from vitoolkit import rules, schedules
 from vitoolkit.callback import Callback, every
+from vitoolkit.compiled import clear_cache
 from vitoolkit.controls import Beta, Control, LearningRate, Switch
 from vitoolkit.events import Event
 from vitoolkit.fit import Fit, fit, fit_async
 from vitoolkit.inference import ADVI, FullRankADVI, KLqp
+from vitoolkit.many import Fits, fit_many
 from vitoolkit.monitor import KLMonitor
 from vitoolkit.recorder import Recorder
 from vitoolkit.stock import StockRun  # noqa: F401  # makes callbacks work in PyMC's own loop
@@ -34,7 +36,10 @@ __all__ = [
     # one call
     "fit",
     "fit_async",
+    "fit_many",
     "Fit",
+    "Fits",
+    "clear_cache",
     # what is called during a fit
     "Callback",
     "every",

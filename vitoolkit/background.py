@@ -53,13 +53,14 @@ class Background:
             target=run_there, args=(self._work,), name="vitoolkit fit", daemon=True
         )
 
-    def start(self) -> None:
+    def start(self) -> Background:
         """Begin; returns at once."""
         if not _running:
             atexit.unregister(_stop_all)
             atexit.register(_stop_all)
         _running.add(self)
         self._thread.start()
+        return self
 
     @property
     def done(self) -> bool:

@@ -24,7 +24,7 @@ from pytensor.tensor.type import TensorType
 from vitoolkit.compilation import ROWS, compile_for, compile_now, faster, takes_rows
 from vitoolkit.structure import structure
 
-__all__ = ["CompiledStep", "clear_cache", "compiled_step"]
+__all__ = ["CompiledStep", "clear_cache", "compiled_step", "like"]
 
 #: So many compiled steps are kept; the one that was not asked for the longest goes first.
 MOST = 32
@@ -65,7 +65,7 @@ class CompiledStep:
         mode: Mode,
         kwargs: Mapping[str, Any],
     ) -> None:
-        own = {variable: _like(variable) for variable in shared}
+        own = {variable: like(variable) for variable in shared}
         for variable, copy in own.items():
             if (update := _default_update(variable)) is not None:
                 (copy.default_update,) = graph_replace([update], own, strict=False)
@@ -90,20 +90,28 @@ class CompiledStep:
         for storage in self._own:
             storage[0] = None
 
-    def bound(self, storages: Sequence[list[Any]]) -> Callable[[], np.ndarray]:
+    def bound(
+        self, storages: Sequence[list[Any]], copied: Sequence[list[Any]] = ()
+    ) -> Callable[[], np.ndarray]:
         """A function that takes steps on these storages, in the order of `shared`.
 
-        Numba's code holds no state, so that any number of fits may be in it at once.
+        Numba's code holds no state, so that any number of fits may be in it at once. It works in
+        place, and other threads may run meanwhile: the arrays of `copied` are copied before, and
+        never change once they are there to be read.
         """
         if self._jitted is None:
             return lambda: self._by_turns(storages)
         jitted = self._jitted
         given = [storages[i] for i in self._inputs]
         updates = [(j, storages[i]) for j, i in self._updates]
+        to_copy = [i for i, storage in enumerate(given) if any(storage is s for s in copied)]
         compile_for(jitted, [storage[0] for storage in given])  # of another layout, perhaps
 
         def call() -> np.ndarray:
-            found = jitted(*[storage[0] for storage in given])
+            arguments = [storage[0] for storage in given]
+            for i in to_copy:
+                arguments[i] = arguments[i].copy()
+            found = jitted(*arguments)
             for j, storage in updates:
                 storage[0] = found[j]
             return found[0]
@@ -123,10 +131,10 @@ class CompiledStep:
                 self._clear()
 
 
-def _like(variable: Any) -> Any:
-    """A shared variable of the same type, which shares its value."""
+def like(variable: Any, *, copied: bool = False) -> Any:
+    """Another shared variable of the same type, name and value."""
     shape = {"shape": variable.type.shape} if isinstance(variable.type, TensorType) else {}
-    value = variable.get_value(borrow=True)
+    value = variable.get_value(borrow=not copied)
     return pytensor.shared(value, name=variable.name, borrow=True, **shape)
 
 

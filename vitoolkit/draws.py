@@ -99,6 +99,10 @@ class DrawsAhead:
         self._stream: np.random.Generator | None = None  # at the end of what is drawn
         self._known: Any = None  # the generator that `_stream` goes on from
 
+    def twin(self, generator: Any) -> DrawsAhead:
+        """The same draws, from another generator."""
+        return DrawsAhead(self.variables, generator, self.parameters, self.shape)
+
     def advance(self, steps: int) -> None:
         """Put the draws of the next steps in place; those of one step are drawn with others."""
         if self._known is not self.generator[0]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cloudpickle
 import numpy as np
@@ -18,8 +18,10 @@ from vitoolkit.checks import flag, shown, unknown_option
 from vitoolkit.controls import Control, LearningRate
 from vitoolkit.inference import ADVI, BetaLike, FullRankADVI, KLqp
 from vitoolkit.options import FIT_OPTIONS, callback_list, fit_options, step_count
+from vitoolkit.recipe import Recipe
 from vitoolkit.recorder import Recorder
 from vitoolkit.run import Run
+from vitoolkit.step_function import StepFunction
 from vitoolkit.trace import Trace
 
 __all__ = ["Fit", "fit", "fit_async"]
@@ -325,6 +327,92 @@ def fit(
     >>> len(fit.trace), sorted(fit.controls)
     (300, ['beta', 'learning_rate'])
     """
+    wired = wire(
+        n,
+        Recipe.compile,
+        beta=beta,
+        learning_rate=learning_rate,
+        optimizer=optimizer,
+        method=method,
+        model=model,
+        record=record,
+        dashboard=dashboard,
+        background=background,
+        callbacks=callbacks,
+        random_seed=random_seed,
+        start=start,
+        start_sigma=start_sigma,
+        total_size=total_size,
+        kl_by=kl_by,
+        closed_form=closed_form,
+        steps_per_execution=steps_per_execution,
+        every=every,
+        gradient=gradient,
+        progressbar=progressbar,
+        **kwargs,
+    )
+    if not background:
+        wired.train()
+        return wired.fit()
+    return wired.fit(Background(wired.run, wired.train).start())
+
+
+class Wired(NamedTuple):
+    """A fit that has begun, with all around it, before anything is compiled."""
+
+    inference: KLqp
+    recorder: Recorder
+    controls: tuple[Control, ...]
+    dashboard: Any
+    train: Callable[[], None]
+
+    @property
+    def run(self) -> Run:
+        """The run that has begun."""
+        assert self.inference.run is not None
+        return self.inference.run
+
+    def fit(self, background: Background | None = None) -> Fit:
+        """The fit as its user sees it."""
+        return Fit(self.inference, self.recorder, self.controls, self.dashboard, background)
+
+
+def wire(
+    n: int,
+    compile_step: Callable[[Recipe], StepFunction],
+    *,
+    beta,
+    learning_rate,
+    optimizer,
+    method,
+    model,
+    record,
+    dashboard,
+    background,
+    callbacks,
+    every,
+    progressbar,
+    random_seed,
+    start,
+    start_sigma,
+    total_size,
+    kl_by,
+    closed_form,
+    steps_per_execution,
+    gradient,
+    **kwargs: Any,
+) -> Wired:
+    """Check what :func:`fit` was given, and begin the fit.
+
+    Parameters
+    ----------
+    n : int
+        Number of steps.
+    compile_step : callable
+        Gives the step function of a recipe.
+    beta, learning_rate, optimizer, ...
+        As for :func:`fit`.
+    """
     if record is not None:
         raise NotImplementedError(
             "record= (a journal on disk) is not available yet; fit.trace.to_netcdf(path) and its "
@@ -355,18 +443,13 @@ def fit(
         obj_optimizer=_live_optimizer(optimizer, rate),
         progressbar=progressbar and not background,
         background=background,
+        compile_step=compile_step,
         **kwargs,
     )
     if panel is not None:
         recorder = panel.recorder
     controls = (*inference.controls, rate)
-    if not background:
-        train()
-        return Fit(inference, recorder, controls, panel)
-    assert inference.run is not None
-    thread = Background(inference.run, train)
-    thread.start()
-    return Fit(inference, recorder, controls, panel, thread)
+    return Wired(inference, recorder, controls, panel, train)
 
 
 async def fit_async(n: int = 10_000, **kwargs: Any) -> Fit:

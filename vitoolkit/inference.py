@@ -390,12 +390,14 @@ class KLqp(Inference):
         backend: str | None = None,
         include_transformed: bool = False,
         background: bool = False,
+        compile_step: Callable[[Recipe], StepFunction] = Recipe.compile,
         **kwargs: Any,
     ) -> Callable[[], None]:
         """Begin a fit as :meth:`fit` does, and return what compiles and trains.
 
         Arguments are checked, controls claimed and panels shown here, in the calling thread; what
-        is returned is to be called once, in any thread.
+        is returned is to be called once, in any thread. `compile_step` gives the step function of a
+        recipe.
         """
         fit_options(f"{type(self).__name__}.fit", kwargs, progressbar=progressbar)
         score = self._maybe_score(score)
@@ -415,12 +417,12 @@ class KLqp(Inference):
         self._optimizer = getattr(getattr(optimizer, "func", optimizer), "__name__", None)
         recipe = Recipe(self.objective, run.controls, {**kwargs, "steps": self.steps_per_execution})
 
-        def compile_step() -> StepFunction:
-            step = recipe.compile()
+        def compiled() -> StepFunction:
+            step = compile_step(recipe)
             self._recipe = recipe
             return step
 
-        return self._begun(run, compile_step, score, progressbar, progressbar_theme)
+        return self._begun(run, compiled, score, progressbar, progressbar_theme)
 
     def refine(
         self,

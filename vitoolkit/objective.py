@@ -181,10 +181,13 @@ class BetaKLObjective(ObjectiveFunction):
         parameters = [*self.approx.params, *(kwargs.get("more_obj_params") or ())]
         updates = self.updates(**kwargs)
         terms = pt.concatenate([self.terms, self.stats]) if self.op.measures else self.terms
-        seed = self.approx.rng.randint(2**30, dtype=np.int64)
         return StepFunction(
-            updates.loss, terms, updates, controls, seed, compile_kwargs, steps, parameters
+            updates.loss, terms, updates, controls, self.seed(), compile_kwargs, steps, parameters
         )
+
+    def seed(self) -> int:
+        """The seed of the coming step function, drawn from the approximation's own generator."""
+        return self.approx.rng.randint(2**30, dtype=np.int64)
 
 
 class BetaKL(Operator):

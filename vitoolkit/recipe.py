@@ -7,7 +7,7 @@ that the steps that follow are those of a fit that was never interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from vitoolkit.checkpoint import Checkpoint
@@ -40,6 +40,24 @@ class Recipe:
     def compile(self) -> StepFunction:
         """Compile the step function."""
         return self.objective.step_function(controls=self.controls, **self.options)
+
+    @property
+    def wiring(self) -> Hashable:
+        """Which control weighs which variable, and how many there are.
+
+        Two recipes of one model with the same options and the same wiring have the same code.
+        """
+        beta = self.objective.op.beta
+        place = {id(control): i for i, control in enumerate(self.controls)}
+        return len(self.controls), *((name, place[id(beta[name])]) for name in sorted(beta))
+
+    def like(self, step: StepFunction) -> StepFunction | None:
+        """A twin of a step function of the same code, with this one's parameters and seed.
+
+        It takes no graph, and gives the steps that :meth:`compile` would. None where a step
+        function has no twins.
+        """
+        return step.twin(self.objective.approx.params, self.controls, self.objective.seed())
 
 
 class SavedStep:

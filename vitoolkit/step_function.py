@@ -9,7 +9,8 @@ handed its random draws, as far as they can be taken ahead.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -24,17 +25,20 @@ from pytensor.graph.traversal import ancestors
 from pytensor.link.jax import JAXLinker
 
 from vitoolkit.compilation import ROWS, compile_now, faster
-from vitoolkit.compiled import compiled_step
+from vitoolkit.compiled import CompiledStep, compiled_step, like
 from vitoolkit.constants import data_as_shared
 from vitoolkit.controls import Control
 from vitoolkit.draws import DrawsAhead, draws_ahead, inlined_minibatches
 
-__all__ = ["StepFunction"]
+__all__ = ["StepFunction", "cores"]
 
 #: A call of a fused function should take about this long, so that a person's request is soon in
 # force.
 CALL_SECONDS = 0.006
 MOST_STEPS = 1_000
+#: So many parameters are copied before a call, so that other threads read those of the last call
+#: meanwhile. Of more, what they read may be the step under way in part.
+MOST_COPIED = 100_000
 #: A second thread draws where that is more than this share of the time.
 WORTH = 0.05
 
@@ -103,7 +107,7 @@ class StepFunction:
         self.steps, self.auto = steps, steps == "auto"
         self.capacity, self.fused, self.reason, self.reused = 1, False, "", False
         self._pace = float("inf")
-        self.threads, self._overlaps = _cores() > 1, False
+        self.threads, self._overlaps = cores() > 1, False
         kwargs = dict(compile_kwargs)
         mode = kwargs.pop("mode", None)
         self._linker = get_mode(mode).linker
@@ -113,7 +117,8 @@ class StepFunction:
             name=f"{ROWS} of controls",
             shape=(None, len(self.controls)),
         )
-        self._values = values.container.storage
+        self._rows, self._values = values, values.container.storage
+        self._code: CompiledStep | None = None
         state, new = list(updates), list[Any](updates.values())
         loss, terms, *new = _with_own_generators([loss, terms, *new])
         generators = collect_default_updates(outputs=[loss])
@@ -142,11 +147,60 @@ class StepFunction:
             stand_ins = self._stand_ins(values[0], [draws.stand_in[0] for draws in self._draws])
             output, *new = graph_replace([outputs[None], *new], stand_ins, strict=False)
             output, *new = data_as_shared([output, *new])
-            code, shared, self.reused = compiled_step(output, dict(zip(state, new)), mode, kwargs)
-            self.function, self._takes_rows = code.function, code.takes_rows
-            self._call = code.bound([variable.container.storage for variable in shared])
+            self._code, self._shared, self.reused = compiled_step(
+                output, dict(zip(state, new)), mode, kwargs
+            )
+            self.function, self._takes_rows = self._code.function, self._code.takes_rows
+            self._call = self._bound()
         reseed_rngs(list(generators), seed)
         self.prepare()
+
+    def _bound(self) -> Callable[[], np.ndarray]:
+        """The code, at work on the shared variables of this step function."""
+        assert self._code is not None
+        storages = [variable.container.storage for variable in self._shared]
+        read = self._storages("parameter")
+        if sum(storage[0].size for storage in read) > MOST_COPIED:
+            read = []
+        return self._code.bound(storages, copied=read)
+
+    def twin(self, parameters: Sequence[Any], controls: Sequence[Control], seed: int) -> Any:
+        """A step function of the same code, for other parameters, controls and another seed.
+
+        Parameters
+        ----------
+        parameters : sequence of SharedVariable
+            In the place of this one's.
+        controls : sequence of Control
+            Likewise.
+        seed : int
+            As for the class.
+
+        Returns
+        -------
+        StepFunction or None
+            Its optimizer and generators begin where this one's stand now. None where the code
+            belongs to this one alone, as JAX's does.
+        """
+        if self._code is None:
+            return None
+        twin = copy(self)
+        twin.controls, twin.reused = tuple(controls), True
+        given = iter(parameters)
+        twin.variables = {
+            name: next(given) if name.startswith("parameter") else like(variable, copied=True)
+            for name, variable in self.variables.items()
+        }
+        own = dict(zip(self.variables.values(), twin.variables.values()))
+        twin._draws = [draws.twin(own[draws.source]) for draws in self._draws]
+        own.update((a.stand_in, b.stand_in) for a, b in zip(self._draws, twin._draws))
+        own[self._rows] = twin._rows = like(self._rows, copied=True)
+        twin._values = twin._rows.container.storage
+        twin._shared = [own.get(variable, variable) for variable in self._shared]
+        twin._call = twin._bound()
+        reseed_rngs([v for name, v in twin.variables.items() if name.startswith("generator")], seed)
+        twin.prepare()
+        return twin
 
     def prepare(self, *, alone: bool = False) -> None:
         """Choose how many steps a call takes in the coming fit.
@@ -216,12 +270,11 @@ class StepFunction:
 
     def marks(self) -> list[int]:
         """Tell by other numbers when somebody else has written a parameter since the last call."""
-        return [id(storage[0]) for storage in self._parameters]
+        return [id(storage[0]) for storage in self._storages("parameter", "optimizer")]
 
-    @property
-    def _parameters(self) -> list[list[Any]]:
-        arrays = (v for name, v in self.variables.items() if not name.startswith("generator"))
-        return [variable.container.storage for variable in arrays]
+    def _storages(self, *roles: str) -> list[list[Any]]:
+        """Where the values are of what a step changes and has one of these roles."""
+        return [v.container.storage for name, v in self.variables.items() if name.startswith(roles)]
 
     def tune(self, seconds: float, steps: int) -> None:
         """Learn from the time a call took how many steps the next should take."""
@@ -286,7 +339,7 @@ class StepFunction:
         return found
 
 
-def _cores() -> int:
+def cores() -> int:
     """Processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -309,9 +362,9 @@ def _with_own_generators(nodes):
         rng: pytensor.shared(rng.get_value(borrow=False), name=rng.name)
         for rng in collect_default_updates(outputs=nodes)
     }
-    for rng, copy in own.items():
+    for rng, new in own.items():
         if getattr(rng, "default_update", None) is not None:
-            copy.default_update = graph_replace([rng.default_update], own, strict=False)[0]
+            new.default_update = graph_replace([rng.default_update], own, strict=False)[0]
     return graph_replace(nodes, own, strict=False)
 
 

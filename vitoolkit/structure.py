@@ -1,4 +1,4 @@
-"""The structure of a graph, so that two graphs that need the same compiled code are known as such."""
+"""The structure of a graph: what two graphs have in common that need the same compiled code."""
 
 from __future__ import annotations
 
