@@ -49,6 +49,60 @@ def test_the_numbers_and_the_generator_are_those_of_single_steps(of, size, calls
     np.testing.assert_array_equal(drawn(draws, 2), [one(), one()])
 
 
+@pytest.mark.parametrize("of", [normal, integers])
+@pytest.mark.parametrize("settled", [False, True])
+def test_what_another_thread_draws_for_the_next_call_are_the_same_numbers(of, settled):
+    source, reference = generator(), np.random.default_rng(1)
+    (draws,) = draws_ahead([source], [of(source, (3,))])
+    other, other_reference = generator(2), np.random.default_rng(2)
+    twin = draws.twin(other)
+    calls, asked = [5, 8, 1, 40, 3, 3, 64, 1, 1], [8, 2, 64, 1, 3, 100, 64, 1, 7]
+    for steps, coming in zip(calls, asked, strict=True):
+        for one, stream, its in (draws, reference, source), (twin, other_reference, other):
+            one.advance(steps)
+            one.begin(coming)
+            expected = {
+                normal: lambda n, rng=stream: rng.normal(0.5, 2.0, size=(n, 3)),
+                integers: lambda n, rng=stream: rng.integers(0, 5_000, size=(n, 3)),
+            }[of](steps)
+            np.testing.assert_array_equal(one.stand_in.get_value(), expected)
+            if settled:
+                one.settle()
+                state = its.get_value(borrow=True).bit_generator.state
+                assert state == stream.bit_generator.state
+    draws.settle()
+    assert source.get_value(borrow=True).bit_generator.state == reference.bit_generator.state
+
+
+def test_what_fails_in_the_other_thread_is_raised_by_the_call_that_needs_it():
+    (draws,) = draws_ahead([source := generator()], [normal(source, (3,))])
+    draws.advance(2)
+
+    def fails(*args):
+        raise MemoryError("no room")
+
+    draws._rng_fn = fails
+    draws.begin(4)
+    with pytest.raises(MemoryError, match="no room"):
+        draws.advance(4)
+
+
+def test_when_the_program_ends_the_draws_are_made_in_the_thread_that_needs_them(monkeypatch):
+    class Ended:
+        def submit(self, *args):
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    monkeypatch.setattr("vitoolkit.draws._threads", Ended())
+    (draws,) = draws_ahead([source := generator()], [normal(source, (3,))])
+    draws.advance(2)
+    draws.begin(4)
+    reference = np.random.default_rng(1)
+    reference.normal(size=(2, 3))
+    draws.advance(4)
+    expected = reference.normal(0.5, 2.0, size=(4, 3))
+    np.testing.assert_array_equal(draws.stand_in.get_value(), expected)
+
+
 def test_a_generator_that_is_put_in_place_is_drawn_from_at_once():
     source = generator()
     (draws,) = draws_ahead([source], [normal(source, (3,))])

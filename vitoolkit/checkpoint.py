@@ -135,7 +135,7 @@ def _revived(item: dict[str, Any]) -> Any:
     return np.array(item["__array__"], item["dtype"]) if "__array__" in item else item
 
 
-def with_state(state: dict[str, Any]) -> np.random.Generator:
+def with_state(state: Mapping[str, Any]) -> np.random.Generator:
     """A new random generator in a state that ``bit_generator.state`` has told."""
     bits = getattr(np.random, state["bit_generator"])()
     bits.state = state

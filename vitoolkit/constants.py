@@ -52,19 +52,18 @@ def data_as_shared(nodes: Sequence[Variable]) -> list[Variable]:
     >>> bool((data.get_value() == np.log(y)).all())
     True
     """
-    of_data: dict[Variable, None] = {}
+    of_data: dict[Variable, bool] = {}  # what follows from constants alone: whether from data
     needed: dict[Variable, None] = {}
     for item in in_order(nodes):
         if isinstance(item, Constant):
-            if _is_data(item):
-                of_data[item] = None
+            of_data[item] = _is_data(item)
         elif isinstance(item, Apply):
-            from_data = [variable for variable in item.inputs if variable in of_data]
-            if from_data and _foldable(item, of_data):
-                of_data.update(dict.fromkeys(item.outputs))
+            if _foldable(item) and all(variable in of_data for variable in item.inputs):
+                from_data = any(of_data[variable] for variable in item.inputs)
+                of_data.update(dict.fromkeys(item.outputs, from_data))
             else:
-                needed.update(dict.fromkeys(from_data))
-    needed.update(dict.fromkeys(node for node in nodes if node in of_data))
+                needed.update(dict.fromkeys(v for v in item.inputs if of_data.get(v)))
+    needed.update(dict.fromkeys(node for node in nodes if of_data.get(node)))
     # A constant is its own value; PyTensor may give it another dtype or shape only in a graph.
     graphs = [variable for variable in needed if variable.owner is not None]
     values = dict(zip(graphs, constant_fold(graphs, raise_not_constant=False), strict=True))
@@ -90,12 +89,10 @@ def _fixed(value: np.ndarray, *, scalars: bool) -> bool:
     return bool((value == value.flat[0]).all())
 
 
-def _foldable(node: Apply, of_data: dict[Variable, None]) -> bool:
-    """Whether the outputs follow from data alone, at once and without an exception."""
-    return (
-        all(isinstance(v, Constant) or v in of_data for v in node.inputs)
-        and all(isinstance(v.type, TensorType) for v in node.outputs)
-        and not isinstance(node.op, OpFromGraph | CheckAndRaise)
+def _foldable(node: Apply) -> bool:
+    """Whether the outputs can be computed once, without an exception."""
+    return all(isinstance(variable.type, TensorType) for variable in node.outputs) and not (
+        isinstance(node.op, OpFromGraph | CheckAndRaise)
     )
 
 
@@ -104,5 +101,5 @@ def _stand_in(variable: Variable, value: np.ndarray) -> Variable:
     if _fixed(value, scalars=False):
         return pytensor.tensor.constant(value, dtype=value.dtype)
     # Code that is compiled for one layout is compiled anew for another.
-    value = np.require(value, requirements="CAW")
+    value = np.require(value, requirements=["C", "A", "W"])
     return pytensor.shared(value, borrow=True, shape=value.shape, name=variable.name)

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -188,7 +188,7 @@ class DrawsAhead:
 class _Drawn(NamedTuple):
     """Rows that were drawn at once, and the state of the generator before."""
 
-    before: dict[str, Any]
+    before: Mapping[str, Any]
     rows: np.ndarray
 
 

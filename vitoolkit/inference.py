@@ -461,7 +461,7 @@ class KLqp(Inference):
         callbacks = last_callbacks if callbacks is None else callback_list(callbacks)
         run = LoopRun(self, step_count(n), callbacks, [*self.controls, *step.controls])
         # One that was pickled is compiled again first.
-        compile_step = step.compile if isinstance(step, SavedStep) else lambda: step
+        compile_step = step.compile if isinstance(step, SavedStep) else step.again
         self._begun(run, compile_step, score, progressbar, progressbar_theme)()
         return self.approx
 

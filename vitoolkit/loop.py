@@ -159,8 +159,9 @@ def execute(
             interrupt.gate(False)
             if run.interrupted is not None:  # raised where Python could not pass it on
                 raise KeyboardInterrupt
-            run.choice = step.choice
+            run.choice, run.reused = step.choice, step.reused
             run.compiled()
+            _logger.info(f"{run.prepared[0].upper()}{run.prepared[1:]}")
             bar = progressbar and not run.shows_progress
             with short_switch_interval(), _progress(run, bar, progressbar_theme) as redraw:
                 _train(run, step, interrupt, redraw, score)

@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from pymc.progress_bar import CustomProgress, default_progress_theme
@@ -27,6 +28,8 @@ __all__ = ["Fits", "fit_many"]
 _LOOK_SECONDS = 0.1
 #: What belongs to one fit, or is the same for all of them.
 _OF_ONE = ("n", "callbacks", "dashboard", "background", "record", "model", "progressbar", "kwargs")
+#: What differs in value only: the code is the same.
+_VALUES = ("beta", "learning_rate", "random_seed", "start", "start_sigma")
 
 
 class Fits(Mapping[tuple, Fit]):
@@ -217,7 +220,9 @@ def fit_many(
     begun: dict[tuple, Wired] = {}
     try:
         for point, values in points.items():
-            begun[point] = wire(n, patterns.step, **{**options, **values})
+            other = tuple(p for name, p in zip(values, point, strict=True) if name not in _VALUES)
+            compile_step = partial(patterns.step, other)
+            begun[point] = wire(n, compile_step, **{**options, **values})
     except BaseException:
         for wired in begun.values():  # give the controls back
             wired.run.end("stopped")
@@ -248,10 +253,13 @@ class _Patterns:
         self._of: dict[Hashable, StepFunction] = {}
         self._alone = alone
 
-    def step(self, recipe: Recipe) -> StepFunction:
-        """A step function for a recipe; one fit compiles at a time."""
-        options = {name: value for name, value in recipe.options.items() if name != "obj_optimizer"}
-        key = type(recipe.objective.approx), recipe.wiring, repr(options)
+    def step(self, other: Hashable, recipe: Recipe) -> StepFunction:
+        """A step function for a recipe; one fit compiles at a time.
+
+        Recipes of one wiring are alike where the points are in `other`, which is what they have but
+        values.
+        """
+        key = other, recipe.wiring
         step = None
         if key in self._of:
             step = recipe.like(self._of[key])
@@ -326,20 +334,29 @@ def _wait(fits: Fits, progressbar: bool) -> None:
     with _progress(fits, progressbar) as redraw:
         errors: dict[tuple, Exception] = {}
         for point, one in fits.items():
-            try:
-                while not one.wait(_LOOK_SECONDS):
-                    redraw()
-            except KeyboardInterrupt:
-                for other in fits.values():
-                    if not other.done:
-                        other.run.interrupt()
-            except Exception as error:
-                errors[point] = error
+            ended = False
+            while not ended:
+                pressed = False
+                try:
+                    ended = one.wait(_LOOK_SECONDS)
+                except KeyboardInterrupt:
+                    pressed = True
+                except Exception as error:
+                    errors[point], ended = error, True
+                if pressed or one.run.interrupted is not None:
+                    _interrupt(fits)
+                redraw()
     if errors and len(errors) == len(fits):
         raise next(iter(errors.values()))
     if errors:
         names = "; ".join(f"{fits.label(point)}: {error}" for point, error in errors.items())
         warnings.warn(f"{len(errors)} of {len(fits)} fits failed. {names}", stacklevel=3)
+
+
+def _interrupt(fits: Fits) -> None:
+    for one in fits.values():
+        if one.run.running and one.run.interrupted is None:
+            one.run.interrupt()
 
 
 @contextmanager

@@ -124,6 +124,7 @@ class Recorder(Callback):
         """Note how many steps a call takes, and why, and which controls none of them uses."""
         if run.choice is not None:
             self._trace.attrs["steps_per_execution"] = run.choice
+            self._trace.attrs["compilation"] = run.prepared
         if run.unused:
             self._trace.attrs["unused"] = list(run.unused)
 

@@ -129,6 +129,8 @@ class Run:
         How long compilation took, None before it ended.
     choice : str or None
         How many steps a compiled call takes, and why.
+    reused : bool
+        Whether the step had been compiled before, in this process.
     """
 
     #: What is compiled before the first step, in words.
@@ -167,6 +169,7 @@ class Run:
         self.begun = time.perf_counter()
         self.compile_seconds: float | None = None
         self.choice: str | None = None
+        self.reused = False
         self._paused = False
         self._single: deque[str] = deque()
         self._started: list[Hooks] = []
@@ -181,6 +184,14 @@ class Run:
         """Columns of a block's terms: data term, KL contributions, their parts, measures."""
         parts = sum(part.size for part in self.inference.parts)
         return 1 + len(self.variables) + parts + len(self.inference.measures)
+
+    @property
+    def prepared(self) -> str:
+        """Whether the step was compiled or reused, and how long that took, in words."""
+        if self.compile_seconds is None:
+            return ""
+        how = "reused a compiled step, ready" if self.reused else "compiled"
+        return f"{how} in {self.compile_seconds:.1f} s"
 
     @property
     def done(self) -> int:

@@ -145,7 +145,8 @@ class StepFunction:
             compile_now(self.function)
         else:
             stand_ins = self._stand_ins(values[0], [draws.stand_in[0] for draws in self._draws])
-            output, *new = graph_replace([outputs[None], *new], stand_ins, strict=False)
+            row: Any = outputs
+            output, *new = graph_replace([row[None], *new], stand_ins, strict=False)
             output, *new = data_as_shared([output, *new])
             self._code, self._shared, self.reused = compiled_step(
                 output, dict(zip(state, new)), mode, kwargs
@@ -201,6 +202,11 @@ class StepFunction:
         reseed_rngs([v for name, v in twin.variables.items() if name.startswith("generator")], seed)
         twin.prepare()
         return twin
+
+    def again(self) -> StepFunction:
+        """Itself, which is there."""
+        self.reused = True
+        return self
 
     def prepare(self, *, alone: bool = False) -> None:
         """Choose how many steps a call takes in the coming fit.

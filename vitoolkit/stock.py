@@ -83,6 +83,7 @@ class StockRun(Run):
     """
 
     compiles = "what evaluates the KL of each variable"
+    prepared = ""  # PyMC says nothing of its own compilation
     inference: _Stock
 
     def __init__(self, counter: StepCounter, callback: Any, approx: Any, losses: Any) -> None:

@@ -237,7 +237,7 @@ class Panel:
             status.update(seconds=now - self._began, compiles=fit.compiles)
         else:
             done = fit.step - fit.first
-            status.update(done=done, n=fit.n)
+            status.update(done=done, n=fit.n, prepared=fit.prepared)
             if fit.status == "paused":
                 self._pace.clear()
             if len(self._pace) > 1 and fit.status == "running":

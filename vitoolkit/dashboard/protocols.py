@@ -55,6 +55,10 @@ class Fit(Protocol):
         """What is compiled before the first step, in words."""
 
     @property
+    def prepared(self) -> str:
+        """Whether the step was compiled or reused, in words."""
+
+    @property
     def error(self) -> BaseException | None:
         """What ended a fit that failed."""
 

@@ -47,7 +47,7 @@ function renderStatus({ model, el }) {
       : s.took != null ? `took ${duration(s.took)}` : "";
     number(loss, "loss", s.loss);
     number(elbo, "ELBO", s.elbo);
-    message.textContent = s.message || s.advice || "";
+    message.textContent = s.message || s.advice || (s.phase === "running" && s.prepared) || "";
     message.classList.toggle("vitoolkit-advice", !s.message);
   };
   const changed = () => { heard = performance.now(); show(); };
