@@ -179,11 +179,8 @@ def test_fits_that_share_code_at_the_same_time_are_those_of_one_after_the_other(
 
 @pytest.mark.compiled
 def test_numba_code_lets_go_of_the_interpreter_and_does_not_change_what_others_read():
-    fit = fitted(regression(), n=40)
-    jitted = getattr(fit.inference.step_function.function.vm, "jit_fn", None)
-    if not hasattr(jitted, "targetoptions"):
-        pytest.skip("this PyMC compiles C by default")
-    assert jitted.targetoptions["nogil"]
+    fit = fitted(regression(), n=40, compile_kwargs={"mode": "NUMBA"})
+    assert fit.inference.step_function.function.vm.jit_fn.targetoptions["nogil"]
     read = [parameter.get_value(borrow=True) for parameter in fit.approx.params]
     before = [values.copy() for values in read]
     fit.refine(40, progressbar=False)
