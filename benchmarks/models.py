@@ -70,7 +70,7 @@ def labelled_digits() -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits
 
     loaded = load_digits()
-    return (loaded.data > 8).astype(float), loaded.target
+    return (loaded.data > 8).astype(float), loaded.target.astype("int32")  # as PyMC keeps integers
 
 
 def digits(seed: int = 0) -> np.ndarray:

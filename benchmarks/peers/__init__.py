@@ -2,8 +2,8 @@
 
 ``steps_a_second(model)`` takes the name of a model and returns a function ``steps -> steps a
 second``, or raises NotImplementedError with the reason why the library does not have the model.
-All are in float64 on the CPU, with Adam at the same rate and one draw a step, and draw a batch every
-step where the model has minibatches.
+All are in float64 on the CPU, with Adam at the same rate and one draw a step, and draw a batch
+every step where the model has minibatches.
 """
 
 from __future__ import annotations
