@@ -1,15 +1,27 @@
 """Wall time of a fit with every instrument on, as a ratio to plain ``pm.fit`` in the same run.
 
-    python -m benchmarks.bench_fit [--models small vae large] [--rounds 7] [--cold] [--numpyro]
+    python -m benchmarks.bench_fit [--models NAME ...] [--rounds 7] [--cold] [--peers [NAME ...]]
 
 Instrumented: one β a variable, one of them and the learning rate on schedules, a Recorder of every
-step. Plain: PyMC's own ``KLqp`` with the same
-approximation and optimizer and ``progressbar=False``. They take turns, so that a machine whose
-speed drifts slows all; a ratio is the median over the rounds of the ratio within a round. Compile
-times are those of fresh models by turns with whatever the compile cache holds; ``--cold`` measures
-them in new processes with an empty cache. ``--numpyro`` puts numpyro's ``SVI.run`` on the same
-models into the turns (float64, on the CPU, the same optimizer, the faster of two ways to draw a
-minibatch).
+step. Plain: PyMC's own ``KLqp`` with the same approximation and optimizer and
+``progressbar=False``. They take turns of about a second, so that a machine whose speed drifts slows
+all; a ratio is the median over the rounds of the ratio within a round, with the least and the most.
+Compile times are those of fresh models by turns with whatever the compile caches on disk hold;
+``--cold`` measures them in new processes with empty ones.
+
+``--peers`` puts other libraries into the turns, on the same models and data: float64, on the CPU,
+Adam at the same rate, one draw a step, and a batch drawn every step where the model has
+minibatches. JAX uses all cores. None of them gives a KL of each variable, β or a schedule that can
+be moved under way, a record of every step or callbacks; what else they leave out:
+
+- numpyro: ``SVI.update`` in one compiled loop, as ``SVI.run`` does, with the faster of two ways to
+  draw a batch. Losses are summed up, not stored; no progress bar.
+- blackjax: steps of ``meanfield_vi`` and ``fullrank_vi`` in one compiled loop. Losses are summed
+  up, not stored; the gradient leaves out the score term (sticking the landing). It draws no
+  batches, which the benchmark does for it, and has no amortized approximation, so no VAE.
+- pymc_jax: ``pm.fit`` with ``backend="jax"`` (PyMC 6), a call a step, losses stored by PyMC.
+- pymc_extras: the compiled step of its ADVI, a call a step in a bare Python loop on PyTensor's
+  default backend. Losses are not stored; the gradient leaves out the score term, not on the VAE.
 """
 
 from __future__ import annotations
@@ -29,9 +41,16 @@ import pytensor
 from pymc.variational.inference import KLqp as PlainKLqp
 
 import vitoolkit as vt
+from benchmarks import peers
 from benchmarks.models import MODELS
 
 SECONDS_A_ROUND = 1.0
+
+
+def clear_cache() -> None:
+    """Let go of compiled steps that vitoolkit keeps in this process, where it keeps any."""
+    if hasattr(vt, "clear_cache"):
+        vt.clear_cache()
 
 
 def plain(build):
@@ -45,6 +64,7 @@ def plain(build):
 
 
 def instrumented(build):
+    clear_cache()
     case = build()
     with case.model:
         first, *others = [variable.name for variable in case.model.free_RVs]
@@ -92,38 +112,61 @@ def quiet() -> None:
     logging.getLogger("pymc").setLevel(logging.WARNING)
 
 
-def measure(model: str, rounds: int, cold: bool, numpyro: bool) -> None:
+def steps_in(seconds: float, run) -> int:
+    """How many steps take so long; the first call may compile."""
+    run(1)
+    steps, rate = 1, run(1)
+    while steps < rate * seconds / 4:
+        steps = min(10 * steps, 1 + int(rate * seconds / 4))
+        rate = run(steps)
+    return max(1, int(rate * seconds))
+
+
+def peer_runs(model: str, names) -> dict:
+    """Function ``steps -> steps a second`` of each peer that is installed and has the model."""
+    runs = {}
+    for name in names:
+        if peers.missing(name):
+            continue
+        try:
+            runs[name] = peers.steps_a_second(name, model)
+        except NotImplementedError as reason:
+            print(f"       {name} left out: {reason}")
+    return runs
+
+
+def spread(ratios) -> str:
+    return f"{statistics.median(ratios):6.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+
+
+def measure(model: str, rounds: int, cold: bool, names) -> None:
     build = MODELS[model]
     compiled: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    for _ in range(4):
+    for _ in range(2):
         inference = {}
         for kind, make in KINDS.items():
             inference[kind], seconds = make(build)
             compiled[kind].append(seconds)
+    print(f"{model}: {rounds} rounds of {SECONDS_A_ROUND:g} s each")
     runs = {kind: lambda steps, i=i: steps_a_second(i, steps) for kind, i in inference.items()}
-    if numpyro:
-        from benchmarks.numpyro_models import steps_a_second as numpyro_run
-
-        runs["numpyro"] = numpyro_run(model)
-    steps = max(200, int(runs["plain"](200) * SECONDS_A_ROUND))
-    for run in runs.values():
-        run(steps)
+    runs.update(peer_runs(model, names))
+    steps = {kind: steps_in(SECONDS_A_ROUND, run) for kind, run in runs.items()}
     rates: dict[str, list[float]] = {kind: [] for kind in runs}
     for _ in range(rounds):
         for kind, run in runs.items():
-            rates[kind].append(run(steps))
-    print(f"{model:6} {rounds} rounds of {steps:,} steps")
-    for kind in runs:
-        ratios = [a / b for a, b in zip(rates["plain"], rates[kind], strict=True)]
-        print(
-            f"       {kind:13} {1e6 / statistics.median(rates[kind]):8.1f} us a step, "
-            f"ratio to plain {statistics.median(ratios):.3f} "
-            f"({min(ratios):.3f} to {max(ratios):.3f})"
-        )
+            rates[kind].append(run(steps[kind]))
+    for kind, rate in rates.items():
+        to_plain = [a / b for a, b in zip(rates["plain"], rate, strict=True)]
+        to_peer = [a / b for a, b in zip(rate, rates["instrumented"], strict=True)]
+        line = f"       {kind:13} {1e6 / statistics.median(rate):10.1f} us a step"
+        line += f", ratio to plain {spread(to_plain)}"
+        if kind not in KINDS:
+            line += f", instrumented to it {spread(to_peer)}"
+        print(line, flush=True)
     step = inference["instrumented"].step_function
     print(f"       instrumented runs {step!r}")
     for cache, seconds in (
-        ("warm", {kind: statistics.median(compiled[kind][1:]) for kind in KINDS}),
+        ("warm", {kind: compiled[kind][-1] for kind in KINDS}),
         ("empty", {kind: cold_compile(model, kind) for kind in KINDS} if cold else None),
     ):
         if seconds is not None:
@@ -139,15 +182,21 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cold", action="store_true", help="compile in an empty cache as well")
-    parser.add_argument("--numpyro", action="store_true", help="put numpyro's SVI into the turns")
+    parser.add_argument(
+        "--peers", nargs="*", choices=peers.PEERS, help="all, unless some are named"
+    )
     arguments = parser.parse_args()
     quiet()
     print(
         f"PyMC {pm.__version__}, PyTensor {pytensor.__version__}, "
         f"Python {sys.version.split()[0]}, {os.cpu_count()} cores"
     )
+    names = list(peers.PEERS) if arguments.peers == [] else arguments.peers or []
+    for name in names:
+        for package in peers.missing(name):
+            print(f"{name} left out: pip install {package}")
     for model in arguments.models:
-        measure(model, arguments.rounds, arguments.cold, arguments.numpyro)
+        measure(model, arguments.rounds, arguments.cold, names)
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def delays_of_the_end(inference, end, times: int) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["small", "vae", "large"])
     parser.add_argument("--requests", type=int, default=100)
     arguments = parser.parse_args()
     quiet()

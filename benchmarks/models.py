@@ -1,4 +1,4 @@
-"""The models that every benchmark uses; synthetic data have a fixed seed."""
+"""The models that every benchmark uses; another seed gives other data of the same shape."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import pytensor
 import pytensor.tensor as pt
 from pymc.variational.opvi import Approximation, Group
 
-ROWS, SLOPES, GROUPS, BATCH, LARGE = 5_000, 10, 20, 128, 10_000
+ROWS, SLOPES, GROUPS, BATCH, LARGE, HUGE = 5_000, 10, 20, 128, 10_000, 1_000_000
 VAE_BATCH, VAE_HIDDEN, VAE_UNITS = 64, 32, 4
+LAYERS = {"w1": (64, 400), "w2": (400, 60), "w3": (60, 10)}  # 50,200 weights
+CORRELATED_ROWS, CORRELATED_SLOPES = 1_000, 299
 
 
 @dataclass
@@ -25,18 +27,18 @@ class Case:
     weights: list[Any] = field(default_factory=list)
 
 
-def small_data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def small_data(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Covariates, outcome and group of the minibatch regression."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     x, group = rng.normal(size=(ROWS, SLOPES)), rng.integers(0, GROUPS, ROWS)
     y = x @ rng.normal(size=SLOPES) + rng.normal(size=GROUPS)[group] + rng.normal(size=ROWS)
     return x, y, group
 
 
-def small() -> Case:
+def small(seed: int = 0) -> Case:
     """Minibatch regression with group intercepts, 32 unconstrained parameters."""
     with pm.Model() as model:
-        x, y, group = pm.Minibatch(*small_data(), batch_size=BATCH)
+        x, y, group = pm.Minibatch(*small_data(seed), batch_size=BATCH)
         tau = pm.HalfNormal("tau", 1.0)
         intercept = pm.Normal("a", 0, tau, shape=GROUPS)
         slope = pm.Normal("w", 0, 1, shape=SLOPES)
@@ -45,24 +47,36 @@ def small() -> Case:
         return Case(model, pm.MeanField(random_seed=1))
 
 
-def large_data() -> np.ndarray:
-    """One observation of each of the ten thousand parameters."""
-    return np.random.default_rng(1).normal(size=LARGE)
+def large_data(size: int = LARGE, seed: int = 0) -> np.ndarray:
+    """One observation of each of the parameters."""
+    return np.random.default_rng(1 + seed).normal(size=size)
 
 
-def large() -> Case:
+def large(seed: int = 0, size: int = LARGE) -> Case:
     """Ten thousand independent parameters, full data."""
     with pm.Model() as model:
-        theta = pm.Normal("th", 0, 1, shape=LARGE)
-        pm.Normal("y", theta, 1, observed=large_data())
+        theta = pm.Normal("th", 0, 1, shape=size)
+        pm.Normal("y", theta, 1, observed=large_data(size, seed))
         return Case(model, pm.MeanField(random_seed=1))
 
 
-def digits() -> np.ndarray:
-    """scikit-learn's 1,797 images of 8 x 8 pixels, black or white."""
+def huge(seed: int = 0) -> Case:
+    """A million independent parameters, full data."""
+    return large(seed, HUGE)
+
+
+def labelled_digits() -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's 1,797 images of 8 x 8 pixels, black or white, and the digits they show."""
     from sklearn.datasets import load_digits
 
-    return (load_digits().data > 8).astype(float)
+    loaded = load_digits()
+    return (loaded.data > 8).astype(float), loaded.target.astype("int32")  # as PyMC keeps integers
+
+
+def digits(seed: int = 0) -> np.ndarray:
+    """The images alone; a seed other than 0 puts them in another order."""
+    images, _ = labelled_digits()
+    return np.random.default_rng(seed).permutation(images) if seed else images
 
 
 def vae_weights() -> dict[str, np.ndarray]:
@@ -78,9 +92,9 @@ def vae_weights() -> dict[str, np.ndarray]:
     return {name: rng.normal(size=size) / np.sqrt(size[0]) for name, size in sizes.items()}
 
 
-def vae() -> Case:
+def vae(seed: int = 0) -> Case:
     """VAE of the digits with an amortized group, batches of 64."""
-    images = digits()
+    images = digits(seed)
     layer = {
         name: pytensor.shared(value.astype(pytensor.config.floatX), name, shape=value.shape)
         for name, value in vae_weights().items()
@@ -97,4 +111,53 @@ def vae() -> Case:
     return Case(model, approx, list(layer.values()))
 
 
-MODELS: dict[str, Callable[[], Case]] = {"small": small, "vae": vae, "large": large}
+def bnn() -> Case:
+    """Bayesian neural network of 50,200 weights that reads the digits, batches of 128."""
+    images, labels = labelled_digits()
+    with pm.Model() as model:
+        unit, label = pm.Minibatch(images, labels, batch_size=BATCH)
+        *hidden, last = [pm.Normal(name, 0, 1, shape=size) for name, size in LAYERS.items()]
+        for weight in hidden:
+            unit = pt.tanh(unit @ weight / np.sqrt(weight.type.shape[0]))
+        logit = unit @ last / np.sqrt(last.type.shape[0])
+        pm.Categorical("y", logit_p=logit, observed=label, total_size=len(images))
+        return Case(model, pm.MeanField(random_seed=1))
+
+
+def fullrank_data() -> tuple[np.ndarray, np.ndarray]:
+    """Covariates of which each is correlated with its neighbors, and the outcome."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(CORRELATED_ROWS, CORRELATED_SLOPES))
+    for column in range(1, CORRELATED_SLOPES):
+        x[:, column] = 0.9 * x[:, column - 1] + np.sqrt(1 - 0.9**2) * x[:, column]
+    slope = rng.normal(size=CORRELATED_SLOPES)
+    return x, x @ slope + rng.normal(size=CORRELATED_ROWS)
+
+
+def fullrank() -> Case:
+    """Regression on correlated covariates with a full-rank approximation of 300 coordinates."""
+    x, y = fullrank_data()
+    with pm.Model() as model:
+        slope = pm.Normal("w", 0, 1, shape=CORRELATED_SLOPES)
+        sigma = pm.HalfNormal("s", 1.0)
+        pm.Normal("y", x @ slope, sigma, observed=y)
+        return Case(model, pm.FullRank(random_seed=1))
+
+
+def scalars(seed: int = 0, count: int = 200) -> Case:
+    """So many scalar variables, each with one observation: a long graph, and hardly a number."""
+    data = np.random.default_rng(seed).normal(size=count)
+    with pm.Model() as model:
+        variables = [pm.Normal(f"x{i}", 0, 1) for i in range(count)]
+        pm.Normal("y", pt.stack(variables), 1, observed=data)
+        return Case(model, pm.MeanField(random_seed=1))
+
+
+MODELS: dict[str, Callable[[], Case]] = {
+    "small": small,
+    "vae": vae,
+    "large": large,
+    "huge": huge,
+    "bnn": bnn,
+    "fullrank": fullrank,
+}
