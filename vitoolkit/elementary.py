@@ -20,7 +20,11 @@ from llvmlite import ir
 from numba import njit, types
 from pytensor.compile.mode import optdb
 from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
-from pytensor.link.numba.dispatch.basic import register_funcify_and_cache_key
+from pytensor.link.numba.cache import compile_numba_function_src
+from pytensor.link.numba.dispatch.basic import (
+    numba_funcify_and_cache_key,
+    register_funcify_and_cache_key,
+)
 from pytensor.scalar import basic
 from pytensor.scalar.math import Sigmoid as _Sigmoid
 from pytensor.scalar.math import Softplus as _Softplus
@@ -58,6 +62,17 @@ def _shifted(context: Any, bits: Any, by: Any) -> Any:
     return signature, lambda context, b, signature, a: b.lshr(a[0], a[1])
 
 
+@intrinsic
+def _select(context: Any, condition: Any, x: Any, y: Any) -> Any:
+    """x or y, which are both computed: a branch would keep the loop around it from vectors."""
+    signature = types.float64(types.boolean, types.float64, types.float64)
+
+    def code(context: Any, b: Any, signature: Any, a: Any) -> Any:
+        return b.select(a[0], a[1], a[2])
+
+    return signature, code
+
+
 # Without fast-math, which would reorder what recovers rounding errors. Numba marks instructions
 # one by one, and LLVM keeps that when it inlines these functions into PyTensor's.
 _compiled = njit(fastmath=False, forceinline=True, error_model="numpy")
@@ -91,8 +106,8 @@ def _reduced(x):
 @_compiled
 def exp(x):
     # Beyond these bounds the result is 0 or inf as at them. NaN passes through.
-    x = -746.0 if x < -746.0 else x
-    x = 710.0 if x > 710.0 else x
+    x = _select(x < -746.0, -746.0, x)
+    x = _select(x > 710.0, 710.0, x)
     k, q = _reduced(x)
     # 2**k by two factors: of a subnormal result, and of the largest, k is out of range.
     half = _shifted(k + 2048, 1)
@@ -134,11 +149,11 @@ def _logarithm(k, f, c):
 @_compiled
 def log(x):
     subnormal = x < 2.2250738585072014e-308
-    k, f = _split(x * 18014398509481984.0 if subnormal else x)
-    result = _logarithm(k - (1077.0 if subnormal else 1023.0), f, 0.0)
-    result = result if x < _INFINITY else x
-    result = result if x != 0.0 else -_INFINITY
-    return result if not x < 0.0 else _NAN
+    k, f = _split(_select(subnormal, x * 18014398509481984.0, x))
+    result = _logarithm(k - _select(subnormal, 1077.0, 1023.0), f, 0.0)
+    result = _select(x < _INFINITY, result, x)
+    result = _select(x == 0.0, -_INFINITY, result)
+    return _select(x < 0.0, _NAN, result)
 
 
 @_compiled
@@ -148,45 +163,43 @@ def log1p(x):
     k -= 1023.0
     c = (x - (u - 1.0)) / u  # what the sum lost
     # Near 0 nothing was lost.
-    f = x if k == 0.0 else f
-    c = 0.0 if k == 0.0 else c
+    f = _select(k == 0.0, x, f)
+    c = _select(k == 0.0, 0.0, c)
     result = _logarithm(k, f, c)
-    result = result if x < _INFINITY else x
-    result = result if x != -1.0 else -_INFINITY
-    return result if not x < -1.0 else _NAN
+    result = _select(x < _INFINITY, result, x)
+    result = _select(x == -1.0, -_INFINITY, result)
+    return _select(x < -1.0, _NAN, result)
 
 
 @_compiled
 def tanh(x):
     a = abs(x)
     s = a * a
-    k, q = _reduced(2.0 * (20.0 if a > 20.0 else a))
+    k, q = _reduced(2.0 * _select(a > 20.0, 20.0, a))
     scale = _float((k + 1023) << 52)
+    # a + a**3 P(a**2) / Q(a**2) or 1 - 2 / (exp(2 a) + 1): one division for either.
+    p = -0.3333333333333333 + s * (-0.020493005360841303 - s * 0.00019892149738808866)
+    q = (scale + 1.0) + scale * q
     small = a < 0.75
-    # tanh(a) is a + a**3 P(a**2) / Q(a**2) or 1 - 2 / (exp(2 a) + 1): one division for either.
-    top = (
-        a * s * (-0.3333333333333333 + s * (-0.020493005360841303 - s * 0.00019892149738808866))
-        if small
-        else -2.0
+    top = _select(small, a * s * p, -2.0)
+    bottom = _select(
+        small,
+        1.0 + s * (0.4614790160825057 + s * (0.023283609020809524 + s * 0.00020625899059210814)),
+        q,
     )
-    bottom = (
-        1.0 + s * (0.4614790160825057 + s * (0.023283609020809524 + s * 0.00020625899059210814))
-        if small
-        else (scale + 1.0) + scale * q
-    )
-    result = (a if small else 1.0) + top / bottom
+    result = _select(small, a, 1.0) + top / bottom
     return _float(_bits(result) | (_bits(x) & -0x8000000000000000))
 
 
 @_compiled
 def sigmoid(x):
     e = exp(-abs(x))
-    return (e if x < 0.0 else 1.0) / (1.0 + e)
+    return _select(x < 0.0, e, 1.0) / (1.0 + e)
 
 
 @_compiled
 def softplus(x):
-    return (0.0 if x < 0.0 else x) + log1p(exp(-abs(x)))
+    return _select(x < 0.0, 0.0, x) + log1p(exp(-abs(x)))
 
 
 class Exp(basic.Exp):
@@ -224,13 +237,50 @@ _FUNCTIONS: dict[Any, Any] = {
 _OWN = {own.__base__: own for own in _FUNCTIONS}
 
 
+def _inlined(function: Any, count: int) -> Any:
+    """A function of `count` numbers, inlined where it is called with all that only calls it.
+
+    PyTensor calls an operation through functions that forward their arguments. LLVM would leave
+    those it finds too long outside of the loop, which it then does not vectorize.
+    """
+
+    def typed(context: Any, *args: Any) -> Any:
+        kind = context.resolve_value_type(function)
+        signature = context.resolve_function_type(kind, args, {})
+
+        def code(context: Any, b: Any, signature: Any, a: Any) -> Any:
+            if len(b.function.blocks) <= 2:  # it branches nowhere before the call
+                b.function.attributes.add("alwaysinline")
+            return context.get_function(kind, signature)(b, a)
+
+        return signature, code
+
+    names = ", ".join(f"x{i}" for i in range(count))
+    source = f"def call(context, {names}): return typed(context, {names})"
+    return intrinsic(compile_numba_function_src(source, "call", {"typed": typed}))
+
+
 def _funcify(op: Any, node: Any, **kwargs: Any) -> tuple[Any, str]:
     name = type(op).__name__
-    return _FUNCTIONS[type(op)], f"{__name__}.{name} {_VERSION}"
+    return _inlined(_FUNCTIONS[type(op)], 1), f"{__name__}.{name} {_VERSION}"
 
 
 for _own in _FUNCTIONS:
     register_funcify_and_cache_key(_own)(_funcify)
+
+_funcify_composite = numba_funcify_and_cache_key.dispatch(basic.Composite)
+
+
+def _funcify_inlined(op: Any, node: Any, **kwargs: Any) -> tuple[Any, str | None]:
+    """PyTensor's own but inlined, if there are functions of this module in it."""
+    function, key = _funcify_composite(op, node=node, **kwargs)
+    if all(type(inner.op) not in _FUNCTIONS for inner in op.fgraph.apply_nodes):
+        return function, key
+    function.targetoptions["forceinline"] = True
+    return _inlined(function, len(node.inputs)), key
+
+
+register_funcify_and_cache_key(basic.Composite)(_funcify_inlined)
 
 
 @node_rewriter([Elemwise])
