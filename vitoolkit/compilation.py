@@ -27,10 +27,13 @@ def faster(mode: Mode) -> Mode:
     """Return the mode with vitoolkit's rewrites and, on Numba, a cheaper way into its functions."""
     if not isinstance(mode.provided_optimizer, RewriteDatabaseQuery):
         return mode
+    linker, optimizer = mode.linker, mode.provided_optimizer.including(_TAG)
     # The PyTensor of PyMC 5.26 enters its functions in another way, and goes its own.
-    entered = find_spec("pytensor.link.numba.cache") is not None
-    linker = _Linker() if entered and type(mode.linker) is NumbaLinker else mode.linker
-    return Mode(linker=linker, optimizer=mode.provided_optimizer.including(_TAG))
+    if type(linker) is NumbaLinker and find_spec("pytensor.link.numba.cache") is not None:
+        from vitoolkit import elementary  # imports Numba
+
+        linker, optimizer = _Linker(), optimizer.including(elementary.TAG)
+    return Mode(linker=linker, optimizer=optimizer)
 
 
 def compile_now(function: Any) -> None:
