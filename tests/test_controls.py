@@ -281,6 +281,35 @@ def test_replaying_the_events_of_a_steered_fit_gives_the_same_losses(gaussians, 
 # --- what is to come --------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("first", [0, 6, 9, 10, 30])
+@pytest.mark.parametrize("steps", [1, 7])
+def test_a_plan_is_the_values_of_single_steps(steps, first, dtype):
+    def late(step):
+        return 0.1 if step < 12 else 1 / 0
+
+    def outside(step):
+        return step / 14
+
+    for schedule in (None, schedules.cosine(0.1, 0.9, steps=10), late, outside):
+        one, two = (
+            Control(0.3, bounds=(0.0, 1.0), schedule=schedule, shared=pytensor.shared(zero))
+            for zero in np.zeros((2,), dtype)
+        )
+        single, planned = [], np.full(steps, np.nan)
+        for step in range(first, first + steps):
+            try:
+                single.append(one.advance(step))
+            except (ValueError, ZeroDivisionError):
+                break
+        if not single:
+            with pytest.raises((ValueError, ZeroDivisionError)):
+                two.plan(first, planned)
+            continue
+        assert two.plan(first, planned) == len(single)
+        assert planned[: len(single)].tolist() == single
+
+
 def test_the_future_of_a_schedule_is_its_values_spread_over_the_coming_steps():
     ramp = schedules.cosine(0.0, 1.0, steps=1_000)
     steps, values = future_of(Beta(schedule=ramp), 300, 100_000, points=50)

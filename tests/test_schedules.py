@@ -1,4 +1,5 @@
 import copy
+import itertools
 import math
 import pickle
 from dataclasses import FrozenInstanceError
@@ -97,6 +98,58 @@ def test_values_are_the_single_calls_bit_for_bit(schedule):
         got = schedule.values(first, n)
         assert got.dtype == np.float64 and got.shape == (n,)
         assert got.tolist() == [schedule(step) for step in range(first, first + n)]
+
+
+def at_random(rng):
+    """One schedule of each kind, with arguments drawn at random."""
+    start, end, peak = (10.0 ** rng.uniform(-6, 3, size=3)).tolist()
+    steps, cycles = int(rng.integers(50, 900)), int(rng.integers(1, 40))
+    ramp, share = str(rng.choice(["linear", "cosine", "sigmoid"])), float(rng.uniform(0.1, 0.9))
+    edges = np.unique(rng.integers(1, steps, size=6)).tolist()
+    levels = rng.normal(size=len(edges) + 1)
+    straight, wave = linear(start, end, steps=steps), cosine(end, start, steps=steps)
+    return [
+        straight,
+        wave,
+        sigmoid(start, end, steps=steps, sharpness=float(rng.uniform(0.01, 90.0))),
+        polynomial(start, end, steps=steps, power=float(rng.uniform(0.1, 4.0))),
+        exponential(start, end, steps=steps),
+        cyclical(start, end, steps=steps, cycles=cycles, proportion=share, ramp=ramp),
+        warm_restarts(start, end, steps=steps, cycles=4, growth=1.7),
+        one_cycle(start, end, peak=peak, steps=steps, proportion=share, ramp=ramp),
+        piecewise_constant(levels, boundaries=edges),
+        piecewise_interpolated(levels, boundaries=edges, ramp=ramp),
+        warmup(peak, wave, steps=int(rng.integers(1, 90))),
+        join(straight, wave, peak, own_decay, boundaries=[steps // 2, 2 * steps, 2 * steps + 1]),
+        schedules.redirected(straight, at=steps // 3, value=peak, end=start, steps=2 * steps),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_values_are_the_same_bits_however_the_steps_are_cut_up(seed):
+    rng = np.random.default_rng(seed)
+    for schedule in at_random(rng):
+        last = schedule.steps or 2_000
+        single = np.array([schedule(step) for step in range(last + 40)])
+        assert schedule.values(0, len(single)).tobytes() == single.tobytes(), schedule
+        cuts = {0, last - 1, last, last + 1, len(single), *rng.integers(0, last, size=9).tolist()}
+        chunks = [schedule.values(a, b - a) for a, b in itertools.pairwise(sorted(cuts))]
+        assert np.concatenate(chunks).tobytes() == single.tobytes(), schedule
+
+
+def test_values_of_steps_that_a_float_cannot_tell_apart_are_the_single_calls():
+    for steps in (2**53 + 1, 2**63, 10**30):
+        schedule = linear(0.0, 1.0, steps=steps)
+        for first in (0, steps // 3, steps - 2):
+            expected = [schedule(step) for step in range(first, first + 4)]
+            assert schedule.values(first, 4).tolist() == expected
+
+
+def test_values_ask_a_function_for_the_steps_before_the_end_and_with_pythons_integers():
+    counter = Counter()
+    rate = join(counter.at, linear(1.0, 0.0, steps=2), boundaries=[3])
+    assert rate.values(1, 5).tolist() == [2.0, 2.0, 1.0, 0.5, 0.0]
+    assert counter.calls == [1, 2] and {type(step) for step in counter.calls} == {int}
 
 
 @every

@@ -399,11 +399,11 @@ class Control:
         int
             How many are good: a schedule that fails at a later step fails when that comes.
         """
-        out[:] = self.advance(first)
-        if not self._on_schedule(first):
+        out.fill(self.advance(first))
+        if len(out) == 1 or self._manual or not self.law.moves(first):
             return len(out)
         values = self.law.values(first, len(out), self.bounds)
-        out[: len(values)] = values.astype(self._dtype)
+        out[: len(values)] = values.astype(self._dtype, copy=False)
         return len(values)
 
     def taken(self, value: float) -> None:

@@ -296,8 +296,10 @@ class View:
         if names is not None:
             which = [index[name] for name in names]
             index = {name: i for i, name in enumerate(names)}
-        total = _window_sum(self._sum[:used, which], buckets)
-        count = _window_sum(self._finite[:used, which], buckets)
+        finite = self._finite[:used, which]
+        if (finite == finite[:, :1]).all():  # the rule: one count serves all columns
+            finite = finite[:, :1]
+        total, count = _window_sum(self._sum[:used, which], buckets), _window_sum(finite, buckets)
         with np.errstate(invalid="ignore"):
             return Columns(index, (total / count).T)
 
@@ -341,11 +343,12 @@ def _window_sum(values: NDArray[Any], size: int) -> NDArray[Any]:
     total = np.zeros_like(values)
     reached, power = 0, 1
     window = values.copy()
-    while reached < min(size, len(values)):
+    while True:
         if size & power:
             total[reached:] += window[: len(values) - reached]
             reached += power
+        if reached >= min(size, len(values)):
+            return total
         if power < len(values):
             window[power:] = window[power:] + window[:-power]
         power *= 2
-    return total

@@ -67,6 +67,11 @@ class Law:
         """Whether the schedule says what comes at a step; its end holds until the rule is due."""
         return self.schedule is not None and not (self._left and self._over(step))
 
+    def moves(self, step: int) -> bool:
+        """Whether the schedule may say after a step what it does not say at that step."""
+        schedule = self.schedule
+        return schedule is not None and (schedule.steps is None or step < schedule.steps)
+
     def _over(self, step: int) -> bool:
         schedule = self.schedule
         if self.rule is None or (schedule is not None and schedule.steps is None):
@@ -96,7 +101,7 @@ class Law:
             values = self.schedule.values(first, steps)
         except Exception:
             values = np.full(steps, np.nan)
-        if ((values >= bounds[0]) & (values <= bounds[1])).all():
+        if len(values) and values.min() >= bounds[0] and values.max() <= bounds[1]:  # and not NaN
             return values
         good = []
         for step in range(first, first + steps):

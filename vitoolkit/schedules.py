@@ -70,7 +70,8 @@ class Schedule:
     Attributes
     ----------
     function : callable
-        ``function(step, *args) -> float``, consulted before ``steps`` only.
+        ``function(step, *args) -> float``, consulted before ``steps`` only; of an array of
+        consecutive steps it returns the array of their values.
     args : tuple
         What ``function`` gets after the step.
     steps : int or None
@@ -91,7 +92,7 @@ class Schedule:
     (0.2, 1.0, 5000, 1.0)
     """
 
-    function: Callable[..., float]
+    function: Callable[..., Any]
     args: tuple[Any, ...]
     steps: int | None
     end: float | None
@@ -135,9 +136,15 @@ class Schedule:
         array([0.5 , 0.75, 1.  , 1.  ])
         """
         first, n = _integer("first", first, least=0), _integer("n", n, least=0)
-        if self.steps is not None and first >= self.steps:
-            return np.full(n, self.end, dtype=np.float64)
-        return np.fromiter(map(self, range(first, first + n)), dtype=np.float64, count=n)
+        if max(first + n, self.steps or 0) > _EXACT:
+            return np.fromiter(map(self, range(first, first + n)), dtype=np.float64, count=n)
+        before = n if self.steps is None else min(max(self.steps - first, 0), n)
+        values = np.empty(n)
+        if before:
+            values[:before] = self.function(np.arange(first, first + before), *self.args)
+        if before < n:
+            values[before:] = self.end
+        return values
 
 
 ScheduleLike = Schedule | float | Callable[[int], float]
@@ -989,60 +996,98 @@ def _geometric_if_positive(start: float, end: float, *, steps: int) -> Schedule:
 
 
 # How a value comes about before the end: functions of the module, so that schedules can be pickled.
+# A step is an int or an array of consecutive ones. Both give the same bits on every machine, as
+# NumPy does arithmetic as Python does; its sine, power and tanh may differ in the last digit.
+
+#: Up to here integers are exact as floats.
+_EXACT = 2**53
+
+
+def _where(condition: Any, value: Any, otherwise: Any) -> Any:
+    if condition is True or condition is False:
+        return value if condition else otherwise
+    return np.where(condition, value, otherwise)
+
+
+def _each(function: Callable[[float], float], numbers: Any) -> Any:
+    """Apply a function that is not NumPy's to a number, or to each of an array."""
+    if type(numbers) is float:
+        return function(numbers)
+    return np.fromiter(map(function, numbers.tolist()), dtype=np.float64, count=len(numbers))
+
+
+def _piece(step: Any, *tables: tuple[float, ...]) -> tuple[Any, Sequence[Any]]:
+    """Return an index into tables, the first of which has the steps at which pieces begin."""
+    edges = tables[0]
+    if type(step) is int:
+        return bisect_right(edges, step) - 1, tables
+    # Only what these steps need, as there may be many more pieces than steps.
+    first, stop = bisect_right(edges, step[0]) - 1, bisect_right(edges, step[-1]) + 1
+    near = [np.array(table[first:stop]) for table in tables]
+    return near[0].searchsorted(step, side="right") - 1, near
 
 
 def _ramp(
-    done: float, start: float, end: float, whole: float, shape: Callable[..., float], *more: float
-) -> float:
+    done: Any, start: Any, end: Any, whole: Any, shape: Callable[..., Any], *more: float
+) -> Any:
     # From the nearer end, as the shapes are symmetric: exact at both ends, and never outside them
     # by a rounding error, which would carry a control out of its bounds.
     part = done / whole
-    if part < 0.5:
-        return start + (end - start) * shape(part, *more)
-    return end - (end - start) * shape(1.0 - part, *more)
+    early = part < 0.5
+    moved = (end - start) * shape(_where(early, part, 1.0 - part), *more)
+    return _where(early, start + moved, end - moved)
 
 
-def _polynomial(step: int, start: float, end: float, steps: int, power: float) -> float:
-    left = (1.0 - step / steps) ** power
-    if left < 0.5:
-        return end + (start - end) * left
-    return start - (start - end) * (1.0 - left)
+def _polynomial(step: Any, start: float, end: float, steps: int, power: float) -> Any:
+    left = _each(power.__rpow__, 1.0 - step / steps)
+    return _where(left < 0.5, end + (start - end) * left, start - (start - end) * (1.0 - left))
 
 
-def _geometric(step: int, start: float, steps: int, ratio: float) -> float:
-    return start * ratio ** (step / steps)
+def _geometric(step: Any, start: float, steps: int, ratio: float) -> Any:
+    return start * _each(ratio.__pow__, step / steps)
 
 
-def _pieces(step: int, edges: tuple[int, ...], values: tuple[float, ...]) -> float:
-    return values[bisect_right(edges, step) - 1]
+def _pieces(step: Any, edges: tuple[int, ...], values: tuple[float, ...]) -> Any:
+    i, (_, near) = _piece(step, edges, values)
+    return near[i]
 
 
 def _path(
-    step: int, edges: tuple[int, ...], values: tuple[float, ...], shape: Callable[[float], float]
-) -> float:
-    i = bisect_right(edges, step) - 1
-    return _ramp(step - edges[i], values[i], values[i + 1], edges[i + 1] - edges[i], shape)
+    step: Any, edges: tuple[int, ...], values: tuple[float, ...], shape: Callable[[Any], Any]
+) -> Any:
+    i, (begin, value) = _piece(step, edges, values)
+    return _ramp(step - begin[i], value[i], value[i + 1], begin[i + 1] - begin[i], shape)
 
 
 def _cycles(
-    step: int,
+    step: Any,
     edges: tuple[int, ...],
     start: float,
     end: float,
     proportion: float,
-    shape: Callable[[float], float],
-) -> float:
-    i = bisect_right(edges, step) - 1
-    part = (step - edges[i]) / (edges[i + 1] - edges[i])
-    return end if part >= proportion else _ramp(part, start, end, proportion, shape)
+    shape: Callable[[Any], Any],
+) -> Any:
+    i, (begin,) = _piece(step, edges)
+    part = (step - begin[i]) / (begin[i + 1] - begin[i])
+    return _ramp(_where(part < proportion, part, proportion), start, end, proportion, shape)
 
 
-def _joined(step: int, edges: tuple[int, ...], schedules: tuple[Schedule, ...]) -> float:
-    i = bisect_right(edges, step) - 1
-    return schedules[i](step - edges[i])
+def _joined(step: Any, edges: tuple[int, ...], schedules: tuple[Schedule, ...]) -> Any:
+    if type(step) is int:
+        i = bisect_right(edges, step) - 1
+        return schedules[i](step - edges[i])
+    first, stop = int(step[0]), int(step[-1]) + 1
+    values = []
+    for i in range(bisect_right(edges, first) - 1, bisect_right(edges, stop - 1)):
+        begin = max(first, edges[i])
+        end = min([stop, *edges[i + 1 : i + 2]])
+        values.append(schedules[i].values(begin - edges[i], end - begin))
+    return np.concatenate(values)
 
 
-def _foreign(step: int, function: Callable[[int], float], name: str) -> float:
+def _foreign(step: Any, function: Callable[[int], float], name: str) -> Any:
+    if type(step) is not int:
+        return [_foreign(one, function, name) for one in step.tolist()]
     value = function(step)
     if getattr(value, "shape", None) == ():
         value = value.item()  # type: ignore[attr-defined]  # NumPy's, JAX's, PyTorch's scalars
@@ -1055,20 +1100,22 @@ def _foreign(step: int, function: Callable[[int], float], name: str) -> float:
 # with f(1 - x) = 1 - f(x).
 
 
-def _straight(part: float) -> float:
+def _straight(part: Any) -> Any:
     return part
 
 
-def _half_wave(part: float) -> float:
-    return math.sin(0.5 * math.pi * part) ** 2  # (1 - cos(pi part)) / 2 without the cancellation
+def _half_wave(part: Any) -> Any:
+    sine = _each(math.sin, 0.5 * math.pi * part)
+    return sine * sine  # (1 - cos(pi part)) / 2 without the cancellation
 
 
-def _logistic(part: float, sharpness: float = 12.0) -> float:
+def _logistic(part: Any, sharpness: float = 12.0) -> Any:
     # The docstring's fraction of logistic functions, in a form that cannot overflow.
-    return 0.5 * (1.0 + math.tanh(sharpness * (part - 0.5) / 2.0) / math.tanh(sharpness / 4.0))
+    lean = _each(math.tanh, sharpness * (part - 0.5) / 2.0)
+    return 0.5 * (1.0 + lean / math.tanh(sharpness / 4.0))
 
 
-_RAMPS: dict[str, Callable[[float], float]] = {
+_RAMPS: dict[str, Callable[[Any], Any]] = {
     "linear": _straight,
     "cosine": _half_wave,
     "sigmoid": _logistic,
@@ -1164,7 +1211,7 @@ def _list(name: str, values: Sequence[Any]) -> list[Any]:
     return list(values)
 
 
-def _shape(ramp: str) -> Callable[[float], float]:
+def _shape(ramp: str) -> Callable[[Any], Any]:
     if not isinstance(ramp, str) or ramp not in _RAMPS:
         accepted = ", ".join(map(repr, _RAMPS))
         raise ValueError(f"unknown ramp: received {ramp!r}; {accepted} are accepted")

@@ -193,8 +193,7 @@ def frame_of(
         now = view.now(span, names)
         chosen = tuple(range(len(names))) if lines is None else lines.choose(now)
         terms = view.running(span, ["elbo", "data", *(names[i] for i in chosen)]).array
-        few = _few(view, "elbo")
-        bridged = np.array([_bridged(view.step, term, few) for term in terms])
+        bridged = _bridged(view.step, terms, _few(view, "elbo", span))
         means["elbo"], distortion, kl = bridged[0], -bridged[1], bridged[2:]
         with np.errstate(invalid="ignore"):
             rate = -distortion - means["elbo"]
@@ -217,8 +216,9 @@ def frame_of(
 
 def _mean_of(view: View, name: str) -> Array:
     """Running mean of a column; through gaps, but for the loss, which every step has."""
-    mean = view.running(_span(view, name), [name]).array[0]
-    return mean if name == "loss" else _bridged(view.step, mean, _few(view, name))
+    span = _span(view, name)
+    mean = view.running(span, [name]).array
+    return (mean if name == "loss" else _bridged(view.step, mean, _few(view, name, span)))[0]
 
 
 def mean_now(view: View, name: str) -> float:
@@ -228,7 +228,8 @@ def mean_now(view: View, name: str) -> float:
     span = _span(view, name)
     mean = view.now(span, [name])[0]
     if math.isnan(mean):
-        mean = _bridged(view.step, view.running(span, [name]).array[0], _few(view, name))[-1]
+        means = _bridged(view.step, view.running(span, [name]).array, _few(view, name, span))
+        mean = means[0, -1]
     return float(mean)
 
 
@@ -247,19 +248,23 @@ def _span(view: View, name: str) -> int:
     return math.ceil(max(20 / share, 8 * view.width))
 
 
-def _few(view: View, name: str) -> NDArray[np.bool_]:
+def _few(view: View, name: str, span: int) -> NDArray[np.bool_]:
     """Tell where a running mean is of less than half the rows that it should have."""
     n, width = len(view.step), view.width
     rows = np.diff(np.minimum(np.arange(n + 1) * width, view.rows))
     total = np.concatenate([[0], np.cumsum(rows - view.columns("nonfinite", [name])[0])])
-    window = min(-(-_span(view, name) // width), n)
+    window = min(-(-span // width), n)
     count = total[1:] - total[np.maximum(np.arange(1, n + 1) - window, 0)]
     return (count < 10) & (total[1:] >= 10)
 
 
-def _bridged(step: Array, values: Array, few: NDArray[np.bool_]) -> Array:
-    """Draw the line through gaps: most rows of a fit of PyMC's own have no terms."""
-    known = np.isfinite(values) & ~few
-    if known.all() or not known.any():
-        return values
-    return np.interp(step, step[known], values[known], left=np.nan)
+def _bridged(step: Array, lines: Array, few: NDArray[np.bool_]) -> Array:
+    """Draw lines through their gaps: most rows of a fit of PyMC's own have no terms."""
+    known = np.isfinite(lines) & ~few
+    if known.all():
+        return lines
+    bridged = lines.copy()
+    for line, good in zip(bridged, known, strict=True):
+        if good.any() and not good.all():
+            line[:] = np.interp(step, step[good], line[good], left=np.nan)
+    return bridged
