@@ -35,7 +35,8 @@ __all__ = ["TAG"]
 #: Of the rewrite that puts these functions in the place of PyTensor's.
 TAG = "vitoolkit_numba"
 
-# PyTensor keeps compiled code on disk: another version for whatever changes a bit of a result.
+# PyTensor keeps compiled code on disk, by this number: another for whatever changes a bit of a
+# result, or what is inlined.
 _VERSION = 2
 
 _INFINITY, _NAN = float("inf"), float("nan")
@@ -276,7 +277,8 @@ def _funcify_inlined(op: Any, node: Any, **kwargs: Any) -> tuple[Any, str | None
     function, key = _funcify_composite(op, node=node, **kwargs)
     if all(type(inner.op) not in _FUNCTIONS for inner in op.fgraph.apply_nodes):
         return function, key
-    function.targetoptions["forceinline"] = True
+    dispatcher: Any = function
+    dispatcher.targetoptions["forceinline"] = True
     return _inlined(function, len(node.inputs)), key
 
 
