@@ -1,7 +1,9 @@
 """What was done to a fit, as marks on a chart."""
 
+import numpy as np
+
 import vitoolkit as vt
-from vitoolkit.views.marks import acts_of, marks_of
+from vitoolkit.views.marks import Marks, acts_of
 
 
 def test_a_drag_is_one_mark():
@@ -12,7 +14,7 @@ def test_a_drag_is_one_mark():
     later = [event(5000, 9.0), event(6000, 9.2, control="rate"), event(7000, 12, "stop", None)]
     by_schedule = [event(3000, 7.0, source="schedule")]
     noted = vt.Event(8000, 20.0, "note", text="β was too large", source="user")
-    marks = marks_of([*drag, *by_schedule, *later, noted], reach=10_000)
+    marks = Marks().of([*drag, *by_schedule, *later, noted], reach=10_000)
     assert [step for step, _ in marks] == [1000, 5000, 6000, 7000, 8000]
     assert [text for _, text in marks] == [
         "beta 1 → 2 in 30 moves, by user", "beta 1 → 2, by user", "rate 1 → 2, by user",
@@ -29,7 +31,7 @@ def test_changes_by_code_are_each_their_own():
     for source in ("code", "rule"):
         first = an_event(1000, 0.10, source, old=1e-3, new=1e-2)
         second = an_event(4000, 0.15, source, old=1e-2, new=1e-3)
-        marks = marks_of([first, second], reach=6000)
+        marks = Marks().of([first, second], reach=6000)
         assert marks == [
             (1000.0, f"beta 0.001 → 0.01, by {source}"),
             (4000.0, f"beta 0.01 → 0.001, by {source}"),
@@ -52,5 +54,20 @@ def test_a_drag_is_over_when_something_else_is_done_to_the_control():
 
 
 def test_marks_that_could_not_be_told_apart_say_which_came_when():
-    (mark,) = marks_of([an_event(100, 0.1, "code"), an_event(103, 0.2, "code")], reach=1000)
+    (mark,) = Marks().of([an_event(100, 0.1, "code"), an_event(103, 0.2, "code")], reach=1000)
     assert mark == (100.0, "beta 1 → 2, by code; from step 103 beta 1 → 2, by code")
+
+
+def test_the_marks_of_events_that_grow_are_those_of_all_events():
+    kinds = ["user", "user", "code", "schedule", "user"]
+    rng, events, step, time = np.random.default_rng(0), [], 0, 0.0
+    for _ in range(400):
+        step, time = step + int(rng.choice([0, 1, 30, 400])), time + float(rng.choice([0.1, 2.0]))
+        control = str(rng.choice(["beta", "rate"]))
+        events.append(an_event(step, time, str(rng.choice(kinds)), control=control))
+    marks = Marks()
+    for stop in (0, 7, 8, 8, 100, 399, 400, 200, 210):  # rows that were taken out take events along
+        for reach in (1e4, 1e5) if stop == 399 else (1e5,):
+            got = marks.of(tuple(events[:stop]), reach=reach)
+            assert got == Marks().of(events[:stop], reach=reach)
+    assert len(Marks().of(events, reach=1e5)) == 60

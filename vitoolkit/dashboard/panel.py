@@ -24,6 +24,7 @@ from vitoolkit.trace import Trace
 from vitoolkit.views.advice import advice
 from vitoolkit.views.ahead import Ahead
 from vitoolkit.views.frame import Lines, frame_of, mean_now, points_for
+from vitoolkit.views.marks import Marks
 from vitoolkit.views.picture import summary_html
 from vitoolkit.views.styles import control_styles, variable_styles
 from vitoolkit.views.tables import active_text, shown_as
@@ -85,6 +86,7 @@ class Panel:
         )
         self._chosen = Lines(self.variables)
         self._ahead = Ahead([control for control in controls if control.name in self.lines])
+        self._marks = Marks()
         self.trace: Trace | None = None
         self.view: View | None = None
         self._sizes: dict[str, int] = {}
@@ -220,8 +222,9 @@ class Panel:
             return 0
         self._chosen.picked = self.figure.picked
         frame = frame_of(
-            self.view, self.variables, self.lines, end=end, lines=self._chosen, ahead=self._ahead
-        )
+            self.view, self.variables, self.lines, end=end,
+            lines=self._chosen, ahead=self._ahead, marks=self._marks,
+        )  # fmt: skip
         if not self.fit.running:  # what the table says, too
             frame = frame._replace(now=final_kl(self.trace))
         now = time.perf_counter()

@@ -13,7 +13,7 @@ from vitoolkit.decimation import View
 from vitoolkit.views import charts
 from vitoolkit.views.ahead import Ahead, edge_of
 from vitoolkit.views.charts import bands_of, measures_of
-from vitoolkit.views.marks import Mark, marks_of
+from vitoolkit.views.marks import Mark, Marks
 
 __all__ = ["Frame", "Header", "Lines", "frame_of", "mean_now", "points_for"]
 
@@ -153,6 +153,7 @@ def frame_of(
     end: float,
     lines: Lines | None = None,
     ahead: Ahead | None = None,
+    marks: Marks | None = None,
 ) -> Frame:
     """Draw a frame from a trace's decimated view.
 
@@ -170,6 +171,8 @@ def frame_of(
         Chooses the variables that have a line; default is all.
     ahead : Ahead, optional
         The future of the controls.
+    marks : Marks, optional
+        Those of the frame before, so that only new events are read.
 
     Returns
     -------
@@ -210,7 +213,7 @@ def frame_of(
         view.step, low, high, mean, rate, distortion, kl, now,
         view.columns("last", controls), measure, step, future,
         lines=chosen, planned=planned, bands=bands, measures=measures,
-        marks=marks_of(trace.events, reach=max(edge, 1.0)), end=float(end), edge=edge,
+        marks=(marks or Marks()).of(trace.events, reach=max(edge, 1.0)), end=float(end), edge=edge,
     )  # fmt: skip
 
 

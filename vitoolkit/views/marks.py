@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from vitoolkit.events import ONE_MOVE_SECONDS, Event
 
-__all__ = ["Act", "Mark", "acts_of", "marks_of"]
+__all__ = ["Act", "Mark", "Marks", "acts_of"]
 
 #: Most characters of a mark's text.
 LONGEST = 160
@@ -95,33 +96,81 @@ def _one_move(last: Event, event: Event) -> bool:
     return by_hand and event.time - last.time < ONE_MOVE_SECONDS
 
 
-def marks_of(events: Sequence[Event], *, reach: float, most: int = 60) -> list[Mark]:
-    """Return where someone intervened, and how.
+class Marks:
+    """Where someone intervened, and how, in a row of events that grows: each is read once.
 
     A slider that is dragged makes many events and one mark, at the first of them.
 
     Parameters
     ----------
-    events : sequence of Event
-        Of a trace.
-    reach : float
-        Length of the step axis; marks closer than 0.4 % of it could not be told apart and share a
-        line, whose text tells each with its step.
-    most : int
+    most : int, default 60
         Most marks returned, the latest.
-
-    Returns
-    -------
-    list of Mark
-        In the order of the events.
     """
-    groups: list[list[Act]] = []
-    for act in acts_of(events[-50 * most :]):
-        if groups and 0 <= act.step - groups[-1][0].step <= 0.004 * reach:
-            groups[-1].append(act)
-        else:
-            groups.append([act])
-    return [Mark(float(group[0].step), _text(group)) for group in groups[-most:]]
+
+    def __init__(self, most: int = 60) -> None:
+        self.most = most
+        self._begin(0.0)
+
+    def _begin(self, reach: float) -> None:
+        self._reach, self._read = reach, 0
+        self._last: Event | None = None
+        self._latest: dict[str | None, tuple[_Group, int]] = {}
+        self._groups: deque[_Group] = deque(maxlen=self.most)
+
+    def of(self, events: Sequence[Event], *, reach: float) -> list[Mark]:
+        """Return the marks of some events.
+
+        Parameters
+        ----------
+        events : sequence of Event
+            Of a trace, in their order. If they go on from those of the call before, only those
+            that came since are read.
+        reach : float
+            Length of the step axis; marks closer than 0.4 % of it could not be told apart and share
+            a line, whose text tells each with its step.
+
+        Returns
+        -------
+        list of Mark
+            In the order of the events.
+        """
+        goes_on = len(events) >= self._read > 0 and events[self._read - 1] is self._last
+        if reach != self._reach or not goes_on:
+            self._begin(reach)
+            self._read = max(0, len(events) - 50 * self.most)
+        for event in events[self._read :]:
+            if event.source != "schedule":
+                self._add(event)
+        self._read, self._last = len(events), events[-1] if events else None
+        return [group.mark() for group in self._groups]
+
+    def _add(self, event: Event) -> None:
+        groups = self._groups
+        group, i = self._latest.get(event.control, (None, 0))
+        if group is not None and _one_move(group.acts[i].event, event):
+            group.put(i, group.acts[i]._replace(event=event, moves=group.acts[i].moves + 1))
+            return
+        if not groups or not 0 <= event.step - groups[-1].acts[0].step <= 0.004 * self._reach:
+            groups.append(_Group())
+        groups[-1].put(len(groups[-1].acts), Act(event.step, event, event.old, 1))
+        self._latest[event.control] = groups[-1], len(groups[-1].acts) - 1
+
+
+class _Group:
+    """Acts that share a line."""
+
+    def __init__(self) -> None:
+        self.acts: list[Act] = []
+        self._mark: Mark | None = None
+
+    def put(self, i: int, act: Act) -> None:
+        self.acts[i : i + 1] = [act]
+        self._mark = None
+
+    def mark(self) -> Mark:
+        if self._mark is None:
+            self._mark = Mark(float(self.acts[0].step), _text(self.acts))
+        return self._mark
 
 
 def _text(group: Sequence[Act]) -> str:
