@@ -32,7 +32,7 @@ from pymc.variational.inference import KLqp as PlainKLqp
 
 import vitoolkit as vt
 from benchmarks import models
-from benchmarks.bench_fit import spread
+from benchmarks.bench_fit import ratio
 
 BUILDERS = {f.__name__: f for f in (models.small, models.vae, models.large, models.scalars)}
 ROWS = ("cold", "new process", "again", "new data")
@@ -99,10 +99,9 @@ def measure(model: str, count: int, rounds: int) -> None:
         line = f"  {row:12}"
         for i, name in enumerate(("wall", "processor")):
             reference, own = ([took[i] for took in times[kind][row]] for kind in FITS)
-            ratios = [a / b for a, b in zip(own, reference, strict=True)]
             line += (
                 f" {name}: PyMC {statistics.median(reference):.2f} s, vitoolkit "
-                f"{statistics.median(own):.2f} s, ratio {spread(ratios)};"
+                f"{statistics.median(own):.2f} s, ratio {ratio(own, reference)};"
             )
         print(line.rstrip(";"), flush=True)
 

@@ -6,6 +6,9 @@ Instrumented: one β a variable, one of them and the learning rate on schedules,
 step. Plain: PyMC's own ``KLqp`` with the same approximation and optimizer and
 ``progressbar=False``. They take turns of about a second, so that a machine whose speed drifts slows
 all; a ratio is the median over the rounds of the ratio within a round, with the least and the most.
+Processor time, that of all threads, is given beside wall time: it is the steadier of the two where
+other programs run, and shows who uses more than one core. There NumPy's matrix products wait for
+threads that do not run, ten times the time on bnn: set ``OPENBLAS_NUM_THREADS=1``.
 Compile times are those of fresh models by turns with whatever the compile caches on disk hold;
 ``--cold`` measures them in new processes with empty ones.
 
@@ -135,7 +138,9 @@ def peer_runs(model: str, names) -> dict:
     return runs
 
 
-def spread(ratios) -> str:
+def ratio(times, reference) -> str:
+    """Median of the ratio within a round, with the least and the most."""
+    ratios = [a / b for a, b in zip(times, reference, strict=True)]
     return f"{statistics.median(ratios):6.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
 
 
@@ -151,29 +156,34 @@ def measure(model: str, rounds: int, cold: bool, names) -> None:
     runs = {kind: lambda steps, i=i: steps_a_second(i, steps) for kind, i in inference.items()}
     runs.update(peer_runs(model, names))
     steps = {kind: steps_in(SECONDS_A_ROUND, run) for kind, run in runs.items()}
-    rates: dict[str, list[float]] = {kind: [] for kind in runs}
+    seconds: dict[str, list[tuple[float, float]]] = {kind: [] for kind in runs}
     for _ in range(rounds):
         for kind, run in runs.items():
-            rates[kind].append(run(steps[kind]))
-    for kind, rate in rates.items():
-        to_plain = [a / b for a, b in zip(rates["plain"], rate, strict=True)]
-        to_peer = [a / b for a, b in zip(rate, rates["instrumented"], strict=True)]
-        line = f"       {kind:13} {1e6 / statistics.median(rate):10.1f} us a step"
-        line += f", ratio to plain {spread(to_plain)}"
-        if kind not in KINDS:
-            line += f", instrumented to it {spread(to_peer)}"
-        print(line, flush=True)
+            work = time.process_time()
+            rate = run(steps[kind])
+            seconds[kind].append((1 / rate, (time.process_time() - work) / steps[kind]))
+    for kind in runs:
+        for i, name in enumerate(("wall", "processor")):
+            took, plain_took, own = (
+                [times[i] for times in seconds[k]] for k in (kind, "plain", "instrumented")
+            )
+            line = f"       {kind if i == 0 else '':13}{name:9} "
+            line += f"{1e6 * statistics.median(took):10.1f} us a step"
+            line += f", ratio to plain {ratio(took, plain_took)}"
+            if kind not in KINDS:
+                line += f", instrumented to it {ratio(own, took)}"
+            print(line, flush=True)
     step = inference["instrumented"].step_function
     print(f"       instrumented runs {step!r}")
-    for cache, seconds in (
+    for cache, compile_times in (
         ("warm", {kind: compiled[kind][-1] for kind in KINDS}),
         ("empty", {kind: cold_compile(model, kind) for kind in KINDS} if cold else None),
     ):
-        if seconds is not None:
-            ratio = seconds["instrumented"] / seconds["plain"]
+        if compile_times is not None:
+            plain_time, own_time = compile_times["plain"], compile_times["instrumented"]
             print(
-                f"       compile, {cache} cache: plain {seconds['plain']:.2f} s, "
-                f"instrumented {seconds['instrumented']:.2f} s (ratio {ratio:.2f})"
+                f"       compile, {cache} cache: plain {plain_time:.2f} s, "
+                f"instrumented {own_time:.2f} s (ratio {own_time / plain_time:.2f})"
             )
 
 

@@ -21,7 +21,7 @@ import pymc as pm
 import pytensor
 
 import vitoolkit as vt
-from benchmarks.bench_fit import clear_cache, quiet, spread
+from benchmarks.bench_fit import clear_cache, quiet, ratio
 from benchmarks.models import small
 
 BETAS, SEEDS = 8, 4
@@ -80,10 +80,10 @@ def main() -> None:
                 f"not the losses of the solo fit at {unequal}, {len(many)} of {len(solo)} fits"
             )
     for name, times in (("wall", wall), ("processor", work)):
-        loop, once = map(statistics.median, zip(*times, strict=True))
+        loop, once = zip(*times, strict=True)
         print(
-            f"{name:9}: loop {loop:.1f} s, fit_many {once:.1f} s, "
-            f"ratio {spread([b / a for a, b in times])}"
+            f"{name:9}: loop {statistics.median(loop):.1f} s, "
+            f"fit_many {statistics.median(once):.1f} s, ratio {ratio(once, loop)}"
         )
     print(f"{len(solo)} of {len(solo)} traces equal their solo fits bit for bit")
 
