@@ -8,7 +8,6 @@ one join instead of a chain of partial updates of the whole vector.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -34,10 +33,6 @@ FEWEST = 8
 MOST_NODES = 100
 #: Numba joins no more than 1,000 inputs at once.
 MOST_JOINED = 500
-#: PyTensor 3 has another word for it.
-_PULLBACK = (
-    "pullback" if "pullback" in inspect.signature(OpFromGraph).parameters else "lop_overrides"
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,6 +156,15 @@ def taken(vector: Any, where: np.ndarray) -> Any:
     return vector[where]
 
 
+class _Split(OpFromGraph):
+    """Pieces of a vector, one after the other, whose gradient is joined from theirs."""
+
+    def L_op(self, inputs, outputs, output_grads):
+        return [_joined(outputs, output_grads)]
+
+    pullback = L_op  # as PyTensor 3 calls it
+
+
 def entries(group: Group) -> dict[Variable, Any]:
     """What stands in the flat draw of a group for the value of each variable of the model.
 
@@ -169,11 +173,8 @@ def entries(group: Group) -> dict[Variable, Any]:
     flat, places = group.input, group.ordering.values()
     if len(places) == 1:
         return dict(group.replacements)
-    backwards: dict[str, Any] = {
-        _PULLBACK: lambda inputs, outputs, gradients: [_joined(outputs, gradients)]
-    }
     pieces = [flat[where] if shape else flat[where.start] for _, where, shape, _ in places]
-    split: Any = OpFromGraph([flat], pieces, inline=True, **backwards)
+    split: Any = _Split([flat], pieces, inline=True)
     values = {value.name: value for value in group.replacements}
     return {
         values[name]: piece.reshape(shape).astype(dtype)

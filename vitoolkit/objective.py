@@ -66,14 +66,27 @@ def _scale(group: Group) -> pt.TensorVariable:
     return group.std if isinstance(group, MeanFieldGroup) else pt.diagonal(group.L)
 
 
-def _log_q_by_coordinate(group: Group, exact: np.ndarray) -> pt.TensorVariable:
-    """log q of each coordinate on the unconstrained scale, shape (draws, coordinates), nats.
+def _one_draw(group: Group) -> pt.TensorVariable:
+    """The first draw of a group, shape (coordinates,).
+
+    Taken from the noise where its law is known, and not from the draws: their gradient would be an
+    array of zeros into which the first draw's is written, and a sum over it.
+    """
+    if isinstance(group, MeanFieldGroup):
+        return group.std * group.symbolic_initial[0] + group.mean
+    return group.symbolic_random[0]
+
+
+def _log_q_by_coordinate(
+    group: Group, exact: np.ndarray, noise: pt.TensorVariable
+) -> pt.TensorVariable:
+    """log q of each coordinate on the unconstrained scale, of the shape of the noise; nats.
 
     For full rank the k-th column is ``log q(z_k | z_1 ... z_{k-1})``. Where `exact` is True it is
     the expectation ``-log sd - 1/2``, without the constant that cancels in the KL.
     """
     log_scale = pt.log(_scale(group))
-    drawn = -0.5 * group.symbolic_initial**2 - floatX(0.5 * np.log(2 * np.pi))
+    drawn = -0.5 * noise**2 - floatX(0.5 * np.log(2 * np.pi))
     if exact.any():
         drawn = pt.switch(exact, floatX(-0.5), drawn)
     return drawn - log_scale
@@ -303,7 +316,7 @@ class BetaKL(Operator):
         ]
         nodes = graph_replace(nodes, self._entries, strict=False)
         if single:
-            draw = [draws[0] for draws in approx.symbolic_randoms]
+            draw = [_one_draw(group) for group in approx.groups]
             nodes = graph_replace(nodes, dict(zip(approx.inputs, draw)), strict=False)
         else:
             nodes = [node.mean(axis=0) for node in _over_draws(approx, nodes)]
@@ -409,8 +422,9 @@ class BetaKL(Operator):
             exact = np.zeros(group.ddim, bool)
             for latent in members:
                 exact[latent.where] = latent.name in self.closed_form
-            by_coordinate = _log_q_by_coordinate(group, exact)
-            log_q[group] = by_coordinate[0] if single else by_coordinate.mean(axis=0)
+            noise = group.symbolic_initial
+            by_coordinate = _log_q_by_coordinate(group, exact, noise[0] if single else noise)
+            log_q[group] = by_coordinate if single else by_coordinate.mean(axis=0)
             total.append((log_q[group] * self._weight_by_coordinate(members, by_name)).sum())
         return log_q, pt.add(*total)
 
