@@ -25,6 +25,7 @@ from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.random.basic import NormalRV
 
+from vitoolkit.alike import Batch, batches, entries, join, stack, taken
 from vitoolkit.controls import Control
 from vitoolkit.gradient import gradient_stats
 from vitoolkit.latents import (
@@ -65,14 +66,27 @@ def _scale(group: Group) -> pt.TensorVariable:
     return group.std if isinstance(group, MeanFieldGroup) else pt.diagonal(group.L)
 
 
-def _log_q_by_coordinate(group: Group, exact: np.ndarray) -> pt.TensorVariable:
-    """log q of each coordinate on the unconstrained scale, shape (draws, coordinates), nats.
+def _one_draw(group: Group) -> pt.TensorVariable:
+    """The first draw of a group, shape (coordinates,).
+
+    Taken from the noise where its law is known, and not from the draws: their gradient would be an
+    array of zeros into which the first draw's is written, and a sum over it.
+    """
+    if isinstance(group, MeanFieldGroup):
+        return group.std * group.symbolic_initial[0] + group.mean
+    return group.symbolic_random[0]
+
+
+def _log_q_by_coordinate(
+    group: Group, exact: np.ndarray, noise: pt.TensorVariable
+) -> pt.TensorVariable:
+    """log q of each coordinate on the unconstrained scale, of the shape of the noise; nats.
 
     For full rank the k-th column is ``log q(z_k | z_1 ... z_{k-1})``. Where `exact` is True it is
     the expectation ``-log sd - 1/2``, without the constant that cancels in the KL.
     """
     log_scale = pt.log(_scale(group))
-    drawn = -0.5 * group.symbolic_initial**2 - floatX(0.5 * np.log(2 * np.pi))
+    drawn = -0.5 * noise**2 - floatX(0.5 * np.log(2 * np.pi))
     if exact.any():
         drawn = pt.switch(exact, floatX(-0.5), drawn)
     return drawn - log_scale
@@ -102,20 +116,19 @@ def _over_draws(approx: Approximation, nodes: list) -> list[pt.TensorVariable]:
 
     PyMC's own version pulls the minibatch's random generator into the scan, and fails there.
     """
-    nodes = approx.to_flat_input(nodes)
-    batches = [
+    minibatches = [
         variable
         for variable in ancestors(nodes)
         if variable.owner is not None and isinstance(variable.owner.op, MinibatchOp)
     ]
-    stand_ins = [batch.type() for batch in batches]
-    nodes = graph_replace(nodes, dict(zip(batches, stand_ins)), strict=False)
+    stand_ins = [batch.type() for batch in minibatches]
+    nodes = graph_replace(nodes, dict(zip(minibatches, stand_ins)), strict=False)
 
     def one_draw(*args):
         return graph_replace(nodes, dict(zip([*approx.inputs, *stand_ins], args)), strict=False)
 
     drawn = pytensor.scan(
-        one_draw, approx.symbolic_randoms, non_sequences=batches, return_updates=False
+        one_draw, approx.symbolic_randoms, non_sequences=minibatches, return_updates=False
     )
     return drawn if isinstance(drawn, list) else [drawn]
 
@@ -296,33 +309,53 @@ class BetaKL(Operator):
         """
         approx = self.approx
         data_term, priors = self.log_p()
-        nodes = [
+        together = self._batches
+        batched = {latent.name for batch in together for latent in batch.latents}
+        alone = {v.name: p for v, p in self._with(priors) if v.name not in batched}
+        nodes: list[Any] = [
             data_term,
-            *[p if latent.name in self.kl_by else p.sum() for latent, p in self._with(priors)],
+            *[batch.log_p for batch in together],
+            *[p if name in self.kl_by else p.sum() for name, p in alone.items()],
         ]
+        nodes = graph_replace(nodes, self._entries, strict=False)
         if single:
-            data, *drawn = approx.symbolic_single_sample(nodes)
+            draw = [_one_draw(group) for group in approx.groups]
+            nodes = graph_replace(nodes, dict(zip(approx.inputs, draw)), strict=False)
         else:
-            data, *drawn = [node.mean(axis=0) for node in _over_draws(approx, nodes)]
-        log_p = {latent.name: p for latent, p in self._with(drawn)}
+            nodes = [node.mean(axis=0) for node in _over_draws(approx, nodes)]
+        data: Any = nodes[0]
+        drawn: list[Any] = nodes[1:]
+        batch_log_p, log_p = drawn[: len(together)], dict(zip(alone, drawn[len(together) :]))
         log_q, weighted_log_q = self._log_q(single)
-        sizes, weights = self._sizes(), self._weights()
+        sizes = self._sizes()
+        weighted_log_p = self._weighted_log_p(log_p, list(zip(together, batch_log_p, strict=True)))
+        constant = minibatch_constant(approx)
+        loss = -data / constant + (weighted_log_q - weighted_log_p) / constant
         kl: dict[str, pt.TensorVariable] = {}
-        for label, q in log_q.items():
-            names = [name for name in self.labels if self.labels[name] == label]
-            p = pt.add(*[log_p[name].sum() for name in names])
-            kl[label] = sizes[names[0]] * (q.sum() - p)
+        for latent in self.latents:
+            label = self.labels[latent.name]
+            if latent.name not in batched and label not in kl:
+                names = [name for name in log_p if self.labels[name] == label]
+                p = pt.add(*[log_p[name].sum() for name in names])
+                q = log_q[latent.group]
+                q = q[latent.where].sum() if latent.splits else q
+                kl[label] = sizes[latent.name] * (q - p)
         parts = []
         for part in self.parts:
             latent = next(v for v in self.latents if v.name == part.variable)
-            whole = log_q[latent.name].reshape(latent.shape) - log_p[latent.name]
+            q = log_q[latent.group][latent.where].reshape(latent.shape)
+            whole = q - log_p[latent.name]
             kept = kept_axes(latent, self.kl_by[latent.name])
             summed = tuple(axis for axis in range(len(latent.shape)) if axis not in kept)
             parts.append((sizes[latent.name] * whole.sum(axis=summed)).ravel())
-        weighted_log_p = pt.add(*[weights[name] * log_p[name].sum() for name in self.labels])
-        constant = minibatch_constant(approx)
-        loss = -data / constant + (weighted_log_q - weighted_log_p) / constant
-        terms = _stack([data, *[kl[label] for label in self.variables]])
+        terms = [_stack([data, *kl.values()])]
+        order = list(kl)
+        for batch, p in zip(together, batch_log_p, strict=True):
+            terms.append(floatX(taken(log_q[batch.group], batch.where) - p))
+            order += [latent.name for latent in batch.latents]
+        place = {label: i for i, label in enumerate(order, start=1)}
+        where = np.array([0, *[place[label] for label in self.variables]])
+        terms = taken(pt.concatenate(terms), where)
         return [loss, pt.concatenate([terms, *[floatX(part) for part in parts]])]
 
     def log_p(self) -> tuple[pt.TensorVariable, list[pt.TensorVariable]]:
@@ -370,8 +403,13 @@ class BetaKL(Operator):
             weights[name] = shared * size if name in self.total_size else shared
         return weights
 
-    def _log_q(self, single: bool) -> tuple[dict[str, pt.TensorVariable], pt.TensorVariable]:
-        """log q of each term, by coordinate where it splits, and the sum of all, weighted.
+    def _weight(self, latent: Latent) -> tuple:
+        """What is the same for two variables exactly if their weights are."""
+        size = self.total_size.get(latent.name)
+        return id(self.beta.get(latent.name)), size, None if size is None else latent.shape[0]
+
+    def _log_q(self, single: bool) -> tuple[dict[Group, pt.TensorVariable], pt.TensorVariable]:
+        """log q of each group, by coordinate where it splits, and the sum of all, weighted.
 
         The sum is taken over weighted coordinates, not over the variables' own sums: its gradient
         is then one elementwise pass, however many variables there are.
@@ -381,18 +419,16 @@ class BetaKL(Operator):
         for group in self.approx.groups:
             members = self._members(group)
             if not members[0].splits:
-                label = self.labels[members[0].name]
-                log_q[label] = group.symbolic_logq.mean(axis=0)
-                total.append(by_name[members[0].name] * log_q[label])
+                log_q[group] = group.symbolic_logq.mean(axis=0)
+                total.append(by_name[members[0].name] * log_q[group])
                 continue
             exact = np.zeros(group.ddim, bool)
             for latent in members:
                 exact[latent.where] = latent.name in self.closed_form
-            by_coordinate = _log_q_by_coordinate(group, exact)
-            by_coordinate = by_coordinate[0] if single else by_coordinate.mean(axis=0)
-            for latent in members:
-                log_q[self.labels[latent.name]] = by_coordinate[latent.where]
-            total.append((by_coordinate * self._weight_by_coordinate(members, by_name)).sum())
+            noise = group.symbolic_initial
+            by_coordinate = _log_q_by_coordinate(group, exact, noise[0] if single else noise)
+            log_q[group] = by_coordinate if single else by_coordinate.mean(axis=0)
+            total.append((log_q[group] * self._weight_by_coordinate(members, by_name)).sum())
         return log_q, pt.add(*total)
 
     def _weight_by_coordinate(self, members: Sequence[Latent], by_name: Mapping[str, Any]) -> Any:
@@ -402,18 +438,19 @@ class BetaKL(Operator):
         variables' weights would be rewritten to a join of scalars, one a coordinate, which Numba
         refuses from 1,000 on.
         """
-
-        def weight(latent: Latent) -> tuple:
-            size = self.total_size.get(latent.name)
-            return id(self.beta.get(latent.name)), size, None if size is None else latent.shape[0]
-
         ordered = sorted(members, key=lambda latent: latent.where.start)
-        runs = [list(run) for _, run in groupby(ordered, key=weight)]
-        pieces = [floatX(by_name[run[0].name]) for run in runs]
+        runs = [list(run) for _, run in groupby(ordered, key=self._weight)]
+        weights = [floatX(by_name[run[0].name]) for run in runs]
         if len(runs) == 1:
-            return pieces[0]
+            return weights[0]
         lengths = [run[-1].where.stop - run[0].where.start for run in runs]
-        return pt.concatenate([pt.full((n,), w) for n, w in zip(lengths, pieces, strict=True)])
+        pieces = []
+        for single, some in groupby(zip(lengths, weights, strict=True), key=lambda x: x[0] == 1):
+            if single:
+                pieces.append(_stack([weight for _, weight in some]))
+            else:
+                pieces += [pt.full((length,), weight) for length, weight in some]
+        return join(pieces)
 
     def _check(self) -> None:
         nodes = Counter(variable.owner for variable in self.approx.model.basic_RVs)
@@ -427,6 +464,36 @@ class BetaKL(Operator):
                 self._check_one_weight(latent)
             if latent.name in self.closed_form:
                 _check_closed_form(latent)
+
+    def _weighted_log_p(
+        self, log_p: Mapping[str, Any], together: Sequence[tuple[Batch, Any]]
+    ) -> Any:
+        """The sum of log p of all variables, weighted; those of one weight are added up first."""
+        weights = self._weights()
+        alike: dict[Any, list] = {}
+        for latent in self.latents:
+            if latent.name in log_p:
+                alike.setdefault(self._weight(latent), []).append(latent.name)
+        total = [
+            weights[names[0]] * pt.add(*[log_p[name].sum() for name in names])
+            for names in alike.values()
+        ]
+        for batch, p in together:
+            if len({self._weight(latent) for latent in batch.latents}) == 1:
+                total.append(weights[batch.latents[0].name] * p.sum())
+            else:
+                total.append((_stack([weights[v.name] for v in batch.latents]) * p).sum())
+        return pt.add(*total)
+
+    @cached_property
+    def _batches(self) -> tuple[Batch, ...]:
+        special = {*self.kl_by, *self.closed_form, *self.total_size}
+        plain = [v for v in self.latents if v.joined is None and v.name not in special]
+        return batches(plain, self._factors)
+
+    @cached_property
+    def _entries(self) -> dict[Any, Any]:
+        return {k: v for group in self.approx.groups for k, v in entries(group).items()}
 
     @cached_property
     def _factors(self) -> dict[str, pt.TensorVariable]:
@@ -492,10 +559,8 @@ _WHY_NOT = {
 
 
 def _stack(scalars: Sequence[Any]) -> pt.TensorVariable:
-    """A floatX vector of scalars; Numba joins no more than 1,000 at once."""
-    scalars = [floatX(scalar) for scalar in scalars]
-    pieces = [pt.stack(scalars[i : i + 500]) for i in range(0, len(scalars), 500)]
-    return pieces[0] if len(pieces) == 1 else pt.concatenate(pieces)
+    """A floatX vector of scalars."""
+    return stack([floatX(scalar) for scalar in scalars])
 
 
 def _check_closed_form(latent: Latent) -> None:
