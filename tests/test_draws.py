@@ -4,7 +4,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 
-from vitoolkit.draws import DrawsAhead, draws_ahead, inlined_minibatches
+from vitoolkit.draws import DrawsAhead, draws_ahead, inlined
 
 
 def generator(seed=1):
@@ -123,7 +123,7 @@ def test_settling_before_any_step_leaves_the_generator():
 
 def test_a_minibatch_is_one_draw_however_often_it_was_cloned():
     x, y = pm.Minibatch(np.arange(20.0), np.arange(20.0), batch_size=4)
-    clones = [inlined_minibatches([node])[0] for node in (x, y)]
+    clones = [inlined([node])[0] for node in (x, y)]
     source = next(iter(pm.pytensorf.collect_default_updates([x])))
     (draws,) = draws_ahead([source], clones)
     assert len(draws.variables) == 2
@@ -143,4 +143,4 @@ def test_what_cannot_be_drawn_ahead_stays_in_the_graph():
     data = pytensor.shared(np.zeros(20))
     batch = pm.Minibatch(data, batch_size=4)
     rows = next(iter(pm.pytensorf.collect_default_updates([batch])))
-    assert draws_ahead([rows], inlined_minibatches([batch])) == []
+    assert draws_ahead([rows], inlined([batch])) == []

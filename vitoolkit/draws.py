@@ -20,6 +20,7 @@ import numpy as np
 import pytensor
 from pymc.data import MinibatchOp
 from pymc.pytensorf import constant_fold
+from pytensor.compile.builders import OpFromGraph
 from pytensor.graph.basic import Apply, Variable, equal_computations
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
@@ -30,7 +31,7 @@ from pytensor.tensor.rewriting.ofg import inline_ofg_node
 from vitoolkit.checkpoint import with_state
 from vitoolkit.compilation import ROWS
 
-__all__ = ["DrawsAhead", "draws_ahead", "inlined_minibatches"]
+__all__ = ["DrawsAhead", "draws_ahead", "inlined"]
 
 #: Most steps to draw for at once, and most numbers. What was drawn in vain is drawn again.
 MOST_STEPS, MOST_NUMBERS = 32, 8_192
@@ -248,17 +249,18 @@ def draws_ahead(generators: Iterable[Any], nodes: Sequence[Variable]) -> list[Dr
     return [draws for draws in found if draws is not None]
 
 
-def inlined_minibatches(nodes: Sequence[Variable]) -> list[Variable]:
-    """The nodes with the draw of a minibatch's rows in sight, which PyMC keeps in a graph apart."""
-    batches = {
-        variable.owner
-        for variable in ancestors(nodes)
-        if variable.owner is not None and isinstance(variable.owner.op, MinibatchOp)
-    }
+def inlined(nodes: Sequence[Variable]) -> list[Variable]:
+    """The nodes with what graphs within the graph compute in sight, where they may be opened.
+
+    PyMC keeps the draw of a minibatch's rows in one.
+    """
     inner: dict[Variable, Variable] = {}
-    for node in batches:
-        inner.update(zip(node.outputs, inline_ofg_node(node), strict=True))
-    return graph_replace(nodes, inner, strict=False)
+    for node in {variable.owner for variable in ancestors(nodes)} - {None}:
+        assert node is not None
+        op = node.op
+        if isinstance(op, MinibatchOp) or (isinstance(op, OpFromGraph) and op.is_inline):
+            inner.update(zip(node.outputs, inline_ofg_node(node), strict=True))
+    return inlined(graph_replace(nodes, inner, strict=False)) if inner else list(nodes)
 
 
 def _draws(generator: Any, nodes: list[Apply]) -> DrawsAhead | None:

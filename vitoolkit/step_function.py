@@ -28,7 +28,7 @@ from vitoolkit.compilation import ROWS, compile_now, faster
 from vitoolkit.compiled import CompiledStep, compiled_step, like
 from vitoolkit.constants import data_as_shared
 from vitoolkit.controls import Control
-from vitoolkit.draws import DrawsAhead, draws_ahead, inlined_minibatches
+from vitoolkit.draws import DrawsAhead, draws_ahead, inlined
 
 __all__ = ["StepFunction", "cores"]
 
@@ -122,9 +122,7 @@ class StepFunction:
         state, new = list(updates), list[Any](updates.values())
         loss, terms, *new = _with_own_generators([loss, terms, *new])
         generators = collect_default_updates(outputs=[loss])
-        outputs, *new = inlined_minibatches(
-            [pt.concatenate([floatX(loss)[None], floatX(terms)]), *new]
-        )
+        outputs, *new = inlined([pt.concatenate([floatX(loss)[None], floatX(terms)]), *new])
         read = set(ancestors([outputs, *new]))
         self.unused = tuple(c.name for c in self.controls if c.shared not in read)
         self._draws: list[DrawsAhead] = []
