@@ -15,6 +15,7 @@ from vitoolkit.dashboard.lifetime import close_widgets
 
 def a_panel(controls=()):
     fit = SimpleNamespace(
+        prepared="",
         first=0,
         n=1000,
         step=1000,

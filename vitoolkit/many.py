@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 from pymc.progress_bar import CustomProgress, default_progress_theme
 from rich.console import Console
 from rich.progress import Progress, TextColumn
@@ -312,8 +313,8 @@ def _axis(name: str, values: Any) -> dict[Hashable, Any]:
     else:
         if isinstance(values, str) or not hasattr(values, "__iter__"):
             raise TypeError(f"grid[{name!r}] must be a list of values, received {shown(values)}")
-        axis, values = {}, [getattr(v, "item", lambda v=v: v)() for v in values]
-        for value in values:
+        axis = {}
+        for value in (v.item() if isinstance(v, np.generic) else v for v in values):
             try:
                 twice = value in axis
             except TypeError:
