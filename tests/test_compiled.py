@@ -14,7 +14,7 @@ import pytest
 import vitoolkit as vt
 from vitoolkit import compiled
 from vitoolkit.constants import data_as_shared
-from vitoolkit.structure import in_order, structure
+from vitoolkit.structure import in_order, rebuilt, structure
 
 
 @pytest.fixture(autouse=True)
@@ -231,6 +231,18 @@ def test_structures_are_equal_where_the_code_is(other, same):
 
 def test_a_graph_with_an_input_has_no_structure():
     assert structure([pt.scalar("x") * 2.0])[0] is None
+
+
+def test_variables_of_a_graph_are_replaced_whatever_needs_them():
+    x, y = pt.vector("x"), pt.vector("y")
+    a = x + 1.0
+    b = a * 2.0
+    graph = [b.sum(), pt.exp(b) + y]
+    one, two = rebuilt(graph, {b: pt.constant([1.0, 2.0]), a: pt.constant([5.0])})
+    np.testing.assert_allclose(one.eval(), 3.0)
+    np.testing.assert_allclose(two.eval({y: [0.0, 1.0]}), np.exp([1.0, 2.0]) + [0.0, 1.0])
+    assert rebuilt([x, b], {x: y})[0] is y
+    assert rebuilt([b], {})[0] is b
 
 
 # --- data -------------------------------------------------------------------------------------

@@ -15,11 +15,10 @@ import pytensor
 from pymc.pytensorf import constant_fold
 from pytensor.compile.builders import OpFromGraph
 from pytensor.graph.basic import Apply, Constant, Variable
-from pytensor.graph.replace import graph_replace
 from pytensor.raise_op import CheckAndRaise
 from pytensor.tensor.type import TensorType
 
-from vitoolkit.structure import in_order
+from vitoolkit.structure import in_order, rebuilt
 
 __all__ = ["data_as_shared"]
 
@@ -72,7 +71,7 @@ def data_as_shared(nodes: Sequence[Variable]) -> list[Variable]:
         value: Any = values.get(variable, getattr(variable, "data", None))
         if not isinstance(value, Variable):
             replaced[variable] = _stand_in(variable, np.asarray(value))
-    return graph_replace(nodes, replaced, strict=False) if replaced else list(nodes)
+    return rebuilt(nodes, replaced)
 
 
 def _is_data(constant: Constant) -> bool:

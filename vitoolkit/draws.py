@@ -30,6 +30,7 @@ from pytensor.tensor.rewriting.ofg import inline_ofg_node
 
 from vitoolkit.checkpoint import with_state
 from vitoolkit.compilation import ROWS
+from vitoolkit.structure import in_order
 
 __all__ = ["DrawsAhead", "draws_ahead", "inlined"]
 
@@ -254,13 +255,17 @@ def inlined(nodes: Sequence[Variable]) -> list[Variable]:
 
     PyMC keeps the draw of a minibatch's rows in one.
     """
+    graphs = [item for item in in_order(nodes) if isinstance(item, Apply) and _opens(item.op)]
     inner: dict[Variable, Variable] = {}
-    for node in {variable.owner for variable in ancestors(nodes)} - {None}:
-        assert node is not None
-        op = node.op
-        if isinstance(op, MinibatchOp) or (isinstance(op, OpFromGraph) and op.is_inline):
+    for node in graphs:
+        # One that needs another waits for it: PyTensor 2 cannot replace both at once.
+        if not any(variable.owner in graphs for variable in ancestors(node.inputs)):
             inner.update(zip(node.outputs, inline_ofg_node(node), strict=True))
     return inlined(graph_replace(nodes, inner, strict=False)) if inner else list(nodes)
+
+
+def _opens(op: Any) -> bool:
+    return isinstance(op, MinibatchOp) or (isinstance(op, OpFromGraph) and op.is_inline)
 
 
 def _draws(generator: Any, nodes: list[Apply]) -> DrawsAhead | None:

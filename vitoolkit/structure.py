@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Apply, Constant, Variable
 
-__all__ = ["in_order", "structure"]
+__all__ = ["in_order", "rebuilt", "structure"]
 
 
 def in_order(nodes: Sequence[Variable]) -> list[Variable | Apply]:
@@ -34,6 +34,22 @@ def in_order(nodes: Sequence[Variable]) -> list[Variable | Apply]:
 
 def _made_by(variable: Variable) -> Variable | Apply:
     return variable if variable.owner is None else variable.owner
+
+
+def rebuilt(nodes: Sequence[Variable], replaced: Mapping[Variable, Variable]) -> list[Variable]:
+    """The nodes with other variables in the place of some.
+
+    As ``graph_replace``, which in PyTensor 2 fails where one of them is needed by another only.
+    """
+    new = dict(replaced)
+    for item in in_order(nodes):
+        if isinstance(item, Apply) and any(variable in new for variable in item.inputs):
+            if not all(variable in new for variable in item.outputs):
+                inputs = [new.get(variable, variable) for variable in item.inputs]
+                again = item.clone_with_new_inputs(inputs, strict=False)
+                for old, variable in zip(item.outputs, again.outputs, strict=True):
+                    new.setdefault(old, variable)
+    return [new.get(node, node) for node in nodes]
 
 
 def structure(nodes: Sequence[Variable]) -> tuple[Hashable, list[Any]]:
