@@ -57,7 +57,7 @@ class Kernel:
         self.manager.start_kernel()
         self.client = self.manager.client()
         self.client.start_channels()
-        self.client.wait_for_ready(timeout=60)
+        self.client.wait_for_ready(timeout=600)
 
     def run(self, code, timeout=300):
         """Run a cell; its printed text and what it displays at the end, in their order."""
