@@ -75,7 +75,7 @@ class Kernel:
         self.manager.start_kernel(env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.client = self.manager.client()
         self.client.start_channels()
-        self.client.wait_for_ready(timeout=60)
+        self.client.wait_for_ready(timeout=600)
         assert self.run(SETUP)["status"] == "ok"
         self.comm, self.subshell = "c0ffee", None
         self.send("comm_open", comm_id=self.comm, target_name="probe", data={})

@@ -111,7 +111,7 @@ def structure(nodes: Sequence[Variable]) -> tuple[Hashable, list[Any]]:
 
 def _content(data: Any) -> Hashable:
     if isinstance(data, np.ndarray):
-        digest = hashlib.sha256(np.ascontiguousarray(data)).hexdigest()
+        digest = hashlib.sha256(data.tobytes()).hexdigest()
         return data.shape, data.dtype.str, digest
     if isinstance(data, slice):
         return "slice", data.start, data.stop, data.step
