@@ -59,7 +59,7 @@ class Kernel:
         self.client.start_channels()
         self.client.wait_for_ready(timeout=600)
 
-    def run(self, code, timeout=300):
+    def run(self, code, timeout=1_500):
         """Run a cell; its printed text and what it displays at the end, in their order."""
         printed, shown, errors = [], {}, []
 
