@@ -7,8 +7,9 @@ step. Plain: PyMC's own ``KLqp`` with the same approximation and optimizer and
 ``progressbar=False``. They take turns of about a second, so that a machine whose speed drifts slows
 all; a ratio is the median over the rounds of the ratio within a round, with the least and the most.
 Processor time, that of all threads, is given beside wall time: it is the steadier of the two where
-other programs run, and shows who uses more than one core. There NumPy's matrix products wait for
-threads that do not run, ten times the time on bnn: set ``OPENBLAS_NUM_THREADS=1``.
+other programs run, and shows who uses more than one core. On such a machine NumPy's matrix products
+of bnn took ten times the time with more than one BLAS thread (seen once): set
+``OPENBLAS_NUM_THREADS=1``.
 Compile times are those of fresh models by turns with whatever the compile caches on disk hold;
 ``--cold`` measures them in new processes with empty ones.
 

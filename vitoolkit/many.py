@@ -47,6 +47,17 @@ class Fits(Mapping[tuple, Fit]):
     ----------
     names : tuple of str
         What a point of the grid is made of.
+
+    Examples
+    --------
+    >>> import pymc as pm
+    >>> import vitoolkit as vt
+    >>> with pm.Model():
+    ...     z = pm.Normal("z")
+    ...     y = pm.Normal("y", z, observed=[0.2, 1.1])
+    ...     fits = vt.fit_many(100, grid={"random_seed": [1, 2]}, progressbar=False)
+    >>> list(fits), fits.label((2,)), len(fits[2].trace)
+    ([(1,), (2,)], 'random_seed=2', 100)
     """
 
     def __init__(self, names: Sequence[str], fits: Mapping[tuple, Fit]) -> None:
