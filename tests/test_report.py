@@ -9,6 +9,7 @@ from records import a_trace
 
 import vitoolkit as vt
 from vitoolkit.parts import Part
+from vitoolkit.views.names import plain
 from vitoolkit.views.report import report_html, write_report
 
 
@@ -99,8 +100,11 @@ def test_names_of_every_kind():
         trace.add_event(vt.Event(i, 0.1, "set", name, 1.0, 2.0, source=name))
     page = report_html(trace, title=names[4])
     run = run_of(page)
-    assert [line[0] for line in run["legend"]["kl"]] == list(names)
-    assert [line[0] for line in run["legend"]["control"]] == list(names)
+    shown = [plain(name) for name in names]
+    assert shown[3] == "α₁"
+    assert [line[-1] for line in run["legend"]["kl"]] == list(names)
+    assert [line[0] for line in run["legend"]["kl"]] == shown
+    assert [line[0] for line in run["legend"]["control"]] == shown
     text = text_of(page)
     assert "<!--" not in text and "<b" not in re.sub(r"</?(b|body)>", "", text)
     assert "<td>e&quot;f&#x27;</td>" in text and "<td>a&lt;b</td>" in text

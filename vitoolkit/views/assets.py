@@ -13,6 +13,7 @@ from vitoolkit.views import charts
 from vitoolkit.views.charts import COMPARED, FIT, Chart, shown
 from vitoolkit.views.document import document
 from vitoolkit.views.frame import Header
+from vitoolkit.views.names import plain
 from vitoolkit.views.styles import INK, Style
 
 __all__ = ["CSS", "bokehjs", "comparison_legend", "document_of", "figure_legend", "page_code"]
@@ -47,10 +48,15 @@ def figure_legend(
     notes: Mapping[str, str],
     measures: Collection[str],
 ) -> Header:
-    """Tell the page which charts there are, and what their lines are called and look like."""
+    """Tell the page which charts there are, and what their lines are called and look like.
+
+    A line's first entry is what a person reads; its last one, of a variable, is the name proper.
+    """
     return {
-        "kl": [[name, *style] for name, style in variables.items()],
-        "control": [[name, *style, scales.get(name, "linear")] for name, style in controls.items()],
+        "kl": [[plain(name), *style, name] for name, style in variables.items()],
+        "control": [
+            [plain(name), *style, scales.get(name, "linear")] for name, style in controls.items()
+        ],
         "notes": dict(notes),
         "charts": [_told(chart) for chart in charts.CHARTS],
         "shown": [chart.name for chart in shown(variables, controls, measures, notes)],

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from vitoolkit.events import ONE_MOVE_SECONDS, Event
+from vitoolkit.views.names import plain
 
 __all__ = ["Act", "Mark", "Marks", "acts_of"]
 
@@ -54,7 +55,7 @@ class Act(NamedTuple):
         what = event.kind
         if event.control is not None:
             change = " → ".join(f"{value:.4g}" for value in values if value is not None)
-            what = f"{event.control} {change}"
+            what = f"{plain(event.control)} {change}"
             if event.kind != "set":
                 what = f"{event.kind} {what}"
         if self.moves > 1:

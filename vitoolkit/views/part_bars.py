@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vitoolkit.means import ACTIVE, TAIL, active_units, part_means
 from vitoolkit.parts import Part
 from vitoolkit.table import Table
+from vitoolkit.views.names import plain
 from vitoolkit.views.styles import PALETTE
 from vitoolkit.views.tables import number
 
@@ -48,7 +49,7 @@ def part_sections(trace: Table) -> str:
             f"{active[part.variable]} of {part.size}."
         )
         found.append(
-            f"<h2>KL of {escape(part.variable)} by {escape(by)}, nats</h2><p>{note}</p>"
+            f"<h2>KL of {escape(plain(part.variable))} by {escape(by)}, nats</h2><p>{note}</p>"
             f"{_bars(part, means[part.variable].ravel())}"
         )
     return "".join(found)

@@ -16,6 +16,7 @@ from vitoolkit.means import final_kl
 from vitoolkit.table import Table
 from vitoolkit.views.charts import FIT, Chart, shown
 from vitoolkit.views.frame import Frame, Lines, frame_of
+from vitoolkit.views.names import plain
 from vitoolkit.views.styles import INK, Style, variable_styles
 from vitoolkit.views.tables import (
     active_text,
@@ -158,7 +159,7 @@ def _controls(
     for name in moved[:_MOST_STRIPS]:
         log = scales.get(name) == "log" and ends[name][0] > 0
         values = frame.control[trace.controls.index(name)]
-        top = _strip(parts, top, name, frame, values, ends[name], log=log)
+        top = _strip(parts, top, plain(name), frame, values, ends[name], log=log)
     return top
 
 
@@ -258,7 +259,7 @@ def _bars(
     left, right = _LEFT + 190, _WIDTH - _RIGHT - 130
     y = top + 10
     for i in order:
-        name, value, style = variables[i], float(now[i]), styles[variables[i]]
+        name, value, style = plain(variables[i]), float(now[i]), styles[variables[i]]
         words = name if len(name) <= 26 else name[:25] + "…"
         long = max(0.0, value / largest) * (right - left) if math.isfinite(value) else 0.0
         parts.append(_path([_LEFT, _LEFT + 22], [y - 4, y - 4], style, 2.4))

@@ -13,6 +13,7 @@ from vitoolkit.controls import Control, Switch
 from vitoolkit.means import TAIL, active_units, final
 from vitoolkit.table import Table
 from vitoolkit.views.marks import acts_of
+from vitoolkit.views.names import plain
 
 __all__ = [
     "active_text",
@@ -83,7 +84,7 @@ def active_text(trace: Table, rows: Mapping[str, int] | None = None) -> str:
     found = []
     for name, part in trace.parts.items():
         per = (rows or {}).get(name, 1)
-        found.append(f"{name} {active_units(trace, per=per)[name]} of {part.size}")
+        found.append(f"{plain(name)} {active_units(trace, per=per)[name]} of {part.size}")
     return ", ".join(found)
 
 
@@ -121,7 +122,7 @@ def run_table(trace: Table, scales: Mapping[str, str], active: str) -> str:
         rows.append(("data term, nats", _words(data)))
         rows.append(("sum of KL, nats", _words(data - elbo)))
         order = sorted(kl, key=lambda name: -np.nan_to_num(kl[name]))
-        rows += [(f"KL of {name}, nats", _words(kl[name])) for name in order[:10]]
+        rows += [(f"KL of {plain(name)}, nats", _words(kl[name])) for name in order[:10]]
         if len(order) > 10:
             rest = sum(kl[name] for name in order[10:])
             rows.append((f"KL of {len(order) - 10} more, nats", f"{rest:,.4g}"))
@@ -130,7 +131,7 @@ def run_table(trace: Table, scales: Mapping[str, str], active: str) -> str:
     unused = trace.attrs.get("unused", ())
     for name in trace.controls:
         value = _value(trace[-1:].control[name][0], scales.get(name))
-        rows.append((name, "not used by this fit" if name in unused else value))
+        rows.append((plain(name), "not used by this fit" if name in unused else value))
     which = f"the last {TAIL} rows" if len(trace) > TAIL else "all rows"
     return _html_table(("", f"means of {which}; controls at the end"), rows)
 
@@ -176,7 +177,7 @@ def event_table(trace: Table, scales: Mapping[str, str], *, most: int = 30) -> s
         if event.text:
             words = f"{words}: {event.text}" if words else event.text
         step, time = f"{act.step:,}", f"{event.time:,.2f}"
-        rows.append((step, time, event.kind, event.control or "", words, event.source))
+        rows.append((step, time, event.kind, plain(event.control or ""), words, event.source))
     more = len(acts) - len(shown)
     table = _html_table(("step", "time, s", "event", "control", "change", "by"), rows)
     return table + (f"<p>and {more:,} more events in the trace</p>" if more else "")

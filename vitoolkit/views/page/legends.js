@@ -160,7 +160,7 @@ class VariableList {
 
   ask(change) {
     change();
-    this.pick([...this.picked].map((i) => this.lines[i][0]));
+    this.pick([...this.picked].map((i) => this.lines[i].at(-1)));
   }
 
   changed() { this.render(); this.toggled(); }

@@ -16,7 +16,7 @@ const frame = () => { // of many variables only the largest have a line, and tho
 };
 const charts = new Charts({ legend }, document.getElementById("figure"), ({ kind, names }) => {
   if (kind !== "lines") return;
-  picked = names.map((name) => legend.kl.findIndex((line) => line[0] === name));
+  picked = names.map((name) => legend.kl.findIndex((line) => line.at(-1) === name));
   setTimeout(() => charts.draw(frame()));
 });
 const root = {};
