@@ -22,10 +22,6 @@ def test_a_page_that_loads_reads_the_last_frame():
     assert figure.waiting == 1
     figure._on_page(figure, {"kind": "drawn", "number": 1, "ms": 12.5, "seen": True}, [])
     assert (figure.waiting, figure.drawing_ms) == (0, 12.5)
-    figure._on_page(figure, {"kind": "held", "name": "beta"}, [])
-    assert figure.held == "beta"
-    figure._on_page(figure, {"kind": "held", "name": ""}, [])
-    assert figure.held == ""
     figure._on_page(figure, {"kind": "lines", "names": ["w"]}, [])
     assert figure.picked == ("w",)
     figure.close()

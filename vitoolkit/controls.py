@@ -233,6 +233,49 @@ class Control:
         >>> beta.advance(51), beta.advance(100)
         (0.51, 2.0)
         """
+        end, steps, _ = self._checked_course(end, steps)
+        self._ask("reschedule", source=source, end=end, steps=steps)
+
+    def preview(
+        self, *, end: float | None = None, steps: int | None = None, points: int = 48
+    ) -> np.ndarray:
+        """What :meth:`reschedule` would make of the coming steps, to draw; it asks for nothing.
+
+        Parameters
+        ----------
+        end, steps : float, int, optional
+            As for :meth:`reschedule`.
+        points : int
+            Most points returned.
+
+        Returns
+        -------
+        numpy.ndarray
+            Values at evenly spread steps, from the next step to the new end.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`reschedule` would.
+
+        Examples
+        --------
+        >>> from vitoolkit import Beta, schedules
+        >>> beta = Beta(schedule=schedules.linear(0.0, 1.0, steps=100))
+        >>> beta.preview(end=2.0, points=5)
+        array([0. , 0.5, 1. , 1.5, 2. ])
+        """
+        end, steps, now = self._checked_course(end, steps)
+        request = Request("reschedule", self.name, end=end, steps=steps)
+        course = self.law.rescheduled(request, now, self.requested)
+        assert course is not None and course.steps is not None
+        spread = np.linspace(now, max(course.steps, now + 1), points).round().astype(int)
+        return np.array([course(step) for step in np.unique(spread).tolist()])
+
+    def _checked_course(
+        self, end: float | None, steps: int | None
+    ) -> tuple[float | None, int | None, int]:
+        """End and length as they may be asked for, and the step that comes next."""
         old = self.law.schedule
         if end is None and steps is None:
             raise ValueError(f"reschedule {self.name!r}: give end=, steps= or both")
@@ -242,16 +285,16 @@ class Control:
                 "give both end= and steps="
             )
         end = None if end is None else self._checked(end)
+        run = self._running()
+        now = 0 if run is None else run.step
         if steps is not None:
             steps = whole_number("steps", steps, of="steps")
-            run = self._running()
-            now = 0 if run is None else run.step
             if steps <= now:
                 raise ValueError(
                     f"steps of {self.name!r} must be more than {now}, the step that comes next, "
                     f"received {steps}"
                 )
-        self._ask("reschedule", source=source, end=end, steps=steps)
+        return end, steps, now
 
     def undo(self, *, source: str = "code") -> bool:
         """Take back the last change that was made in the running fit; from any thread.

@@ -228,43 +228,39 @@ class Page:
     def row(self, control):
         """Row of a control."""
         return self.page.locator(
-            ".vitoolkit-controls > *",
-            has=self.page.locator(f".widget-label:text-is('{control}')"),
+            ".vitoolkit-controls .vitoolkit-control",
+            has=self.page.locator(f".vitoolkit-name:text-is('{control}')"),
         ).first
 
     def handle(self, control):
-        """Handle of a control's slider."""
-        handle = self.row(control).locator(".noUi-handle")
-        handle.scroll_into_view_if_needed()
-        return handle
+        """Slider of a control."""
+        slider = self.row(control).locator("input[type=range]")
+        slider.scroll_into_view_if_needed()
+        return slider
+
+    def thumb(self, slider):
+        """Where the middle of a slider's thumb is, which is 24 px wide."""
+        box, place = slider.bounding_box(), float(slider.input_value())
+        return box["x"] + 12 + place * (box["width"] - 24), box["y"] + box["height"] / 2
 
     def watch_hand(self, control):
         """Note from now on when a key or the mouse moved a slider, and to where."""
         self.handle(control).evaluate(
             """(handle) => {
-              const target = handle.closest('.noUi-target'), moves = (window.__moves = []);
+              const moves = (window.__moves = []);
               let time = 0;
               const note = () => { time = (performance.timeOrigin + performance.now()) / 1000; };
               document.addEventListener('keydown', note, true);
               document.addEventListener('pointermove', note, true);
-              target.noUiSlider.on('slide.watched', ([value]) => moves.push([time, Number(value)]));
+              handle.closest('.vitoolkit-control')
+                .addEventListener('vitoolkit-moved', ({ detail }) => moves.push([time, detail]));
             }"""
         )
 
     def arrived(self, control):
-        """Wait until the kernel has answered the last move: slider and number box agree."""
-        self.handle(control).evaluate(
-            """(handle) => {
-              window.__slider = handle.closest('.noUi-target').noUiSlider;
-              window.__box = handle.closest('.jupyter-widgets.widget-box')
-                .querySelector('input[type=number]');
-            }"""
-        )
-        self.wait(
-            """[Number(window.__box.value), Math.log10(Number(window.__box.value))].some((value) =>
-              Math.abs(value - window.__slider.get()) < 0.51 * window.__slider.options.step)""",
-            what=f"an answer to the last move of {control}",
-        )
+        """Wait until the kernel has answered the last move."""
+        self.row(control).evaluate("(row) => { window.__row = row.__vitoolkit; }")
+        self.wait("!window.__row.waiting", what=f"an answer to the last move of {control}")
 
     def moves(self):
         """Time and value of every move since :meth:`watch_hand` or the last call."""
@@ -281,8 +277,7 @@ class Page:
     def drag_slider(self, control, dx, *, moves=20, seconds=0.8):
         """Drag the handle of a control's slider by `dx` pixels."""
         handle = self.handle(control)
-        box = handle.bounding_box()
-        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        x, y = self.thumb(handle)
         self.page.mouse.move(x, y)
         self.page.mouse.down()
         for move in range(moves):

@@ -212,7 +212,7 @@ def test_nothing_is_lost_and_nothing_out_of_order(notebook):
     told = report(page, 7)
     assert told["order"] == [1, 2, 3, "fit", "later", "Ada"]
     latencies(page.moves(), told["set"])
-    assert told["last"] == pytest.approx(2.0)
+    assert told["last"] == pytest.approx(3.5)
     assert "ZeroDivisionError" in json.dumps(page.outputs(5))
     page.page.evaluate("() => window.jupyterapp.commands.execute('logconsole:open')")
     page.page.wait_for_selector(".jp-LogConsole >> text=ZeroDivisionError")
@@ -233,7 +233,7 @@ def test_one_fit_after_the_other_each_with_its_own_panel(notebook):
     page.press("Stop")
     page.done(2)
     told = report(page, 3)
-    assert told["last"] == pytest.approx(1.1) and told["set"][-1][1] == pytest.approx(0.9)
+    assert told["last"] == pytest.approx(1.25) and told["set"][-1][1] == pytest.approx(0.95)
 
 
 @pytest.mark.parametrize("kernel", TWO, indirect=True)
@@ -254,7 +254,7 @@ def test_two_fits_in_the_background_each_with_its_own_panel(notebook):
     page.press_key("beta", "ArrowRight", times=5, seconds=0.5)
     page.press("Stop", panel=0)
     one, two = report(page, 3)
-    assert one["last"] == pytest.approx(1.5) and two["last"] == pytest.approx(0.8)
+    assert one["last"] == pytest.approx(2.25) and two["last"] == pytest.approx(0.9)
     for told, name in (one, "beta"), (two, "other"):
         assert {(control, source) for control, _, source in told["set"]} == {(name, "user")}
         assert told["status"] == "stopped" and told["way"] == "thread" and told["contiguous"]
@@ -273,5 +273,5 @@ def test_a_cell_that_awaits_its_fit(notebook):
     page.done(1)
     page.done(2)
     told = report(page, 3)
-    assert told["set"][-1] == pytest.approx(1.4) and told["order"] == ["fit", "later"]
+    assert told["set"][-1] == pytest.approx(2.0) and told["order"] == ["fit", "later"]
     assert told["status"] == "stopped" and told["way"] == "thread"

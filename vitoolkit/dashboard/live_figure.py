@@ -99,7 +99,6 @@ class LiveFigure(anywidget.AnyWidget):
         #: Set when a page that loaded later shows it: no word to the cell's output gets there.
         self.adopted = False
         self._made = False
-        self._held = ("", -math.inf)
         self._heard = -math.inf
         legend = figure_legend(variables, controls, scales, notes or {}, measures)
         super().__init__(
@@ -134,12 +133,6 @@ class LiveFigure(anywidget.AnyWidget):
         """Whether a page drew before and none has answered for a while: it was closed."""
         return self.drawn > 0 and self.waiting > 2 and time.monotonic() - self._heard > 5.0
 
-    @property
-    def held(self) -> str:
-        """Name of the control that a person has in hand, or ""; a page that is gone lets go."""
-        name, since = self._held
-        return name if time.monotonic() - since < 60 else ""
-
     def _asked_for(self) -> tuple[Header | None, bytes]:
         self.wanted = True
         self.adopted |= self._made
@@ -151,8 +144,6 @@ class LiveFigure(anywidget.AnyWidget):
             self.drawn = max(self.drawn, int(content["number"]))
             self.drawing_ms = float(content["ms"])
             self.in_sight = bool(content["seen"])
-        elif kind == "held":
-            self._held = (str(content["name"]), time.monotonic())
         elif kind == "here":
             self.wanted = self.in_sight = True
         elif kind == "lines":

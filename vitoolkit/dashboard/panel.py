@@ -167,7 +167,7 @@ class Panel:
         for _ in self.rows:
             row = self.rows[self._turn % len(self.rows)]
             self._turn += 1
-            moved += row.follow(held=self.figure.held == row.control.name)
+            moved += row.follow()
             if moved == ROWS_A_REFRESH:
                 break
         took = time.perf_counter() - now
@@ -182,7 +182,7 @@ class Panel:
         self._draw(self.fit.step - 1)
         self._tell()
         for row in self.rows:
-            row.settle()
+            row.follow()
         if self._handle is not None and self.trace is not None:
             from IPython.display import HTML
 

@@ -9,7 +9,7 @@ import ipywidgets
 
 from vitoolkit.controls import Control
 
-__all__ = ["Fit", "Message", "Moved", "Row", "Toggled"]
+__all__ = ["Fit", "Message", "Row", "Toggled"]
 
 #: What a page sends to a widget of ours: ``kind``, and what belongs to it.
 Message: TypeAlias = Mapping[str, Any]
@@ -96,21 +96,11 @@ class Row(Protocol):
     def widgets(self) -> tuple[ipywidgets.Widget, ...]:
         """The outermost of its widgets; the first is shown, others may be unfolded."""
 
-    def follow(self, *, held: bool = False) -> bool:
-        """Show the value in force, unless a person has it in hand; tell whether that was sent."""
-
-    def settle(self) -> None:
-        """Show the value in force, whatever a person has in hand: the fit has ended."""
+    def follow(self) -> bool:
+        """Show the value in force; tell whether anything was sent."""
 
     def close(self) -> None:
         """Close the widgets in the page and the kernel."""
-
-
-class Moved(TypedDict):
-    """A number of a widget has changed."""
-
-    new: float
-    old: float
 
 
 class Toggled(TypedDict):

@@ -35,7 +35,7 @@ class SwitchRow:
         self.widget.add_class("vitoolkit-switch")
         self.widget.observe(weakly(self._on_click), "value")
 
-    def follow(self, *, held: bool = False) -> bool:
+    def follow(self) -> bool:
         """Show what was asked for last; returns whether anything was sent."""
         on = bool(self.control.requested)
         if on == self.widget.value:
@@ -46,10 +46,6 @@ class SwitchRow:
         finally:
             self._writer = None
         return True
-
-    def settle(self) -> None:
-        """Show the value in force: the fit has ended."""
-        self.follow()
 
     @property
     def widgets(self) -> tuple[ipywidgets.Widget, ...]:

@@ -16,13 +16,23 @@ from vitoolkit.views.frame import Header
 from vitoolkit.views.names import plain
 from vitoolkit.views.styles import INK, Style
 
-__all__ = ["CSS", "bokehjs", "comparison_legend", "document_of", "figure_legend", "page_code"]
+__all__ = [
+    "CONTROL_CSS",
+    "CSS",
+    "bokehjs",
+    "comparison_legend",
+    "document_of",
+    "figure_legend",
+    "page_code",
+]
 
 _HERE = Path(__file__).parent / "page"
 CSS = _HERE / "page.css"
+CONTROL_CSS = _HERE / "control.css"
 #: The files of each page: later ones use what earlier ones define.
 PAGES = {
     "status": ("text", "status"),
+    "control": ("text", "schedule", "control"),
     "figure": ("text", "bokeh", "scales", "legends", "sheet", "charts", "figure"),
     "comparison": ("text", "bokeh", "scales", "legends", "sheet", "comparison"),
     "report": ("text", "scales", "legends", "sheet", "charts", "report"),

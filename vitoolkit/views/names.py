@@ -33,6 +33,7 @@ _SIGNS = {
 #: Over the letter that follows.
 _ACCENTS = {"hat": "\u0302", "tilde": "\u0303", "bar": "\u0304", "dot": "\u0307", "vec": "\u20d7"}
 _FONTS = "text|textrm|textit|textbf|mathrm|mathbf|mathit|mathcal|mathsf|mathbb|boldsymbol|bm|rm|bf"
+_ACCENT = re.compile(rf"\\({'|'.join(_ACCENTS)})\s*(?:\{{(\\?\w+)\}}|(\\[A-Za-z]+|\w))")
 _COMMAND = re.compile(r"\\([A-Za-z]+|.)")
 _SCRIPT = re.compile(r"([_^])(?:\{([^{}]*)\}|(\S))")
 #: Stand for scripts that Unicode lacks, until no other is left.
@@ -75,12 +76,9 @@ def plain(name: str) -> str:
 def _text(math: str) -> str:
     math = re.sub(rf"\\(?:{_FONTS})(?![A-Za-z])\s*", "", math)
     math = re.sub(r"\\d?frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2", math)
-    for accent, mark in _ACCENTS.items():
-        math = re.sub(
-            rf"\\{accent}\s*(?:\{{(\\?\w+)\}}|(\\[A-Za-z]+|\w))",
-            lambda found, mark=mark: f"{_COMMAND.sub(_sign, found[1] or found[2])}{mark}",
-            math,
-        )
+    math = _ACCENT.sub(
+        lambda found: _COMMAND.sub(_sign, found[2] or found[3]) + _ACCENTS[found[1]], math
+    )
     math = _COMMAND.sub(_sign, math)
     while (inner_most := _SCRIPT.sub(_script, math)) != math:
         math = inner_most

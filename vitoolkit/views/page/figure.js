@@ -18,32 +18,6 @@ export default () => {
     });
   }
 
-  // Tells Python which control a person has in hand: a slider held down, a number being edited.
-  function watchHands(model, el) {
-    const controls = el.closest(".vitoolkit-panel")?.querySelector(".vitoolkit-controls");
-    if (!controls) return () => {};
-    let held = "";
-    const tell = (name) => { if (name !== held) { held = name; model.send({ kind: "held", name }); } };
-    const nameOf = (target) => {
-      for (const row of controls.children) {
-        if (row.contains(target)) return row.querySelector(".vitoolkit-name")?.textContent ?? "";
-      }
-      return "";
-    };
-    const number = (target) => target.matches?.("input[type=number]");
-    const hands = {
-      pointerdown: ({ target }) => { if (target.closest?.(".noUi-target")) tell(nameOf(target)); },
-      pointerup: ({ target }) => { if (!number(target)) tell(""); },
-      pointercancel: () => tell(""),
-      focusin: ({ target }) => { if (number(target)) tell(nameOf(target)); },
-      input: ({ target }) => { if (number(target)) tell(nameOf(target)); },
-      change: ({ target }) => { if (number(target)) tell(""); },
-      focusout: ({ target }) => { if (number(target)) tell(""); },
-    };
-    for (const [name, f] of Object.entries(hands)) document.addEventListener(name, f, true);
-    return () => { for (const [name, f] of Object.entries(hands)) document.removeEventListener(name, f, true); };
-  }
-
   return {
     initialize({ model }) {
       const header = model.get("_header"), arrays = model.get("_arrays");
@@ -62,7 +36,6 @@ export default () => {
       await charts.open(model, frame);
       views.add(charts);
       redraw(model);
-      const letGo = watchHands(model, el);
       const back = () => { if (!document.hidden) model.send({ kind: "here" }); };
       document.addEventListener("visibilitychange", back);
       const observer = new MutationObserver(() => setTimeout(() => charts.theme(), 50));
@@ -70,7 +43,6 @@ export default () => {
       return () => {
         observer.disconnect();
         document.removeEventListener("visibilitychange", back);
-        letGo();
         views.delete(charts);
         charts.close();
       };
