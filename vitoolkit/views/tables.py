@@ -133,7 +133,7 @@ def run_table(trace: Table, scales: Mapping[str, str], active: str) -> str:
         value = _value(trace[-1:].control[name][0], scales.get(name))
         rows.append((plain(name), "not used by this fit" if name in unused else value))
     which = f"the last {TAIL} rows" if len(trace) > TAIL else "all rows"
-    return _html_table(("", f"means of {which}; controls at the end"), rows)
+    return _html_table(("of the run", f"means of {which}; controls at the end"), rows)
 
 
 def _not_finite(trace: Table) -> str:
@@ -195,7 +195,7 @@ def attribute_table(trace: Table) -> str:
     -------
     str
     """
-    return _html_table(("attribute", ""), [(key, _text(v)) for key, v in trace.attrs.items()])
+    return _html_table(("attribute", "value"), [(key, _text(v)) for key, v in trace.attrs.items()])
 
 
 def _text(value: object) -> str:

@@ -3,6 +3,7 @@
 function swatch(color, dash, opacity = 1) {
   const ns = "http://www.w3.org/2000/svg", svg = document.createElementNS(ns, "svg");
   const line = document.createElementNS(ns, "line");
+  svg.setAttribute("aria-hidden", "true");
   for (const [key, value] of Object.entries({ width: 22, height: 10 })) svg.setAttribute(key, value);
   const style = { x1: 0, x2: 22, y1: 5, y2: 5, "stroke-width": 2.5, "stroke-dasharray": dash.join(" "),
     "stroke-opacity": opacity, stroke: color === "ink" ? "currentColor" : color };
@@ -52,7 +53,7 @@ function choices(names, titles, chosen) {
 
 // All variables, the largest KL first: name, bar, nats and share; a click hides, shows or asks for a line.
 // Only the rows in sight exist, so that 500 variables cost what 10 do.
-const ROW = 20, CALM = 1500;
+const ROW = 24, CALM = 1500;
 
 class VariableList {
   constructor(lines, { toggled, pick }) {
@@ -132,6 +133,7 @@ class VariableList {
       const share = value / this.sum, shown = this.drawn.has(i) && !this.off.has(i);
       row.setAttribute("aria-pressed", String(shown || this.picked.has(i)));
       row.classList.toggle("vitoolkit-lineless", !this.drawn.has(i) && !this.picked.has(i));
+      row.setAttribute("aria-label", `${this.lines[i][0]}, ${short(value)} nats`);
       row.children[2].firstChild.style.width = `${Math.max(0, (100 * value) / this.most) || 0}%`;
       row.children[3].textContent = short(value);
       row.children[4].textContent = !(share > 0) ? "" : share < 0.001 ? "<0.1%" : `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)}%`;

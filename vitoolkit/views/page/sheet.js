@@ -60,6 +60,8 @@ class Sheet {
     section.append(head, body);
     this.grid.append(section);
     if (look === "vitoolkit-chart") body.title = "drag to zoom, double-click to follow the fit again";
+    body.setAttribute("role", "group");
+    body.setAttribute("aria-label", `chart: ${title}`);
     this.touched ??= body;
     return (this.sections[name] = Object.assign(section, { head, body }));
   }
@@ -82,6 +84,7 @@ class Sheet {
     const divs = this.doc.roots().map((root) => this.sections[root.name].body);
     for (const div of divs) div.addEventListener("dblclick", () => this.release());
     this.views = await B.embed.add_document_standalone(this.doc, divs[0] ?? this.grid, divs); // no charts: words only
+    for (const view of this.views) view.canvas_view?.events_el?.setAttribute("tabindex", -1); // no key does anything there
   }
 
   get seen() { return this.hidden.size < Object.values(this.sections).filter((section) => !section.body.hidden).length; }

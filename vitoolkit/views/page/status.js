@@ -54,7 +54,8 @@ function renderStatus({ model, el }) {
   model.on("change:status", changed);
   const timer = setInterval(() => model.get("status").phase === "compiling" && show(), 250);
   show();
-  return () => { clearInterval(timer); model.off("change:status", changed); root.remove(); };
+  const away = keys(el);
+  return () => { away(); clearInterval(timer); model.off("change:status", changed); root.remove(); };
 }
 
 export default { render: renderStatus };
