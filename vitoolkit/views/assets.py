@@ -21,7 +21,7 @@ _HERE = Path(__file__).parent / "page"
 CSS = _HERE / "page.css"
 #: The files of each page: later ones use what earlier ones define.
 PAGES = {
-    "status": ("text", "status"),
+    "status": ("text", "tab", "place", "kernel", "status"),
     "figure": ("text", "bokeh", "scales", "legends", "sheet", "charts", "figure"),
     "comparison": ("text", "bokeh", "scales", "legends", "sheet", "comparison"),
     "report": ("text", "scales", "legends", "sheet", "charts", "report"),
