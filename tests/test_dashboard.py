@@ -557,3 +557,115 @@ def test_the_package_does_not_import_the_display():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def steps_of(trace):
+    return [(e.step, e.kind, e.source) for e in trace.events]
+
+
+class Looks(vt.Callback):
+    """Somebody at the panel: does something once the fit waits for its first step."""
+
+    def __init__(self, dashboard, act):
+        self.dashboard, self.act = dashboard, act
+
+    def on_idle(self, run):
+        act, self.act = self.act, lambda run: None
+        act(run)
+
+
+@pytest.mark.parametrize("stock", [False, True])
+def test_a_paused_fit_waits_for_start_with_its_sliders_in_force(model, notebook, stock):
+    rate = vt.LearningRate(1e-2)
+    dashboard = vt.Dashboard(rate, paused=True)
+
+    def start(run):
+        panel = dashboard._panel
+        panel.status._on_page(panel.status, {"kind": "here"}, [])
+        assert (panel.pause.description, run.holding, run.done) == ("Start", "start", int(stock))
+        assert panel.status.status["holding"] == "start"
+        notebook.arriving.append(lambda: setattr(panel.rows[-1].box, "value", 0.5))
+        notebook.arriving.append(panel.pause.click)
+
+    with model:
+        pm.fit(
+            60, method=pm.ADVI(random_seed=1) if stock else vt.ADVI(random_seed=1),
+            callbacks=[Looks(dashboard, start), dashboard], progressbar=False,
+            obj_optimizer=pm.adam(learning_rate=rate.shared), compile_kwargs=FAST,
+        )  # fmt: skip
+    first = int(stock)  # PyMC's own tells of itself after a step
+    assert steps_of(dashboard.trace) == [
+        (first, "pause", "code"), (first, "set", "user"), (first, "resume", "user"),
+    ]  # fmt: skip
+    used = dashboard.trace.control["learning_rate"]
+    assert used[first] == used[-1] == 0.5 and len(used) == 60
+
+
+def test_start_pressed_while_compiling_takes_the_pause_back(model, notebook):
+    dashboard = vt.Dashboard(paused=True)
+    notebook.arriving.append(lambda: dashboard._panel.pause.click())
+    train(model, dashboard)
+    assert steps_of(dashboard.trace) == [(0, "pause", "code"), (0, "resume", "user")]
+
+
+def test_pause_pressed_while_compiling_is_heard_before_the_first_step(model, notebook):
+    dashboard = vt.Dashboard()
+    notebook.arriving.append(lambda: dashboard._panel.pause.click())
+
+    def resume(run):
+        assert (run.done, run.status, dashboard._panel.pause.description) == (0, "paused", "Resume")
+        notebook.arriving.append(dashboard._panel.pause.click)
+
+    train(model, dashboard, callbacks=[Looks(dashboard, resume)])
+    assert steps_of(dashboard.trace) == [(0, "pause", "user"), (0, "resume", "user")]
+
+
+def test_what_nobody_looks_at_starts_by_itself_at_full_speed(model, notebook, monkeypatch):
+    said = []
+    monkeypatch.setattr(dashboard_module, "NOBODY", 0.1)
+    monkeypatch.setattr(dashboard_module._logger, "info", said.append)
+    dashboard = vt.Dashboard(paused=True, steps_per_second=1)
+    train(model, dashboard)  # a minute at this pace
+    assert "The fit starts by itself: no page shows its panel." in said
+    assert steps_of(dashboard.trace) == [(0, "pause", "code"), (0, "resume", "code")]
+    assert dashboard._panel.actions.pace.value == 0.0
+
+
+def test_a_refine_goes_on_at_once(model, notebook, monkeypatch):
+    monkeypatch.setattr(dashboard_module, "NOBODY", 0.1)
+    dashboard = vt.Dashboard(paused=True)
+    with model:
+        inference = vt.ADVI(random_seed=1)
+        inference.fit(20, callbacks=[dashboard], progressbar=False, compile_kwargs=FAST)
+    dashboard._alone = False
+    inference.refine(20, callbacks=[dashboard], progressbar=False)
+    assert steps_of(dashboard.trace) == [(0, "pause", "code"), (0, "resume", "code")]
+
+
+def test_outside_a_notebook_nothing_waits(model):
+    dashboard = vt.Dashboard(paused=True, steps_per_second=1)
+    train(model, dashboard)
+    assert len(dashboard.trace) == 60
+
+
+def test_a_display_that_fails_does_not_leave_the_fit_waiting(model, notebook, monkeypatch):
+    monkeypatch.setattr(panel_module.Panel, "refresh", lambda panel: 1 / 0)
+    dashboard = vt.Dashboard(paused=True)
+    with pytest.warns(RuntimeWarning, match="switched off"):
+        train(model, dashboard)
+    assert len(dashboard.trace) == 60
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        (dict(steps_per_second=0), ValueError, "above 0, or None for no limit, received 0"),
+        (dict(steps_per_second=float("inf")), ValueError, "finite number, received inf"),
+        (dict(steps_per_second="fast"), TypeError, "a real number, received 'fast'"),
+        (dict(paused="yes"), TypeError, "paused must be True or False, received 'yes'"),
+        (dict(notify=1), TypeError, "notify must be True or False, received 1"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_shown(wrong, error, words):
+    with pytest.raises(error, match=words):
+        vt.Dashboard(**wrong)

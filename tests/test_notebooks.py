@@ -105,6 +105,8 @@ def test_beta_warms_up_is_dragged_and_ends_at_1(numbers, trace):
 def test_events_say_what_was_done_when_and_by_whom(trace):
     events = [(e.step, e.kind, e.control, e.source) for e in trace.events]
     assert events == [
+        (0, "pause", None, "code"),  # nobody is there to press Start: it goes on by itself
+        (0, "resume", None, "code"),
         (21_000, "set", "beta", "code"),
         (25_000, "release", "beta", "code"),
         (32_000, "set", "learning_rate", "code"),

@@ -24,6 +24,9 @@ def a_panel(controls=()):
         running=True,
         can_undo=False,
         unused=(),
+        holding="",
+        took_before=None,
+        steps_per_second=None,
     )
     return panel_module.Panel(fit, controls, ("z", "w"), {}, {})
 

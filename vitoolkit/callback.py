@@ -52,7 +52,7 @@ class Callback:
         """
 
     def on_idle(self, run: Run) -> None:
-        """Again and again while the fit is paused."""
+        """Again and again while the fit is paused, or waits for its pace."""
 
     def on_fit_end(self, run: Run) -> None:
         """At the end of a fit, however it ended; ``run.status`` and ``run.error`` say how."""

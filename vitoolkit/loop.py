@@ -27,8 +27,9 @@ from vitoolkit.block import Block
 from vitoolkit.callback import Callback, every
 from vitoolkit.controls import Beta, Control
 from vitoolkit.interrupt import Interrupt, short_switch_interval
+from vitoolkit.needs import Trained
 from vitoolkit.rewind import Culprit, Rewind
-from vitoolkit.run import Run, Trained
+from vitoolkit.run import Run
 from vitoolkit.schedules import Schedule
 from vitoolkit.step_function import StepFunction
 
@@ -259,9 +260,13 @@ def _take_steps(
     while run.done < run.n:
         if run.asked:
             run.heed(run.idle)
-        # What is asked for again at once is a single step.
-        most = 1 if alone or run.asked else step.capacity if step.fused else _ROWS
-        take(min(most, run.n - run.done, run.to_due()))
+        # What is asked for again at once is a single step, at no pace.
+        single = run.asked
+        allowed = 1 if single else run.keep_pace()
+        if not allowed:
+            continue
+        most = 1 if alone or single else step.capacity if step.fused else _ROWS
+        take(min(most, allowed, run.n - run.done, run.to_due()))
         _check(run, rows, rewind)
         now = time.perf_counter()
         rewind.save_when_due(now)

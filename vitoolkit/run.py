@@ -9,78 +9,26 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from vitoolkit.block import Block
 from vitoolkit.controls import Control, distinct_controls
 from vitoolkit.events import Event
-from vitoolkit.parts import Part
+from vitoolkit.needs import Hooks
+from vitoolkit.pace import Pace, checked_pace
 from vitoolkit.requests import CHANGES, Inbox, Request, checked_note
 from vitoolkit.steps import counter_of
 
-__all__ = ["Hooks", "Run", "Trained"]
+__all__ = ["Run"]
 
 _PAUSE_SECONDS = 0.02
-
-
-class Trained(Protocol):
-    """What a run trains: an inference, as far as a run needs to know it."""
-
-    approx: Any
-
-    @property
-    def variables(self) -> tuple[str, ...]:
-        """Names of the KL contributions."""
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """The KL contributions that are recorded in parts."""
-
-    @property
-    def measures(self) -> tuple[str, ...]:
-        """Names of what else is measured in every step."""
-
-    @property
-    def beta(self) -> Mapping[str, Control]:
-        """The β of each variable that has one."""
-
-    @property
-    def local_rows(self) -> dict[str, int]:
-        """Rows of the data set of each local latent."""
-
-    def described(self) -> dict[str, Any]:
-        """What a record says of it."""
+#: Seconds that a compilation took the last time in this process, by what was compiled.
+_took: dict[str, float] = {}
 
 
 def _no_guard(gate: Any) -> None:
     """Ctrl-C is somebody else's."""
-
-
-class Hooks(Protocol):
-    """What a run calls; see :class:`vitoolkit.callback.Callback`."""
-
-    shows_progress: bool
-    controls: tuple[Control, ...]
-
-    @property
-    def due(self) -> int | None:
-        """It is due at the steps that are a multiple of it."""
-
-    def on_fit_start(self, run: Run) -> None:
-        """Before anything is compiled."""
-
-    def on_compiled(self, run: Run) -> None:
-        """Before the first step."""
-
-    def on_block(self, run: Run, block: Block) -> None:
-        """After some steps."""
-
-    def on_idle(self, run: Run) -> None:
-        """While the fit is paused."""
-
-    def on_fit_end(self, run: Run) -> None:
-        """At the end."""
 
 
 class Run:
@@ -170,7 +118,8 @@ class Run:
         self.compile_seconds: float | None = None
         self.choice: str | None = None
         self.reused = False
-        self._paused = False
+        self._pace = Pace()
+        self._paused = self._to_start = False
         self._single: deque[str] = deque()
         self._started: list[Hooks] = []
         self._rules = [control for control in self.controls if control.rule is not None]
@@ -184,6 +133,11 @@ class Run:
         """Columns of a block's terms: data term, KL contributions, their parts, measures."""
         parts = sum(part.size for part in self.inference.parts)
         return 1 + len(self.variables) + parts + len(self.inference.measures)
+
+    @property
+    def took_before(self) -> float | None:
+        """Seconds that compiling the like took the last time, None without one."""
+        return _took.get(self.compiles)
 
     @property
     def prepared(self) -> str:
@@ -245,6 +199,42 @@ class Run:
     def resume(self, *, source: str = "code") -> None:
         """Go on after :meth:`pause`."""
         self._ask("resume", source)
+
+    def hold(self, *, source: str = "code") -> None:
+        """Wait before the first step until :meth:`resume` or :meth:`single_step`."""
+        self._to_start = True
+        self.pause(source=source)
+
+    @property
+    def holding(self) -> str:
+        """What a person does to let it go on: "start" or "resume"; "" while nothing holds it.
+
+        A pause that was asked for and is not yet in force, as while it compiles, counts.
+        """
+        paused = self._paused
+        for request in self.inbox.waiting():
+            if request.kind in ("pause", "step", "resume"):
+                paused = request.kind != "resume"
+        if not (paused and self.running):
+            return ""
+        return "start" if self._to_start else "resume"
+
+    @property
+    def steps_per_second(self) -> float | None:
+        """The limit in force, None without one."""
+        return self._pace.steps_per_second
+
+    def limit(self, steps_per_second: float | None) -> None:
+        """Take no more steps a second than so many, for looking; None lifts the limit.
+
+        No number of the fit depends on it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When it is no finite number above 0.
+        """
+        self._pace.steps_per_second = checked_pace(steps_per_second)
 
     def single_step(self, *, source: str = "code") -> None:
         """Take exactly one more step and pause again; a running fit pauses first."""
@@ -313,7 +303,7 @@ class Run:
         Parameters
         ----------
         idle : callable
-            Called again and again while the fit is paused.
+            Called again and again while the fit is paused; one that compiles does not wait here.
 
         Raises
         ------
@@ -325,10 +315,11 @@ class Run:
         while True:
             self.asked = False
             self._take()
-            if not self._paused:
+            if not self._paused or self.status == "compiling":
                 return
             if self._single:
                 self.add_event("step", self._single.popleft())
+                self._to_start = False
                 self.asked = True  # so that only one step is taken, and we are here again
                 return
             for control in self.controls:
@@ -365,7 +356,9 @@ class Run:
             self._pause(source)
             self._single.append(source)
         elif kind == "resume" and self._paused:
-            self._paused, self.status = False, "running"
+            self._paused = self._to_start = False
+            if self.status == "paused":
+                self.status = "running"
             self._single.clear()
             self.add_event("resume", source)
         elif kind == "interrupt":
@@ -375,8 +368,20 @@ class Run:
 
     def _pause(self, source: str) -> None:
         if not self._paused:
-            self._paused, self.status = True, "paused"
+            self._paused = True
+            if self.status != "compiling":
+                self.status = "paused"
             self.add_event("pause", source)
+
+    def keep_pace(self) -> int:
+        """Wait until steps may be taken, and say how many: none when something was asked for."""
+        while not self.asked:
+            allowed = self._pace.allowed(time.perf_counter())
+            if allowed:
+                return allowed
+            self.idle()
+            time.sleep(self._pace.wait)
+        return 0
 
     def to_due(self) -> int:
         """Steps to the next one at which a callback or a rule is due; many without one."""
@@ -413,14 +418,15 @@ class Run:
 
     def compiled(self) -> None:
         """Note that steps can be taken now, and tell the callbacks."""
-        self.compile_seconds = time.perf_counter() - self.begun
+        self.compile_seconds = _took[self.compiles] = time.perf_counter() - self.begun
         if self.status == "compiling":
-            self.status = "running"
+            self.status = "paused" if self._paused else "running"
+            self.asked |= self._paused
         for callback in self.own:
             callback.on_compiled(self)
 
     def idle(self) -> None:
-        """Let the callbacks do something while the fit is paused."""
+        """Let the callbacks do something while the fit is paused, or waits for its pace."""
         for callback in self.own:
             callback.on_idle(self)
 
@@ -438,6 +444,7 @@ class Run:
         self.step = block.first + len(block.loss)
         self.counter.step = self.step - 1
         self.last_block = block
+        self._pace.taken(len(block.loss))
         errors: list[BaseException] = []
         for callback in self.own:
             try:

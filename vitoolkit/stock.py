@@ -83,7 +83,7 @@ class StockRun(Run):
     """
 
     compiles = "what evaluates the KL of each variable"
-    prepared = ""  # PyMC says nothing of its own compilation
+    prepared, took_before = "", None  # PyMC says nothing of its own compilation
     inference: _Stock
 
     def __init__(self, counter: StepCounter, callback: Any, approx: Any, losses: Any) -> None:
@@ -147,8 +147,11 @@ class StockRun(Run):
             np.array([time.perf_counter()]), self.variables,
         )  # fmt: skip
         self.hand_out(block)
-        if self.asked:
+        last = self.n and self.done >= self.n
+        while self.asked or not (last or self.keep_pace()):
             self._heed()
+            if self.asked:  # again at once: a single step
+                break
         self._used = [self._shown(c, c.advance(self.step)) for c in self.controls]
         if self.n and self.done >= self.n:
             self.end("finished")

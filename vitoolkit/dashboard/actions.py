@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import ipywidgets
 
 from vitoolkit.dashboard.lifetime import close_widgets, weakly
-from vitoolkit.dashboard.protocols import Fit, Message, Toggled
+from vitoolkit.dashboard.protocols import Chosen, Fit, Message, Toggled
 from vitoolkit.export import FORMATS, save
 from vitoolkit.trace import Trace
 
@@ -19,9 +19,19 @@ __all__ = ["Actions"]
 
 Handler: TypeAlias = Callable[..., None]
 
+#: Label, icon and words of the first button, by what holds the fit.
+_HOLDING = {
+    "": ("Pause", "pause", "wait before the next step"),
+    "start": ("Start", "play", "take the first step"),
+    "resume": ("Resume", "play", "go on"),
+}
+#: Limits of steps a second that a person can choose; a choice of None would be none at all.
+FULL = 0.0
+_PACES = (1000.0, 100.0, 10.0, 1.0)
+
 
 class Actions:
-    """Pause, Step, Stop, Undo, Note and Export.
+    """Pause, Step, Stop, Undo, Note, Export and the pace.
 
     Parameters
     ----------
@@ -31,6 +41,8 @@ class Actions:
         Returns the trace to export.
     scales : mapping of str to str
         How each control is shown, "linear", "log" or "switch", for the report.
+    asked : callable
+        Called when something was asked for that the panel tells in words.
 
     Attributes
     ----------
@@ -41,10 +53,17 @@ class Actions:
     """
 
     def __init__(
-        self, fit: Fit, trace: Callable[[], Trace | None], scales: Mapping[str, str]
+        self,
+        fit: Fit,
+        trace: Callable[[], Trace | None],
+        scales: Mapping[str, str],
+        asked: Callable[[], None] = lambda: None,
     ) -> None:
-        self.fit, self._trace, self._scales = fit, trace, scales
-        self.pause = _button("Pause", "pause", "wait before the next step", self._on_pause, 78)
+        self.fit, self._trace, self._scales, self._asked = fit, trace, scales, asked
+        #: Path of the last file written, "" without one.
+        self.saved = ""
+        self.pause = _button(*_HOLDING[""], self._on_pause, 78)
+        self.pause.add_class("vitoolkit-pause")
         self.step = _button("Step", "step-forward", "take one step and pause again", self._on_step)
         self.stop = _button("Stop", "stop", "end the fit and keep everything", self._on_stop)
         self.undo = _button("Undo", "undo", "take back the last change", self._on_undo)
@@ -53,8 +72,16 @@ class Actions:
             "Export", "download", "write the record to a file", self._on_drawer, 72
         )
         self.stop.button_style = "danger"
+        self.pace = ipywidgets.Dropdown(
+            options=_paces(fit.steps_per_second),
+            value=fit.steps_per_second or FULL,
+            tooltip="most steps a second, for looking: no number depends on it",
+            layout=dict(width="104px"),
+        )
+        self.pace.add_class("vitoolkit-pace")
+        self.pace.observe(weakly(self._on_pace), "value")
         self.buttons = ipywidgets.HBox(
-            [self.pause, self.step, self.stop, self.undo, self.note, self.export],
+            [self.pause, self.step, self.stop, self.undo, self.note, self.export, self.pace],
             layout=dict(flex_flow="row wrap"),
         )
         self.buttons.add_class("vitoolkit-buttons")
@@ -79,12 +106,16 @@ class Actions:
         """Bring the buttons in line with the fit."""
         fit = self.fit
         paused = fit.status == "paused"
-        label, icon = ("Resume", "play") if paused else ("Pause", "pause")
+        label, icon, tip = _HOLDING[fit.holding]
         if self.pause.description != label:
-            self.pause.description, self.pause.icon = label, icon
-            self.pause.tooltip = "go on" if paused else "wait before the next step"
-        self.pause.disabled = self.note.disabled = not fit.running
+            self.pause.description, self.pause.icon, self.pause.tooltip = label, icon, tip
+        self.pause.disabled = self.note.disabled = self.pace.disabled = not fit.running
         self.step.disabled = not paused
+        limit = fit.steps_per_second or FULL
+        if self.pace.value != limit:
+            if limit not in (rate for _, rate in self.pace.options):
+                self.pace.options = _paces(limit)
+            self.pace.value = limit
         self.undo.disabled = not fit.can_undo
         if not fit.running:
             self.stop.disabled = True
@@ -100,10 +131,11 @@ class Actions:
         close_widgets(self.widgets)
 
     def _on_pause(self, button: ipywidgets.Button) -> None:
-        if self.pause.description == "Pause":
-            self.fit.pause(source="user")
-        else:
+        if self.fit.holding:
             self.fit.resume(source="user")
+        else:
+            self.fit.pause(source="user")
+        self._asked()
 
     def _on_step(self, button: ipywidgets.Button) -> None:
         self.fit.single_step(source="user")
@@ -111,6 +143,10 @@ class Actions:
     def _on_stop(self, button: ipywidgets.Button) -> None:
         self.stop.disabled = True
         self.fit.stop(source="user")
+
+    def _on_pace(self, change: Chosen) -> None:
+        if change["new"] != (self.fit.steps_per_second or FULL):
+            self.fit.limit(change["new"] or None)
 
     def _on_undo(self, button: ipywidgets.Button) -> None:
         self.fit.undo(source="user")
@@ -157,6 +193,14 @@ class Actions:
         else:
             self.said.value = f"{len(trace):,} steps are in {written}"
             self.said.tooltip = str(Path(written).resolve())
+            self.saved = str(written)
+            self._asked()
+
+
+def _paces(limit: float | None) -> list[tuple[str, float]]:
+    """What can be chosen, the present limit among it."""
+    limits = sorted({*_PACES, limit or _PACES[0]}, reverse=True)
+    return [("full speed", FULL), *((f"{rate:,.6g} steps/s", rate) for rate in limits)]
 
 
 def _button(text: str, icon: str, tip: str, act: Handler, width: int = 60) -> ipywidgets.Button:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 import warnings
@@ -14,11 +15,13 @@ import numpy as np
 
 from vitoolkit.block import Block
 from vitoolkit.callback import Callback
+from vitoolkit.checks import flag
 from vitoolkit.controls import Control, distinct_controls
 from vitoolkit.dashboard.kernel_events import KernelEvents, after_the_cell
 from vitoolkit.dashboard.panel import Panel
 from vitoolkit.events import Event
 from vitoolkit.monitor import KLMonitor
+from vitoolkit.pace import checked_pace
 from vitoolkit.recorder import Recorder
 from vitoolkit.requests import checked_note
 from vitoolkit.run import Run
@@ -30,6 +33,10 @@ __all__ = ["Dashboard"]
 
 #: Most seconds between two looks whether the panel is due.
 REFRESH_LOOK = 0.02
+#: Seconds after compiling in which a page has to show the panel, or nobody is there to steer.
+NOBODY = 10.0
+
+_logger = logging.getLogger("pymc.variational.inference")  # where the loop speaks, too
 
 
 class Dashboard(Callback):
@@ -51,6 +58,15 @@ class Dashboard(Callback):
         usual budget for inferences of PyMC's own.
     every : int
         Record the steps that are a multiple of `every`; only without `recorder`.
+    paused : bool
+        Wait before the first step of a fit for the Start button: the sliders can be moved before,
+        and are in force from step 0 on. A ``refine`` goes on at once.
+    steps_per_second : float, optional
+        Most steps a second, to look at; the panel has a box for it. No number of the fit depends on
+        it.
+    notify : bool
+        Let the browser tell of the end of the fit, of NaN and of a loss that stands still, while
+        its page is out of sight. The browser asks for leave at the first click on a button.
 
     Attributes
     ----------
@@ -65,10 +81,16 @@ class Dashboard(Callback):
     TypeError
         When something else than a control, or than a Recorder for `recorder`, is given.
     ValueError
-        When `every` is given along with `recorder`, or two controls clash.
+        When `every` is given along with `recorder`, two controls clash, or `steps_per_second` is
+        not above 0.
 
     Notes
     -----
+    `paused` and `steps_per_second` are for someone who looks. Where nobody can, in a script or in a
+    notebook that nbconvert or papermill executes, the fit starts by itself and runs at full speed,
+    at the latest 10 seconds after compiling, when no page has shown the panel; it says so in the
+    log. An inference of PyMC's own tells of itself only after a step: it waits after the first.
+
     A display that fails warns once and switches itself off; the fit goes on. At the end of a fit a
     picture and a table take the panel's place, so that the saved notebook shows the run without a
     kernel. ``dashboard`` in a cell of its own brings the live charts back, to zoom and to read.
@@ -89,8 +111,16 @@ class Dashboard(Callback):
     """
 
     def __init__(
-        self, *controls: Control, recorder: Recorder | None = None, every: int = 1
+        self,
+        *controls: Control,
+        recorder: Recorder | None = None,
+        every: int = 1,
+        paused: bool = False,
+        steps_per_second: float | None = None,
+        notify: bool = False,
     ) -> None:
+        self.paused, self.notify = flag("paused", paused), flag("notify", notify)
+        self.steps_per_second = checked_pace(steps_per_second)
         if recorder is None:
             recorder = Recorder(*controls, every=every, monitor=_CautiousMonitor(self._without_kl))
         elif not isinstance(recorder, Recorder):
@@ -108,8 +138,8 @@ class Dashboard(Callback):
         self._panel: Panel | None = None
         self._rows: dict[str, int] = {}
         self._fit: Any = None
-        self._next = math.inf
-        self._off = False
+        self._next = self._nobody = math.inf
+        self._off = self._alone = False
 
     @property
     def monitor(self) -> KLMonitor | None:
@@ -157,14 +187,23 @@ class Dashboard(Callback):
         self.recorder.on_fit_start(run)
         self.controls = run.controls
         self._rows = run.inference.local_rows
+        if self.paused and run.first == 0:
+            run.hold()
+        if self.steps_per_second is not None:
+            run.limit(self.steps_per_second)
         self._show(run, _notes(run), _belongs(run.inference.beta))
         if isinstance(run, StockRun):
             after_the_cell(run.cell_ended)
         self._watch()
+        if self._alone or self._off or not self._steered:
+            self._hurry(run)
 
     def on_compiled(self, run: Run) -> None:
-        """Say that the steps begin."""
+        """Hear what was asked for meanwhile, and say that the steps begin."""
         self.recorder.on_compiled(run)
+        self._nobody = time.perf_counter() + NOBODY
+        if self._panel is not None and self._events is not None:
+            self._safely(self._events.poll)
         self._next = 0.0
 
     def on_block(self, run: Run, block: Block) -> None:
@@ -174,9 +213,15 @@ class Dashboard(Callback):
             self._attend()
 
     def on_idle(self, run: Run) -> None:
-        """Answer the page while the fit is paused."""
+        """Answer the page while the fit is paused, or waits for its pace."""
         self.recorder.on_idle(run)
         self._attend()
+        if self._off:
+            self._hurry(run)
+        elif time.perf_counter() > self._nobody and self._panel is not None:
+            self._alone = not self._panel.seen
+            if self._alone:
+                self._hurry(run)
 
     def on_fit_end(self, run: Run) -> None:
         """Draw the last picture and leave one in the notebook that needs no kernel."""
@@ -203,6 +248,22 @@ class Dashboard(Callback):
         )
         trace.add_event(Event(step, now, "note", text=checked_note(text)))
 
+    # --- somebody who looks ------------------------------------------------------------------
+
+    @property
+    def _steered(self) -> bool:
+        """Whether a hand at the panel gets here."""
+        return self._panel is not None and self._events is not None and self._events.way != "none"
+
+    def _hurry(self, run: Run) -> None:
+        """Go on by itself: nobody is there to press Start, or to look at a slow fit."""
+        self._nobody = math.inf
+        if run.holding == "start":
+            _logger.info("The fit starts by itself: no page shows its panel.")
+            run.resume()
+        if self.steps_per_second is not None:
+            run.limit(None)
+
     # --- the display -------------------------------------------------------------------------
 
     def _show(self, run: Run, notes: dict[str, str], of_variable: dict[str, str]) -> None:
@@ -216,7 +277,9 @@ class Dashboard(Callback):
         if events.kernel is not None:
 
             def show() -> None:
-                self._panel = Panel(run, self.controls, run.variables, of_variable, notes)
+                self._panel = Panel(
+                    run, self.controls, run.variables, of_variable, notes, self.notify
+                )
                 self._panel.steered_by(events.way, events.words)
                 self._panel.display()
                 self.shows_progress = True

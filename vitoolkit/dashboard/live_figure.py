@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import anywidget
 import bokeh
@@ -40,11 +41,32 @@ class BokehJS(anywidget.AnyWidget):
 
 
 class StatusLine(anywidget.AnyWidget):
-    """One line that says where the fit stands; the page itself counts the seconds of compiling."""
+    """Where the fit stands, in words; the page itself counts the seconds of compiling.
+
+    Parameters
+    ----------
+    pause : ipywidgets.Button, optional
+        Shows in the page at once that it was pressed, while the kernel compiles and hears nothing.
+    notify : bool
+        Whether the browser tells of the end, of NaN and of a standstill, with leave of a person.
+    """
 
     _esm = page_code("status")
     _css = CSS
     status = traitlets.Dict({"phase": "waiting"}).tag(sync=True)
+    _notify = traitlets.Bool(False).tag(sync=True)
+    _pause = traitlets.Any(None, allow_none=True).tag(sync=True, **ipywidgets.widget_serialization)
+
+    def __init__(
+        self, pause: ipywidgets.Button | None = None, *, notify: bool = False, **kwargs: Any
+    ) -> None:
+        #: Whether a page has shown it.
+        self.seen = False
+        super().__init__(_pause=pause, _notify=notify, **kwargs)
+        self.on_msg(self._on_page)
+
+    def _on_page(self, widget: StatusLine, content: Message, buffers: list[bytes]) -> None:
+        self.seen |= content.get("kind") == "here"
 
 
 class LiveFigure(anywidget.AnyWidget):

@@ -14,7 +14,7 @@ import ipywidgets
 from vitoolkit.controls import Control, Switch
 from vitoolkit.dashboard.actions import Actions
 from vitoolkit.dashboard.control_row import ControlRow
-from vitoolkit.dashboard.lifetime import captured, close_widgets, when_gone
+from vitoolkit.dashboard.lifetime import captured, close_widgets, weakly, when_gone
 from vitoolkit.dashboard.live_figure import LiveFigure, StatusLine
 from vitoolkit.dashboard.protocols import Fit, Row
 from vitoolkit.dashboard.switch_row import SwitchRow
@@ -61,6 +61,8 @@ class Panel:
         The variable of each control that belongs to just one.
     notes : dict of str to str
         Words in place of the chart "loss" or "kl".
+    notify : bool
+        Whether the browser tells of the end, of NaN and of a standstill.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Panel:
         variables: Sequence[str],
         of_variable: Mapping[str, str],
         notes: Mapping[str, str],
+        notify: bool = False,
     ) -> None:
         self._made_of = (fit, controls, variables, of_variable, notes)
         self.fit = fit
@@ -90,8 +93,10 @@ class Panel:
         self.trace: Trace | None = None
         self.view: View | None = None
         self._sizes: dict[str, int] = {}
-        self.status = StatusLine(layout=dict(flex="1 1 300px", min_width="0"))
-        self.actions = Actions(fit, lambda: self.trace, self.scales)
+        self.actions = Actions(fit, lambda: self.trace, self.scales, weakly(self._tell))
+        self.status = StatusLine(
+            self.actions.pause, notify=notify, layout=dict(flex="1 1 300px", min_width="0")
+        )
         self.pause, self.stop = self.actions.pause, self.actions.stop
         self.rows: list[Row] = [
             ControlRow(control, self.say) for control in controls if not isinstance(control, Switch)
@@ -106,13 +111,17 @@ class Panel:
         )
         grid = ipywidgets.Box([row.widgets[0] for row in self.rows])
         grid.add_class("vitoolkit-controls")
-        self.widget = ipywidgets.VBox([self._head, self.actions.drawer, grid, self.figure])
+        self._helm = ipywidgets.VBox([self._head, self.actions.drawer, grid])
+        self._helm.add_class("vitoolkit-helm")
+        self.widget = ipywidgets.VBox([self._helm, self.figure])
         self.widget.add_class("vitoolkit-panel")
         self.open = True
         self._handle: DisplayHandle | None = None
         self._elsewhere = False
         own = [*self.actions.widgets, grid, *(w for row in self.rows for w in row.widgets)]
-        when_gone(self, _leave_charts, self.widget, self._head, self.status, self.figure, own)
+        when_gone(
+            self, _leave_charts, self._helm, self._head, self.status, self.widget, self.figure, own
+        )
         self._message = ""
         self._began = time.perf_counter()
         self._took: float | None = None
@@ -123,6 +132,11 @@ class Panel:
         self._advice, self._advice_due = "", 0.0
         #: Seconds of Python and bytes that the last refresh took.
         self.cost = (0.0, 0)
+
+    @property
+    def seen(self) -> bool:
+        """Whether a page has shown it."""
+        return self.status.seen
 
     def display(self) -> None:
         """Put the panel into the cell's output."""
@@ -235,17 +249,21 @@ class Panel:
 
     def _tell(self) -> None:
         fit, now = self.fit, time.perf_counter()
-        status: dict[str, Any] = {"phase": fit.status, "message": self._message}
+        status: dict[str, Any] = {
+            "phase": fit.status, "message": self._message, "holding": fit.holding, "n": fit.n,
+            "saved": self.actions.saved,
+        }  # fmt: skip
         if fit.status == "compiling":
-            status.update(seconds=now - self._began, compiles=fit.compiles)
+            before = fit.took_before
+            status.update(seconds=now - self._began, compiles=fit.compiles, before=before)
         else:
             done = fit.step - fit.first
-            status.update(done=done, n=fit.n, prepared=fit.prepared)
+            status.update(done=done, prepared=fit.prepared)
             if fit.status == "paused":
                 self._pace.clear()
             if len(self._pace) > 1 and fit.status == "running":
-                (then, before), (last, after) = self._pace[0], self._pace[-1]
-                rate = (after - before) / (last - then)
+                (then, earlier), (last, later) = self._pace[0], self._pace[-1]
+                rate = (later - earlier) / (last - then)
                 if rate > 0:
                     status.update(rate=rate, left=(fit.n - done) / rate)
         if fit.status not in ("compiling", "running", "paused"):
@@ -271,15 +289,16 @@ class Panel:
 
 
 def _leave_charts(
-    widget: ipywidgets.VBox,
+    helm: ipywidgets.VBox,
     head: ipywidgets.HBox,
     status: StatusLine,
+    widget: ipywidgets.VBox,
     figure: LiveFigure,
     rest: list[ipywidgets.Widget],
 ) -> None:
     """Take away what a panel that nobody holds cannot do any more; its charts need no kernel."""
     if widget.comm is not None:
-        head.children, widget.children = (status,), (head, figure)
+        head.children, helm.children, widget.children = (status,), (head,), (helm, figure)
     close_widgets(rest)
 
 

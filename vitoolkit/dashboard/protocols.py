@@ -9,7 +9,7 @@ import ipywidgets
 
 from vitoolkit.controls import Control
 
-__all__ = ["Fit", "Message", "Row", "Toggled"]
+__all__ = ["Chosen", "Fit", "Message", "Row", "Toggled"]
 
 #: What a page sends to a widget of ours: ``kind``, and what belongs to it.
 Message: TypeAlias = Mapping[str, Any]
@@ -53,6 +53,21 @@ class Fit(Protocol):
     @property
     def compiles(self) -> str:
         """What is compiled before the first step, in words."""
+
+    @property
+    def took_before(self) -> float | None:
+        """Seconds that compiling the like took the last time, None without one."""
+
+    @property
+    def holding(self) -> str:
+        """What lets it go on, "start" or "resume"; "" while nothing holds it."""
+
+    @property
+    def steps_per_second(self) -> float | None:
+        """The limit in force, None without one."""
+
+    def limit(self, steps_per_second: float | None) -> None:
+        """Take no more steps a second than so many; None lifts the limit."""
 
     @property
     def prepared(self) -> str:
@@ -108,3 +123,9 @@ class Toggled(TypedDict):
 
     new: bool
     owner: ipywidgets.Widget
+
+
+class Chosen(TypedDict):
+    """One of several has been chosen in a widget."""
+
+    new: float

@@ -31,7 +31,7 @@ CSS = _HERE / "page.css"
 CONTROL_CSS = _HERE / "control.css"
 #: The files of each page: later ones use what earlier ones define.
 PAGES = {
-    "status": ("text", "keys", "status"),
+    "status": ("text", "keys", "tab", "place", "kernel", "status"),
     "control": ("text", "schedule", "control"),
     "figure": ("text", "bokeh", "scales", "legends", "sheet", "charts", "figure"),
     "comparison": ("text", "bokeh", "scales", "legends", "sheet", "comparison"),
