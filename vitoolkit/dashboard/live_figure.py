@@ -18,7 +18,7 @@ import traitlets
 
 from vitoolkit.dashboard.protocols import Message
 from vitoolkit.views.assets import CSS, bokehjs, document_of, figure_legend, page_code
-from vitoolkit.views.frame import Frame, Header
+from vitoolkit.views.frame import SMOOTH, Frame, Header
 from vitoolkit.views.styles import Style
 
 __all__ = ["BokehJS", "LiveFigure", "StatusLine"]
@@ -94,6 +94,8 @@ class LiveFigure(anywidget.AnyWidget):
         self.in_sight = True
         #: Names of variables that a person wants a line of.
         self.picked: tuple[str, ...] = ()
+        #: What a mean is of, as the page has it: a share of the rows, or a number of them.
+        self.smooth = SMOOTH
         #: Set when a page loads or comes into sight: it wants the present.
         self.wanted = False
         #: Set when a page that loaded later shows it: no word to the cell's output gets there.
@@ -157,3 +159,5 @@ class LiveFigure(anywidget.AnyWidget):
             self.wanted = self.in_sight = True
         elif kind == "lines":
             self.picked, self.wanted = tuple(map(str, content["names"])), True
+        elif kind == "smooth":
+            self.smooth, self.wanted = float(content["rows"]), True

@@ -23,6 +23,7 @@ from vitoolkit.means import final, final_kl
 from vitoolkit.trace import Trace
 from vitoolkit.views.advice import advice
 from vitoolkit.views.ahead import Ahead
+from vitoolkit.views.clock import Clock
 from vitoolkit.views.frame import Lines, frame_of, mean_now, points_for
 from vitoolkit.views.marks import Marks
 from vitoolkit.views.picture import summary_html
@@ -86,7 +87,7 @@ class Panel:
         )
         self._chosen = Lines(self.variables)
         self._ahead = Ahead([control for control in controls if control.name in self.lines])
-        self._marks = Marks()
+        self._marks, self._clock = Marks(), Clock()
         self.trace: Trace | None = None
         self.view: View | None = None
         self._sizes: dict[str, int] = {}
@@ -222,8 +223,8 @@ class Panel:
             return 0
         self._chosen.picked = self.figure.picked
         frame = frame_of(
-            self.view, self.variables, self.lines, end=end,
-            lines=self._chosen, ahead=self._ahead, marks=self._marks,
+            self.view, self.variables, self.lines, end=end, smooth=self.figure.smooth,
+            lines=self._chosen, ahead=self._ahead, marks=self._marks, clock=self._clock,
         )  # fmt: skip
         if not self.fit.running:  # what the table says, too
             frame = frame._replace(now=final_kl(self.trace))
