@@ -24,6 +24,7 @@ from vitoolkit.requests import checked_note
 from vitoolkit.run import Run
 from vitoolkit.stock import StockRun
 from vitoolkit.trace import Trace
+from vitoolkit.views.ghost import earlier_run
 from vitoolkit.views.picture import active_text, shown_as, summary_html
 
 __all__ = ["Dashboard"]
@@ -51,6 +52,9 @@ class Dashboard(Callback):
         usual budget for inferences of PyMC's own.
     every : int
         Record the steps that are a multiple of `every`; only without `recorder`.
+    compare : Trace, str or Path, optional
+        An earlier run, or a file of one as `Trace.open` reads it: its loss, ELBO, KL and controls
+        are drawn softly behind those of this one.
 
     Attributes
     ----------
@@ -63,9 +67,10 @@ class Dashboard(Callback):
     Raises
     ------
     TypeError
-        When something else than a control, or than a Recorder for `recorder`, is given.
+        When something else than a control, than a Recorder for `recorder`, or than a trace or a
+        path for `compare` is given.
     ValueError
-        When `every` is given along with `recorder`, or two controls clash.
+        When `every` is given along with `recorder`, two controls clash, or `compare` has no rows.
 
     Notes
     -----
@@ -89,8 +94,13 @@ class Dashboard(Callback):
     """
 
     def __init__(
-        self, *controls: Control, recorder: Recorder | None = None, every: int = 1
+        self,
+        *controls: Control,
+        recorder: Recorder | None = None,
+        every: int = 1,
+        compare: Trace | str | Path | None = None,
     ) -> None:
+        self._earlier = earlier_run(compare)
         if recorder is None:
             recorder = Recorder(*controls, every=every, monitor=_CautiousMonitor(self._without_kl))
         elif not isinstance(recorder, Recorder):
@@ -216,7 +226,9 @@ class Dashboard(Callback):
         if events.kernel is not None:
 
             def show() -> None:
-                self._panel = Panel(run, self.controls, run.variables, of_variable, notes)
+                self._panel = Panel(
+                    run, self.controls, run.variables, of_variable, notes, self._earlier
+                )
                 self._panel.steered_by(events.way, events.words)
                 self._panel.display()
                 self.shows_progress = True

@@ -19,6 +19,7 @@ import traitlets
 from vitoolkit.dashboard.protocols import Message
 from vitoolkit.views.assets import CSS, bokehjs, document_of, figure_legend, page_code
 from vitoolkit.views.frame import SMOOTH, Frame, Header
+from vitoolkit.views.ghost import Earlier
 from vitoolkit.views.styles import Style
 
 __all__ = ["BokehJS", "LiveFigure", "StatusLine"]
@@ -60,6 +61,8 @@ class LiveFigure(anywidget.AnyWidget):
         Words in place of the chart "loss" or "kl".
     measures : collection of str
         What else is recorded in every step: those that a chart reads are drawn.
+    earlier : Earlier, optional
+        A run to be drawn softly behind.
     """
 
     _esm = page_code("figure")
@@ -67,6 +70,8 @@ class LiveFigure(anywidget.AnyWidget):
     _document = traitlets.Unicode().tag(sync=True)
     _version = traitlets.Unicode(bokeh.__version__).tag(sync=True)
     _legend = traitlets.Dict().tag(sync=True)
+    _ghost = traitlets.Any(None, allow_none=True).tag(sync=True)
+    _ghost_arrays = traitlets.Bytes().tag(sync=True)
     _library = traitlets.Any(None, allow_none=True).tag(
         sync=True, **ipywidgets.widget_serialization
     )
@@ -84,6 +89,7 @@ class LiveFigure(anywidget.AnyWidget):
         *,
         notes: Mapping[str, str] | None = None,
         measures: Collection[str] = (),
+        earlier: Earlier | None = None,
     ) -> None:
         self._last: tuple[Header | None, bytes] = (None, b"")
         #: Number of frames sent, and of those the page has drawn, with its milliseconds for the
@@ -104,9 +110,12 @@ class LiveFigure(anywidget.AnyWidget):
         self._held = ("", -math.inf)
         self._heard = -math.inf
         legend = figure_legend(variables, controls, scales, notes or {}, measures)
+        ghost = (None, b"") if earlier is None else earlier.packed([*variables], [*controls])
         super().__init__(
             _document=document_of(legend),
             _legend=legend,
+            _ghost=ghost[0],
+            _ghost_arrays=ghost[1],
             _library=BokehJS.shared(),
         )
         self.on_msg(self._on_page)

@@ -25,6 +25,7 @@ from vitoolkit.views.advice import advice
 from vitoolkit.views.ahead import Ahead
 from vitoolkit.views.clock import Clock
 from vitoolkit.views.frame import Lines, frame_of, mean_now, points_for
+from vitoolkit.views.ghost import Earlier
 from vitoolkit.views.marks import Marks
 from vitoolkit.views.picture import summary_html
 from vitoolkit.views.styles import control_styles, variable_styles
@@ -62,6 +63,8 @@ class Panel:
         The variable of each control that belongs to just one.
     notes : dict of str to str
         Words in place of the chart "loss" or "kl".
+    earlier : Earlier, optional
+        A run to be drawn softly behind.
     """
 
     def __init__(
@@ -71,8 +74,9 @@ class Panel:
         variables: Sequence[str],
         of_variable: Mapping[str, str],
         notes: Mapping[str, str],
+        earlier: Earlier | None = None,
     ) -> None:
-        self._made_of = (fit, controls, variables, of_variable, notes)
+        self._made_of = (fit, controls, variables, of_variable, notes, earlier)
         self.fit = fit
         self.variables = tuple(variables)
         styles = variable_styles(self.variables)
@@ -84,6 +88,7 @@ class Panel:
             self.scales,
             notes=notes,
             measures=getattr(getattr(fit, "inference", None), "measures", ()),
+            earlier=earlier,
         )
         self._chosen = Lines(self.variables)
         self._ahead = Ahead([control for control in controls if control.name in self.lines])

@@ -22,9 +22,9 @@ CSS = _HERE / "page.css"
 #: The files of each page: later ones use what earlier ones define.
 PAGES = {
     "status": ("text", "status"),
-    "figure": ("text", "bokeh", "scales", "legends", "sheet", "charts", "figure"),
+    "figure": ("text", "bokeh", "scales", "legends", "sheet", "reading", "charts", "figure"),
     "comparison": ("text", "bokeh", "scales", "legends", "sheet", "comparison"),
-    "report": ("text", "scales", "legends", "sheet", "charts", "report"),
+    "report": ("text", "scales", "legends", "sheet", "reading", "charts", "report"),
 }
 
 
@@ -79,4 +79,4 @@ def _told(chart: Chart) -> Header:
 def document_of(legend: Header) -> str:
     """Build the Bokeh document, as JSON, of the charts in a legend."""
     drawn = tuple(chart for chart in charts.CHARTS if chart.name in legend["shown"])
-    return document(drawn, tuple(scale for *_, scale in legend["control"]))
+    return document(drawn, tuple((name, scale) for name, *_, scale in legend["control"]))
