@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks.bench_trace import NEW_ROWS, resident
 from vitoolkit import Beta, Event, LearningRate, Trace, schedules
 from vitoolkit.views.ahead import Ahead
+from vitoolkit.views.clock import Clock
 from vitoolkit.views.frame import Lines, frame_of, mean_now, points_for
 from vitoolkit.views.marks import Marks
 
@@ -43,12 +44,13 @@ def main() -> None:
     before = resident()
     trace = Trace(names, [control.name for control in controls])
     view = trace.view(points_for(len(names), len(controls)))
-    lines, ahead, marks = Lines(names), Ahead(controls), Marks()
+    lines, ahead, marks, clock = Lines(names), Ahead(controls), Marks(), Clock()
 
     def refresh() -> int:
         frame = frame_of(
-            view, names, trace.controls, end=2e7, lines=lines, ahead=ahead, marks=marks
-        )
+            view, names, trace.controls, end=2e7,
+            lines=lines, ahead=ahead, marks=marks, clock=clock,
+        )  # fmt: skip
         header, arrays = frame.packed()
         mean_now(view, "loss"), mean_now(view, "elbo")  # for the status line
         return len(arrays) + len(str(header))

@@ -730,19 +730,21 @@ def test_mean_stays_within_its_band():
 
 @pytest.mark.parametrize("window", [1, 2, 3, 7, 8, 13, 64, 100, 1000])
 @pytest.mark.parametrize("rows", [1, 5, 64, 100])
-def test_running_mean(rows, window):
+def test_what_is_around_a_point(rows, window):
     trace = filled(rows, odd=0.2)
     view = trace.view(64)
-    got = view.running(window)
-    assert set(got) == set(trace.columns)
-    span = -(-window // view.width) * view.width
-    for name, column in zip(trace.columns, trace.values().T, strict=True):
+    got = {what: view.around(what, window, trace.columns) for what in ("low", "mean", "high")}
+    half = max(0, round((window / view.width - 1) / 2))
+    assert view.window(window) == (2 * half + 1) * view.width
+    for i, column in enumerate(trace.values().T):
         for bucket in range(len(view)):
-            end = min((bucket + 1) * view.width, rows)
-            values = column[max((bucket + 1) * view.width - span, 0) : end]
+            before = min(half, bucket)
+            start, end = bucket - before, bucket + before + 1  # the end of the trace cuts it off
+            values = column[start * view.width : end * view.width]
             finite = values[np.isfinite(values)]
-            mean = finite.mean() if len(finite) else np.nan
-            np.testing.assert_allclose(got[name][bucket], mean, rtol=1e-10, atol=1e-10)
+            want = (finite.min(), finite.mean(), finite.max()) if len(finite) else (np.nan,) * 3
+            found = [got[what][i, bucket] for what in ("low", "mean", "high")]
+            np.testing.assert_allclose(found, want, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("rows", [5, 100])
@@ -752,28 +754,27 @@ def test_some_columns_are_as_they_are_among_all(rows):
     for what in ("low", "high", "mean", "last", "nonfinite"):
         of_all = getattr(view, what)
         np.testing.assert_array_equal(view.columns(what, names), [of_all[n] for n in names])
-    running = view.running(7)
-    few = view.running(7, names)
-    assert tuple(few) == names
-    np.testing.assert_array_equal(few.array, [running[n] for n in names])
-    np.testing.assert_allclose(view.now(7, names), few.array[:, -1], rtol=1e-12)
+    mean = view.around("mean", 7, names)
+    np.testing.assert_allclose(view.now(7, names), mean[:, -1], rtol=1e-12)
     with pytest.raises(ValueError, match="'low', 'high', 'mean', 'last', 'nonfinite'; received 'x"):
         view.columns("x", names)
     with pytest.raises(KeyError):
         view.columns("low", ["no such"])
 
 
-def test_running_mean_forgets_a_huge_value():
+def test_a_mean_forgets_a_huge_value():
     trace = Trace()
     for step in range(100):
         trace.append(step, 0.0, 1e300 if step == 0 else 1.0, np.nan)
-    assert trace.view().running(10)["loss"][10:].tolist() == [1.0] * 90
+    assert trace.view().around("mean", 9, ["loss"])[0, 5:].tolist() == [1.0] * 95
 
 
-def test_running_mean_of_nothing():
-    assert Trace().view().running(5)["loss"].shape == (0,)
+def test_the_mean_around_nothing():
+    assert Trace().view().around("mean", 5, ["loss"]).shape == (1, 0)
     with pytest.raises(ValueError, match="received 0"):
-        Trace().view().running(0)
+        Trace().view().around("mean", 0, ["loss"])
+    with pytest.raises(ValueError, match="received 'last'"):
+        Trace().view().around("last", 5, ["loss"])
 
 
 def test_view_arguments():

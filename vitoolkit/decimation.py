@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -258,65 +258,91 @@ class View:
             self._finite[buckets] += np.add.reduceat(finite, begins, dtype=np.int64)
         self.rows = stop
 
-    def running(self, rows: int = 100, names: Sequence[str] | None = None) -> Columns:
-        """Compute the running mean: at each point, of the rows up to it.
+    def around(self, what: str, rows: float, names: Sequence[str]) -> NDArray[np.float64]:
+        """Join the rows around each point, as many before as after it.
+
+        At the beginning there are fewer before a point, so that fewer after it count; at the end
+        there are none after it, and only those before count.
 
         Parameters
         ----------
-        rows : int, default 100
-            The number of rows that a mean spans, rounded up to whole buckets; fewer at the
-            beginning of the trace.
-        names : sequence of str, optional
-            The columns to compute it of, at their cost only. Default is all.
+        what : {"low", "high", "mean"}
+            Smallest, largest or mean finite value.
+        rows : float
+            The number of rows, rounded to an odd number of buckets; see :meth:`window`.
+        names : sequence of str
+            The columns.
 
         Returns
         -------
-        Columns
-            Mean of the finite values among these rows, by the names in ``trace.columns``, NaN
-            where there were none.
+        ndarray, shape (names, buckets)
+            NaN where no row has a finite value. The mean lies between the smallest and the largest
+            value up to rounding.
 
         Raises
         ------
         ValueError
-            If `rows` is less than 1.
+            If `rows` is less than 1, or `what` is something else.
 
         Examples
         --------
         >>> from vitoolkit.trace import Trace
         >>> trace = Trace()
-        >>> for step, loss in enumerate([4.0, 2.0, 0.0, 4.0]):
+        >>> for step, loss in enumerate([9.0, 4.0, 2.0, 0.0, 4.0]):
         ...     trace.append(step, 0.1 * step, loss, float("nan"))
-        >>> trace.view().running(2)["loss"].tolist()
-        [4.0, 3.0, 1.0, 2.0]
+        >>> trace.view().around("mean", 3, ["loss"]).tolist()
+        [[9.0, 5.0, 2.0, 2.0, 2.0]]
         """
-        if rows < 1:
-            raise ValueError(f"rows is at least 1; received {rows}")
-        buckets, used = -(-rows // self.width), len(self)
-        index, which = self._index, cast(Any, slice(None))
-        if names is not None:
-            which = [index[name] for name in names]
-            index = {name: i for i, name in enumerate(names)}
+        half, used = self._half(rows), len(self)
+        which = [self._index[name] for name in names]
+        if what != "mean":
+            if what not in ("low", "high"):
+                raise ValueError(f"what is 'low', 'high' or 'mean'; received {what!r}")
+            store, join = (self._low, np.minimum) if what == "low" else (self._high, np.maximum)
+            ends = _around(store[:used, which], half, join, np.inf if what == "low" else -np.inf)
+            return np.where(np.isfinite(ends), ends, np.nan).T
         finite = self._finite[:used, which]
         if (finite == finite[:, :1]).all():  # the rule: one count serves all columns
             finite = finite[:, :1]
-        total, count = _window_sum(self._sum[:used, which], buckets), _window_sum(finite, buckets)
+        total = _around(self._sum[:used, which], half, np.add, 0.0)
         with np.errstate(invalid="ignore"):
-            return Columns(index, (total / count).T)
+            return (total / _around(finite, half, np.add, 0)).T
 
-    def now(self, rows: int, names: Sequence[str]) -> NDArray[np.float64]:
-        """Compute the last value of the running mean.
+    def window(self, rows: float) -> int:
+        """Tell how many rows :meth:`around` joins where there are as many on both sides.
 
         Parameters
         ----------
-        rows : int
-            As for :meth:`running`.
+        rows : float
+            As for :meth:`around`.
+
+        Returns
+        -------
+        int
+            An odd number of buckets, in rows.
+        """
+        return (2 * self._half(rows) + 1) * self.width
+
+    def _half(self, rows: float) -> int:
+        """Count the buckets on either side of a point."""
+        if rows < 1:
+            raise ValueError(f"rows is at least 1; received {rows}")
+        return max(0, round((rows / self.width - 1) / 2))
+
+    def now(self, rows: float, names: Sequence[str]) -> NDArray[np.float64]:
+        """Compute the mean around the last point, of the rows before it.
+
+        Parameters
+        ----------
+        rows : float
+            As for :meth:`around`.
         names : sequence of str
             The columns.
 
         Returns
         -------
         ndarray, shape (names,)
-            ``running(rows, names).array[:, -1]`` up to rounding; NaN without any row.
+            ``around("mean", rows, names)[:, -1]`` up to rounding; NaN without any row.
 
         Examples
         --------
@@ -328,27 +354,35 @@ class View:
         [2.0]
         """
         used = len(self)
-        window = slice(max(used - -(-rows // self.width), 0), used)
+        window = slice(max(used - 1 - self._half(rows), 0), used)
         which = [self._index[name] for name in names]
         with np.errstate(invalid="ignore", over="ignore"):
             return self._sum[window, which].sum(axis=0) / self._finite[window, which].sum(axis=0)
 
 
-def _window_sum(values: NDArray[Any], size: int) -> NDArray[Any]:
-    """Sum the last `size` values at each place, along the first axis.
+def _around(values: NDArray[Any], half: int, join: np.ufunc, empty: float) -> NDArray[Any]:
+    """Join the values within `half` of each place, along the first axis.
 
-    Windows of 1, 2, 4, ... values are put together to one of `size`. Differences of a running sum
-    would be shorter, but one huge value spoils all that come after it.
+    Windows of 1, 2, 4, ... values are put together to one of ``2 * half + 1`` that ends at each
+    place. Differences of a running sum would be shorter, but one huge value spoils all that come
+    after it.
     """
-    total = np.zeros_like(values)
+    n = len(values)
+    half = min(half, max(n - 1, 0))
+    size = 2 * half + 1
+    window = np.concatenate([values, np.full((half, *values.shape[1:]), empty, values.dtype)])
+    begin = join.accumulate(window[:size])[::2]  # as many before as after, from the first on
+    total = np.full_like(window, empty)
     reached, power = 0, 1
-    window = values.copy()
     while True:
         if size & power:
-            total[reached:] += window[: len(values) - reached]
+            total[reached:] = join(total[reached:], window[: len(window) - reached])
             reached += power
-        if reached >= min(size, len(values)):
-            return total
-        if power < len(values):
-            window[power:] = window[power:] + window[:-power]
+        if reached >= size:
+            break
+        if power < len(window):
+            window[power:] = join(window[power:], window[:-power])
         power *= 2
+    total = total[half:]
+    total[: half + 1] = begin[:n]
+    return total

@@ -31,7 +31,8 @@ WRONG = """async ([where, more]) => {
   return violations.map(({ id, impact, nodes }) => [id, impact, nodes.map((node) => node.html)]);
 }"""
 #: What one can press or move, by what axe and WCAG would call it.
-HANDLES = f"""[...document.querySelectorAll("{PANEL} :is(button, input, select, a, [tabindex='0'])")]
+HANDLES = f"""[...document.querySelectorAll(
+  "{PANEL} :is(button, input, select, a, [tabindex='0'])")]
   .filter((element) => element.checkVisibility({{ visibilityProperty: true }}))"""
 NAME = "(e.getAttribute('aria-label') || e.labels?.[0]?.textContent || e.textContent || e.title)"
 

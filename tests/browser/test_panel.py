@@ -389,12 +389,11 @@ def test_what_a_person_looks_at(notebook):
     page.wait_for_panel()
     page.type_number("beta", 2.0)
     page.wait(f"{FIGURE}.last.marks.length === 1")
-    marks = f"{FIGURE}.sources.loss_marks.data.text[0]"
-    page.wait(f"{marks} === 'beta 1 → 2, by user'")
+    page.wait(f"{FIGURE}.last.marks[0][1] === 'beta 1 → 2, by user'")
     page.page.locator(".vitoolkit-choices button:text-is('log')").click()
     page.wait(f"{FIGURE}.scale.elbo.name === 'log'")  # negative: minus the logarithm of its size
-    shown = f"{FIGURE}.sources.elbo.data"
-    page.wait(f"Math.abs({shown}.y.at(-1) + Math.log10(-{shown}.value.at(-1))) < 1e-3")
+    mean = f"{FIGURE}.last.mean[1].at(-1)"
+    page.wait(f"Math.abs({FIGURE}.sources.elbo.data.y.at(-1) + Math.log10(-{mean})) < 1e-3")
     page.page.locator(".vitoolkit-choices button:text-is('linear')").click()
     names = page.page.locator(".vitoolkit-row .name")
     assert sorted(names.all_inner_texts()) == ["intercept", "w"]

@@ -27,6 +27,7 @@ from vitoolkit.requests import checked_note
 from vitoolkit.run import Run
 from vitoolkit.stock import StockRun
 from vitoolkit.trace import Trace
+from vitoolkit.views.ghost import earlier_run
 from vitoolkit.views.picture import active_text, shown_as, summary_html
 
 __all__ = ["Dashboard"]
@@ -67,6 +68,9 @@ class Dashboard(Callback):
     notify : bool
         Let the browser tell of the end of the fit, of NaN and of a loss that stands still, while
         its page is out of sight. The browser asks for leave at the first click on a button.
+    compare : Trace, str or Path, optional
+        An earlier run, or a file of one as `Trace.open` reads it: its loss, ELBO, KL and controls
+        are drawn softly behind those of this one.
 
     Attributes
     ----------
@@ -79,10 +83,11 @@ class Dashboard(Callback):
     Raises
     ------
     TypeError
-        When something else than a control, or than a Recorder for `recorder`, is given.
+        When something else than a control, than a Recorder for `recorder`, or than a trace or a
+        path for `compare` is given.
     ValueError
-        When `every` is given along with `recorder`, two controls clash, or `steps_per_second` is
-        not above 0.
+        When `every` is given along with `recorder`, two controls clash, `steps_per_second` is not
+        above 0, or `compare` has no rows.
 
     Notes
     -----
@@ -118,9 +123,11 @@ class Dashboard(Callback):
         paused: bool = False,
         steps_per_second: float | None = None,
         notify: bool = False,
+        compare: Trace | str | Path | None = None,
     ) -> None:
         self.paused, self.notify = flag("paused", paused), flag("notify", notify)
         self.steps_per_second = checked_pace(steps_per_second)
+        self._earlier = earlier_run(compare)
         if recorder is None:
             recorder = Recorder(*controls, every=every, monitor=_CautiousMonitor(self._without_kl))
         elif not isinstance(recorder, Recorder):
@@ -278,7 +285,13 @@ class Dashboard(Callback):
 
             def show() -> None:
                 self._panel = Panel(
-                    run, self.controls, run.variables, of_variable, notes, self.notify
+                    run,
+                    self.controls,
+                    run.variables,
+                    of_variable,
+                    notes,
+                    self.notify,
+                    self._earlier,
                 )
                 self._panel.steered_by(events.way, events.words)
                 self._panel.display()

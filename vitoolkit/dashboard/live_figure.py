@@ -19,7 +19,8 @@ import traitlets
 
 from vitoolkit.dashboard.protocols import Message
 from vitoolkit.views.assets import CSS, bokehjs, document_of, figure_legend, page_code
-from vitoolkit.views.frame import Frame, Header
+from vitoolkit.views.frame import SMOOTH, Frame, Header
+from vitoolkit.views.ghost import Earlier
 from vitoolkit.views.styles import Style
 
 __all__ = ["BokehJS", "LiveFigure", "StatusLine"]
@@ -82,6 +83,8 @@ class LiveFigure(anywidget.AnyWidget):
         Words in place of the chart "loss" or "kl".
     measures : collection of str
         What else is recorded in every step: those that a chart reads are drawn.
+    earlier : Earlier, optional
+        A run to be drawn softly behind.
     """
 
     _esm = page_code("figure")
@@ -89,6 +92,8 @@ class LiveFigure(anywidget.AnyWidget):
     _document = traitlets.Unicode().tag(sync=True)
     _version = traitlets.Unicode(bokeh.__version__).tag(sync=True)
     _legend = traitlets.Dict().tag(sync=True)
+    _ghost = traitlets.Any(None, allow_none=True).tag(sync=True)
+    _ghost_arrays = traitlets.Bytes().tag(sync=True)
     _library = traitlets.Any(None, allow_none=True).tag(
         sync=True, **ipywidgets.widget_serialization
     )
@@ -106,6 +111,7 @@ class LiveFigure(anywidget.AnyWidget):
         *,
         notes: Mapping[str, str] | None = None,
         measures: Collection[str] = (),
+        earlier: Earlier | None = None,
     ) -> None:
         self._last: tuple[Header | None, bytes] = (None, b"")
         #: Number of frames sent, and of those the page has drawn, with its milliseconds for the
@@ -116,6 +122,8 @@ class LiveFigure(anywidget.AnyWidget):
         self.in_sight = True
         #: Names of variables that a person wants a line of.
         self.picked: tuple[str, ...] = ()
+        #: What a mean is of, as the page has it: a share of the rows, or a number of them.
+        self.smooth = SMOOTH
         #: Set when a page loads or comes into sight: it wants the present.
         self.wanted = False
         #: Set when a page that loaded later shows it: no word to the cell's output gets there.
@@ -123,9 +131,12 @@ class LiveFigure(anywidget.AnyWidget):
         self._made = False
         self._heard = -math.inf
         legend = figure_legend(variables, controls, scales, notes or {}, measures)
+        ghost = (None, b"") if earlier is None else earlier.packed([*variables], [*controls])
         super().__init__(
             _document=document_of(legend),
             _legend=legend,
+            _ghost=ghost[0],
+            _ghost_arrays=ghost[1],
             _library=BokehJS.shared(),
         )
         self.on_msg(self._on_page)
@@ -170,3 +181,5 @@ class LiveFigure(anywidget.AnyWidget):
             self.wanted = self.in_sight = True
         elif kind == "lines":
             self.picked, self.wanted = tuple(map(str, content["names"])), True
+        elif kind == "smooth":
+            self.smooth, self.wanted = float(content["rows"]), True

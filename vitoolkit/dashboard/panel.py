@@ -23,7 +23,9 @@ from vitoolkit.means import final, final_kl
 from vitoolkit.trace import Trace
 from vitoolkit.views.advice import advice
 from vitoolkit.views.ahead import Ahead
+from vitoolkit.views.clock import Clock
 from vitoolkit.views.frame import Lines, frame_of, mean_now, points_for
+from vitoolkit.views.ghost import Earlier
 from vitoolkit.views.marks import Marks
 from vitoolkit.views.picture import summary_html
 from vitoolkit.views.styles import control_styles, variable_styles
@@ -63,6 +65,8 @@ class Panel:
         Words in place of the chart "loss" or "kl".
     notify : bool
         Whether the browser tells of the end, of NaN and of a standstill.
+    earlier : Earlier, optional
+        A run to be drawn softly behind.
     """
 
     def __init__(
@@ -73,8 +77,9 @@ class Panel:
         of_variable: Mapping[str, str],
         notes: Mapping[str, str],
         notify: bool = False,
+        earlier: Earlier | None = None,
     ) -> None:
-        self._made_of = (fit, controls, variables, of_variable, notes)
+        self._made_of = (fit, controls, variables, of_variable, notes, notify, earlier)
         self.fit = fit
         self.variables = tuple(variables)
         styles = variable_styles(self.variables)
@@ -86,10 +91,11 @@ class Panel:
             self.scales,
             notes=notes,
             measures=getattr(getattr(fit, "inference", None), "measures", ()),
+            earlier=earlier,
         )
         self._chosen = Lines(self.variables)
         self._ahead = Ahead([control for control in controls if control.name in self.lines])
-        self._marks = Marks()
+        self._marks, self._clock = Marks(), Clock()
         self.trace: Trace | None = None
         self.view: View | None = None
         self._sizes: dict[str, int] = {}
@@ -236,8 +242,8 @@ class Panel:
             return 0
         self._chosen.picked = self.figure.picked
         frame = frame_of(
-            self.view, self.variables, self.lines, end=end,
-            lines=self._chosen, ahead=self._ahead, marks=self._marks,
+            self.view, self.variables, self.lines, end=end, smooth=self.figure.smooth,
+            lines=self._chosen, ahead=self._ahead, marks=self._marks, clock=self._clock,
         )  # fmt: skip
         if not self.fit.running:  # what the table says, too
             frame = frame._replace(now=final_kl(self.trace))

@@ -33,9 +33,9 @@ CONTROL_CSS = _HERE / "control.css"
 PAGES = {
     "status": ("text", "keys", "tab", "place", "kernel", "status"),
     "control": ("text", "schedule", "control"),
-    "figure": ("text", "bokeh", "scales", "legends", "sheet", "charts", "figure"),
+    "figure": ("text", "bokeh", "scales", "legends", "sheet", "reading", "charts", "figure"),
     "comparison": ("text", "bokeh", "scales", "legends", "sheet", "comparison"),
-    "report": ("text", "scales", "legends", "sheet", "charts", "report"),
+    "report": ("text", "scales", "legends", "sheet", "reading", "charts", "report"),
 }
 
 
@@ -95,4 +95,4 @@ def _told(chart: Chart) -> Header:
 def document_of(legend: Header) -> str:
     """Build the Bokeh document, as JSON, of the charts in a legend."""
     drawn = tuple(chart for chart in charts.CHARTS if chart.name in legend["shown"])
-    return document(drawn, tuple(scale for *_, scale in legend["control"]))
+    return document(drawn, tuple((name, scale) for name, *_, scale in legend["control"]))

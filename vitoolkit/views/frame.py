@@ -13,6 +13,7 @@ from vitoolkit.decimation import View
 from vitoolkit.views import charts
 from vitoolkit.views.ahead import Ahead, edge_of
 from vitoolkit.views.charts import bands_of, measures_of
+from vitoolkit.views.clock import Clock
 from vitoolkit.views.marks import Mark, Marks
 
 __all__ = ["Frame", "Header", "Lines", "frame_of", "mean_now", "points_for"]
@@ -21,6 +22,8 @@ __all__ = ["Frame", "Header", "Lines", "frame_of", "mean_now", "points_for"]
 BUDGET = 48_000
 #: With more variables than this, only the largest have a line, and those that a person picks.
 MOST_LINES, LARGEST = 24, 12
+#: What a mean is of unless a person says: a share of the rows, and so many with a value at least.
+SMOOTH, LEAST = 0.02, 40
 
 Array: TypeAlias = NDArray[Any]
 #: What goes to a page beside the numbers, as JSON.
@@ -33,18 +36,20 @@ class Frame(NamedTuple):
     Attributes
     ----------
     step : ndarray, shape (points,)
+    seconds : ndarray, shape (points,)
+        Seconds since the first step, without those in which the fit was paused.
     low, high, mean : ndarray, shape (bands, points)
-        Smallest and largest value of each point, and the running mean, of the columns that are
-        drawn as a band.
+        Smallest, largest and mean value of the rows around each point, of the columns that are
+        drawn as a band: the mean is of the very rows whose ends it stands between.
     rate, distortion : ndarray, shape (points,)
-        Running means of the sum of the KL contributions and of the negative data term, nats.
+        Such means of the sum of the KL contributions and of the negative data term, nats.
     kl : ndarray, shape (lines, points)
-        Running means of the KL contributions that have a line.
+        Such means of the KL contributions that have a line.
     now : ndarray, shape (variables,)
-        The last running mean of each KL contribution.
+        The last mean of each KL contribution.
     control : ndarray, shape (controls, points)
     measure : ndarray, shape (measures, points)
-        Running means of the measures that are drawn as lines.
+        Such means of the measures that are drawn as lines.
     ahead : ndarray, shape (points of the future,)
         Steps to come.
     future : ndarray, shape (schedules, points of the future)
@@ -52,12 +57,15 @@ class Frame(NamedTuple):
         Index of the variable of each line, and of the control of each future.
     bands, measures : tuple of str
         Names of the columns in a band, and of the measures.
+    windows : tuple of int
+        Steps that a mean of each band is of.
     marks : list of Mark
     end, edge : float
         Last step that is planned, right end of the step axis.
     """
 
     step: Array
+    seconds: Array
     low: Array
     high: Array
     mean: Array
@@ -73,6 +81,7 @@ class Frame(NamedTuple):
     planned: tuple[int, ...] = ()
     bands: tuple[str, ...] = ()
     measures: tuple[str, ...] = ()
+    windows: tuple[int, ...] = ()
     marks: Sequence[Mark] = ()
     end: float = 1.0
     edge: float = 1.0
@@ -84,7 +93,7 @@ class Frame(NamedTuple):
 
     @property
     def elbo(self) -> Array:
-        """Running mean of the ELBO at β = 1, nats; without terms there is none."""
+        """Mean of the ELBO at β = 1, nats; without terms there is none."""
         return self.band("elbo")[2] if "elbo" in self.bands else np.empty(0)
 
     def packed(self) -> tuple[Header, bytes]:
@@ -102,7 +111,7 @@ def points_for(variables: int, controls: int = 0) -> int:
     """Points a line so that a frame of so many variables and controls stays within the budget."""
     everything = [column for chart in charts.CHARTS for column in chart.columns]
     bands, measures = bands_of(("z",), everything), measures_of(everything)
-    own = 3 + 3 * len(bands) + len(measures)  # step, rate and distortion are the other three
+    own = 4 + 3 * len(bands) + len(measures)  # step, seconds, rate and distortion are the four
     lines = own + controls + min(variables, MOST_LINES)
     return int(min(500, max(20, (BUDGET // 4 - variables - 900) // lines))) // 2 * 2
 
@@ -151,9 +160,11 @@ def frame_of(
     controls: Sequence[str] | None = None,
     *,
     end: float,
+    smooth: float = SMOOTH,
     lines: Lines | None = None,
     ahead: Ahead | None = None,
     marks: Marks | None = None,
+    clock: Clock | None = None,
 ) -> Frame:
     """Draw a frame from a trace's decimated view.
 
@@ -167,12 +178,16 @@ def frame_of(
         The controls to show; default is all of the trace.
     end : float
         Last step that is planned.
+    smooth : float
+        What a mean is of: a share of the rows below 1, a number of rows from 1 on.
     lines : Lines, optional
         Chooses the variables that have a line; default is all.
     ahead : Ahead, optional
         The future of the controls.
     marks : Marks, optional
         Those of the frame before, so that only new events are read.
+    clock : Clock, optional
+        That of the frame before, likewise.
 
     Returns
     -------
@@ -185,53 +200,60 @@ def frame_of(
     edge = edge_of(last, end)
     nothing = np.empty(0)
     bands = bands_of(variables, trace.measures)
-    low, high = view.columns("low", bands), view.columns("high", bands)
     means: dict[str, Array] = {}
     rate = distortion = now = nothing
     kl = np.empty((0, n))
     chosen: tuple[int, ...] = ()
     if variables:
         names = [f"kl[{name}]" for name in variables]
-        span = _span(view, "elbo")
-        now = view.now(span, names)
+        rows = _rows(view, "elbo", smooth)
+        now = view.now(rows, names)
         chosen = tuple(range(len(names))) if lines is None else lines.choose(now)
-        terms = view.running(span, ["elbo", "data", *(names[i] for i in chosen)]).array
-        bridged = _bridged(view.step, terms, _few(view, "elbo", span))
+        terms = view.around("mean", rows, ["elbo", "data", *(names[i] for i in chosen)])
+        bridged = _bridged(view.step, terms, _few(view, "elbo", rows))
         means["elbo"], distortion, kl = bridged[0], -bridged[1], bridged[2:]
         with np.errstate(invalid="ignore"):
             rate = -distortion - means["elbo"]
         now = np.where(np.isfinite(now), now, _last_of(kl, chosen, len(names)))
-    mean = np.array([means[name] if name in means else _mean_of(view, name) for name in bands])
+    low, high, mean = (np.empty((len(bands), n)) for _ in range(3))
+    windows = []
+    for i, name in enumerate(bands):
+        rows = _rows(view, name, smooth)
+        (low[i],), (high[i],) = (view.around(what, rows, [name]) for what in ("low", "high"))
+        # Rounding, or a sum too large for a float, must not put the mean outside of its band.
+        mean[i] = np.clip(means.get(name, _mean_of(view, name, smooth)), low[i], high[i])
+        windows.append(_steps(view, rows))
     measures = measures_of(trace.measures)
-    measure = np.array([_mean_of(view, name) for name in measures]).reshape(len(measures), n)
+    measure = np.array([_mean_of(view, name, smooth) for name in measures])
+    measure = measure.reshape(len(measures), n)
     step, future = nothing, np.empty((0, 0))
     planned: tuple[int, ...] = ()
     if ahead is not None and n:
         ahead.look(last, edge, end)
         step, future, planned = ahead.step, ahead.values, tuple(ahead.which)
     return Frame(
-        view.step, low, high, mean, rate, distortion, kl, now,
+        view.step, (clock or Clock()).seconds(view), low, high, mean, rate, distortion, kl, now,
         view.columns("last", controls), measure, step, future,
-        lines=chosen, planned=planned, bands=bands, measures=measures,
-        marks=(marks or Marks()).of(trace.events, reach=max(edge, 1.0)), end=float(end), edge=edge,
+        lines=chosen, planned=planned, bands=bands, measures=measures, windows=tuple(windows),
+        marks=(marks or Marks()).of(trace.events), end=float(end), edge=edge,
     )  # fmt: skip
 
 
-def _mean_of(view: View, name: str) -> Array:
-    """Running mean of a column; through gaps, but for the loss, which every step has."""
-    span = _span(view, name)
-    mean = view.running(span, [name]).array
-    return (mean if name == "loss" else _bridged(view.step, mean, _few(view, name, span)))[0]
+def _mean_of(view: View, name: str, smooth: float) -> Array:
+    """Mean of a column; through gaps, but for the loss, which every step has."""
+    rows = _rows(view, name, smooth)
+    mean = view.around("mean", rows, [name])
+    return (mean if name == "loss" else _bridged(view.step, mean, _few(view, name, rows)))[0]
 
 
 def mean_now(view: View, name: str) -> float:
-    """Last value of a column's running mean; of when it last had values, if none is late."""
+    """Last value of a column's mean; of when it last had values, if none is late."""
     if not len(view):
         return math.nan
-    span = _span(view, name)
-    mean = view.now(span, [name])[0]
+    rows = _rows(view, name, SMOOTH)
+    mean = view.now(rows, [name])[0]
     if math.isnan(mean):
-        means = _bridged(view.step, view.running(span, [name]).array, _few(view, name, span))
+        means = _bridged(view.step, view.around("mean", rows, [name]), _few(view, name, rows))
         mean = means[0, -1]
     return float(mean)
 
@@ -244,21 +266,36 @@ def _last_of(kl: Array, chosen: Sequence[int], count: int) -> Array:
     return last
 
 
-def _span(view: View, name: str) -> int:
-    """Rows of a running mean: 8 points of the view, and 20 rows that have a value, at least."""
+def _share(view: View, name: str) -> float:
+    """Share of the rows that have a value."""
     without = int(view.columns("nonfinite", [name]).sum())
-    share = max(1 - without / max(view.rows, 1), 1e-3)
-    return math.ceil(max(20 / share, 8 * view.width))
+    return max(1 - without / max(view.rows, 1), 1e-3)
 
 
-def _few(view: View, name: str, span: int) -> NDArray[np.bool_]:
-    """Tell where a running mean is of less than half the rows that it should have."""
+def _rows(view: View, name: str, smooth: float) -> float:
+    """Rows that a mean is of; three points of the view, and some that have a value, at least."""
+    share = _share(view, name)
+    wish = max(smooth, LEAST / 4 / share) if smooth >= 1 else max(smooth * view.rows, LEAST / share)
+    return max(wish, 3.0 * view.width)
+
+
+def _steps(view: View, rows: float) -> int:
+    """Count the steps of so many rows: not every step need be recorded."""
+    window, step = view.window(rows), view.step
+    apart = (step[-1] - step[0]) / max((len(step) - 1) * view.width, 1) if len(step) > 1 else 1
+    return max(1, round(min(window, view.rows) * apart))
+
+
+def _few(view: View, name: str, rows: float) -> NDArray[np.bool_]:
+    """Tell where a mean is of less than half the values that it should have."""
     n, width = len(view.step), view.width
-    rows = np.diff(np.minimum(np.arange(n + 1) * width, view.rows))
-    total = np.concatenate([[0], np.cumsum(rows - view.columns("nonfinite", [name])[0])])
-    window = min(-(-span // width), n)
-    count = total[1:] - total[np.maximum(np.arange(1, n + 1) - window, 0)]
-    return (count < 10) & (total[1:] >= 10)
+    held = np.diff(np.minimum(np.arange(n + 1) * width, view.rows))
+    total = np.concatenate([[0], np.cumsum(held - view.columns("nonfinite", [name])[0])])
+    half, place = view.window(rows) // width // 2, np.arange(n)
+    before = np.minimum(half, place)
+    end = np.minimum(place + before + 1, n)
+    least = min(view.window(rows) * _share(view, name), LEAST) / 4  # at the end, half a window
+    return (total[end] - total[place - before] < least) & (total[end] >= least)
 
 
 def _bridged(step: Array, lines: Array, few: NDArray[np.bool_]) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,8 +10,8 @@ from vitoolkit.views.names import plain
 
 __all__ = ["Act", "Mark", "Marks", "acts_of"]
 
-#: Most characters of a mark's text.
-LONGEST = 160
+#: Most characters of a mark's text, and most acts at one step that it tells.
+LONGEST, TOLD = 160, 4
 
 
 class Mark(NamedTuple):
@@ -100,25 +99,34 @@ def _one_move(last: Event, event: Event) -> bool:
 class Marks:
     """Where someone intervened, and how, in a row of events that grows: each is read once.
 
-    A slider that is dragged makes many events and one mark, at the first of them.
+    What was done at one step is one mark, and so is a drag, at the first of its moves. Of more than
+    `most` marks neighbors share one, whose words say how many more it stands for, and up to where.
 
     Parameters
     ----------
-    most : int, default 60
-        Most marks returned, the latest.
+    most : int, default 80
+        Most marks returned.
+
+    Examples
+    --------
+    >>> events = [Event(step, 9.0, "set", "beta", 1.0, 2.0) for step in (10, 13, 900, 904)]
+    >>> for mark in Marks(most=2).of(events):
+    ...     print(mark)
+    Mark(step=10.0, text='beta 1 → 2, by code; and 1 more up to step 13')
+    Mark(step=900.0, text='beta 1 → 2, by code; and 1 more up to step 904')
     """
 
-    def __init__(self, most: int = 60) -> None:
+    def __init__(self, most: int = 80) -> None:
         self.most = most
-        self._begin(0.0)
+        self._begin()
 
-    def _begin(self, reach: float) -> None:
-        self._reach, self._read = reach, 0
+    def _begin(self) -> None:
+        self._read, self._gap = 0, 0
         self._last: Event | None = None
-        self._latest: dict[str | None, tuple[_Group, int]] = {}
-        self._groups: deque[_Group] = deque(maxlen=self.most)
+        self._latest: dict[str | None, _Done] = {}
+        self._groups: list[_Group] = []
 
-    def of(self, events: Sequence[Event], *, reach: float) -> list[Mark]:
+    def of(self, events: Sequence[Event]) -> list[Mark]:
         """Return the marks of some events.
 
         Parameters
@@ -126,19 +134,14 @@ class Marks:
         events : sequence of Event
             Of a trace, in their order. If they go on from those of the call before, only those
             that came since are read.
-        reach : float
-            Length of the step axis; marks closer than 0.4 % of it could not be told apart and share
-            a line, whose text tells each with its step.
 
         Returns
         -------
         list of Mark
             In the order of the events.
         """
-        goes_on = len(events) >= self._read > 0 and events[self._read - 1] is self._last
-        if reach != self._reach or not goes_on:
-            self._begin(reach)
-            self._read = max(0, len(events) - 50 * self.most)
+        if not (len(events) >= self._read > 0 and events[self._read - 1] is self._last):
+            self._begin()
         for event in events[self._read :]:
             if event.source != "schedule":
                 self._add(event)
@@ -146,41 +149,68 @@ class Marks:
         return [group.mark() for group in self._groups]
 
     def _add(self, event: Event) -> None:
-        groups = self._groups
-        group, i = self._latest.get(event.control, (None, 0))
-        if group is not None and _one_move(group.acts[i].event, event):
-            group.put(i, group.acts[i]._replace(event=event, moves=group.acts[i].moves + 1))
+        done = self._latest.get(event.control)
+        if done is not None and _one_move(done.act.event, event):
+            done.act = done.act._replace(event=event, moves=done.act.moves + 1)
+            for group in reversed(self._groups):
+                if done in group.told:
+                    group.words = None
+                    break
             return
-        if not groups or not 0 <= event.step - groups[-1].acts[0].step <= 0.004 * self._reach:
-            groups.append(_Group())
-        groups[-1].put(len(groups[-1].acts), Act(event.step, event, event.old, 1))
-        self._latest[event.control] = groups[-1], len(groups[-1].acts) - 1
+        done = self._latest[event.control] = _Done(Act(event.step, event, event.old, 1))
+        fresh = _Group([done], event.step, 1)
+        if not self._joined(fresh):
+            self._groups.append(fresh)
+        while len(self._groups) > self.most:
+            # In steps, so that what has one mark now keeps it however the axis grows.
+            self._gap = max(1, 2 * self._gap)
+            groups, self._groups = self._groups, []
+            for group in groups:
+                if not self._joined(group):
+                    self._groups.append(group)
+
+    def _joined(self, group: _Group) -> bool:
+        """Join a group to the last one, if it is no further away than the gap."""
+        if not self._groups:
+            return False
+        last = self._groups[-1]
+        if abs(group.step - last.step) > self._gap:
+            return False
+        last.told = [*last.told, *group.told][: TOLD if self._same(last, group) else 1]
+        last.count, last.words = last.count + group.count, None
+        last.step, last.end = min(last.step, group.step), max(last.end, group.end)
+        return True
+
+    @staticmethod
+    def _same(one: _Group, other: _Group) -> bool:
+        return one.step == one.end == other.step == other.end
+
+
+class _Done:
+    """An act that may go on."""
+
+    def __init__(self, act: Act) -> None:
+        self.act = act
 
 
 class _Group:
-    """Acts that share a line."""
+    """Acts that share a mark: the first ones, which are told, and how many they are."""
 
-    def __init__(self) -> None:
-        self.acts: list[Act] = []
-        self._mark: Mark | None = None
-
-    def put(self, i: int, act: Act) -> None:
-        self.acts[i : i + 1] = [act]
-        self._mark = None
+    def __init__(self, told: list[_Done], step: int, count: int) -> None:
+        self.told, self.step, self.end, self.count = told, step, step, count
+        self.words: Mark | None = None
 
     def mark(self) -> Mark:
-        if self._mark is None:
-            self._mark = Mark(float(self.acts[0].step), _text(self.acts))
-        return self._mark
+        if self.words is None:
+            self.words = Mark(float(self.step), self._text())
+        return self.words
 
-
-def _text(group: Sequence[Act]) -> str:
-    words, step = [], group[0].step
-    for act in group[:4]:
-        later = f"from step {act.step:,} " * (act.step != step)
-        words.append(f"{later}{act}, by {act.event.source}")
-        step = act.step
-    if len(group) > 4:
-        words.append(f"and {len(group) - 4} more")
-    text = "; ".join(words)
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    def _text(self) -> str:
+        words = [f"{done.act}, by {done.act.event.source}" for done in self.told]
+        more = self.count - len(words)
+        rest = f"; and {more} more" * (more > 0)
+        if more and self.end > self.step:
+            rest += f" up to step {self.end:,}"
+        text = "; ".join(words)
+        room = LONGEST - len(rest)
+        return (text if len(text) <= room else text[: room - 1] + "…") + rest

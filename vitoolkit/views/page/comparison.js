@@ -27,11 +27,10 @@ class ComparedRuns extends Sheet {
   visible({ runs }) { return runs.filter((run) => !this.off.has(run.name)); }
 
   late(runs, ...columns) { // ends of the later steps of each run
-    const found = runs.flatMap((run) => columns.map((column) => {
+    return around(runs.flatMap((run) => columns.map((column) => {
       const { step } = run, last = step[step.length - 1];
       return span([run[column]], step, last - this.fit.late * (last - step[0]), Infinity);
-    })).filter(Boolean);
-    return found.length ? [Math.min(...found.map(([low]) => low)), Math.max(...found.map(([, high]) => high))] : null;
+    })));
   }
 
   paint(name, frame) {

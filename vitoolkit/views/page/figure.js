@@ -32,7 +32,8 @@ export default () => {
 
     async render({ model, el }) {
       el.style.width = "100%";
-      const charts = new Charts({ legend: model.get("_legend") }, el, (message) => model.send(message));
+      const past = model.get("_ghost"), ghost = past && { ...decode(past, model.get("_ghost_arrays")) };
+      const charts = new Charts({ legend: model.get("_legend"), ghost }, el, (message) => model.send(message));
       await charts.open(model, frame);
       views.add(charts);
       redraw(model);

@@ -35,6 +35,21 @@ function chosenScale(wish, low, high, mean, before) {
   return symlogScale(unit);
 }
 
+// An end of an axis that grows at 1, 2, 5, 10 ... only, so that it seldom moves.
+function roundUp(value) {
+  const power = 10 ** Math.floor(Math.log10(Math.max(value, 1)));
+  return power * [1, 2, 5, 10].find((factor) => factor * power >= value);
+}
+
+// ---- time as a color: from a faint violet to a strong one, which is no variable's ----------------
+function timeColors() {
+  const pen = document.createElement("canvas").getContext("2d");
+  pen.fillStyle = getComputedStyle(document.body).getPropertyValue("--jp-layout-color0").trim() || "#fff";
+  const dark = parseInt(pen.fillStyle.slice(3, 5), 16) < 128; // by its green, in #rrggbb
+  const [from, to] = dark ? [[122, 100, 184], [240, 232, 255]] : [[166, 142, 218], [43, 10, 92]];
+  return (share) => `rgb(${from.map((c, i) => Math.round(c + (to[i] - c) * (share || 0)))})`;
+}
+
 // ---- ticks ----------------------------------------------------------------------------------------
 function niceStep(size, count) {
   const raw = size / count, power = 10 ** Math.floor(Math.log10(raw));
@@ -49,37 +64,47 @@ function niceNumbers(start, end, count) {
 
 function tickText(value, step) {
   const size = Math.abs(value);
-  if (value !== 0 && (size >= 1e7 || size < 1e-4)) return value.toExponential(1).replace(".0e", "e");
+  if (value !== 0 && (size >= 1e7 || size < 1e-4)) return powerText(value);
   const digits = Math.min(6, Math.max(0, -Math.floor(Math.log10(step) + 1e-9)));
   const text = value.toLocaleString("en", { maximumFractionDigits: digits + (String(step).includes("25") ? 1 : 0) });
   return text === "-0" ? "0" : text.replace("-", "−");
 }
 
+const powerText = (value) => value.toExponential(1).replace(".0e", "e").replace("e+", "e").replaceAll("-", "−");
+
 // Ticks of an axis from start to end, both on the scale: positions and words.
 function ticksOf(scale, start, end, count = 5) {
   if (!(end > start)) return [[], []];
   const low = scale.from(start), high = scale.from(end);
-  let numbers, step = 0;
-  const wide = scale.name !== "linear" && end - start > 0.4;
-  if (!wide) {
-    [numbers, step] = niceNumbers(Math.min(low, high), Math.max(low, high), count);
-  } else {
-    const least = scale.unit ?? Math.min(Math.abs(low), Math.abs(high));
-    const most = Math.max(Math.abs(low), Math.abs(high));
-    numbers = scale.unit ? [0] : [];
-    for (let k = Math.floor(Math.log10(least)); k <= Math.ceil(Math.log10(most)); k++) {
-      for (const m of end - start < 1 ? [1, 1.5, 2, 3, 4, 5, 6, 8] : end - start < 2.5 ? [1, 2, 5] : [1]) numbers.push(m * 10 ** k, -m * 10 ** k);
-    }
-    numbers.sort((a, b) => a - b);
+  if (scale.name === "linear" || end - start <= 0.4) {
+    const [numbers, step] = niceNumbers(Math.min(low, high), Math.max(low, high), count);
+    return alike(numbers.map((v) => [scale.to(v), v]).filter(([t]) => t >= start && t <= end), (v) => tickText(v, step));
   }
-  const places = [], words = [], gap = (end - start) / (2.2 * count);
-  const put = numbers.map((v) => [scale.to(v), v]).filter(([t]) => t >= start && t <= end);
-  for (const [t, v] of put) {
-    if (wide && places.length && t - places[places.length - 1] < gap) continue; // no labels on top of each other
-    places.push(t);
-    words.push(tickText(v, step || Math.abs(v) || scale.unit || 1));
+  const most = Math.max(Math.abs(low), Math.abs(high)), least = scale.unit ?? Math.min(Math.abs(low), Math.abs(high));
+  const first = Math.floor(Math.log10(least)), last = Math.ceil(Math.log10(most));
+  const apart = 0.75 * (end - start) / count; // no labels on top of each other
+  let best = [];
+  for (const [factors, every] of [[[1], 4], [[1], 3], [[1], 2], [[1], 1], [[1, 3], 1], [[1, 2, 5], 1], [[1, 1.5, 2, 3, 5, 7], 1], [[1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9], 1]]) {
+    const numbers = scale.unit ? [0] : [];
+    for (let k = first; k <= last; k++) if (k % every === 0) for (const m of factors) numbers.push(m * 10 ** k, -m * 10 ** k);
+    const put = numbers.map((v) => [scale.to(v), v]).filter(([t]) => t >= start && t <= end).sort((a, b) => a[0] - b[0]);
+    const roomy = put.filter(([t], i) => !i || t - put[i - 1][0] >= apart);
+    if (roomy.length < put.length || put.length > count + 1) break;
+    best = put;
   }
-  return [places, words];
+  if (best.length < 3 && !scale.unit) { // round numbers, however uneven their distances
+    const [numbers] = niceNumbers(Math.min(low, high), Math.max(low, high), count);
+    const put = numbers.map((v) => [scale.to(v), v]).filter(([t]) => t >= start && t <= end).sort((a, b) => a[0] - b[0]);
+    best = put.reduce((kept, tick) => (kept.length && tick[0] - kept[kept.length - 1][0] < apart ? kept : [...kept, tick]), []);
+  }
+  return alike(best, (v) => tickText(v, 10 ** (Math.floor(Math.log10(Math.abs(v) || 1)) - 1)));
+}
+
+// Places and words, of one way of writing numbers.
+function alike(ticks, words) {
+  const texts = ticks.map(([, v]) => words(v));
+  const powers = texts.some((text) => text.includes("e"));
+  return [ticks.map(([t]) => t), powers ? ticks.map(([, v]) => (v === 0 ? "0" : powerText(v))) : texts];
 }
 
 // ---- ranges: a range grows as soon as the data leave it and shrinks only when they fill too little of it
@@ -97,6 +122,11 @@ function span(columns, step, from, to) {
   return low <= high ? [low, high] : null;
 }
 
+function around(spans) {
+  const found = spans.filter(Boolean);
+  return found.length ? [Math.min(...found.map(([low]) => low)), Math.max(...found.map(([, high]) => high))] : null;
+}
+
 function settle(range, found, log) {
   if (!range || !found) return;
   const [low, high] = log ? found.map((v) => Math.log10(Math.max(v, 1e-300))) : found;
@@ -112,11 +142,11 @@ function settle(range, found, log) {
 
 // All of the mean, the band without its rare spikes.
 function robust(low, high, mean, step, from, to, fit) {
-  const around = span([mean], step, from, to), all = span([low, high], step, from, to);
-  if (!around || !all) return all;
+  const middle = span([mean], step, from, to), all = span([low, high], step, from, to);
+  if (!middle || !all) return all;
   const values = [];
   for (let i = 0; i < step.length; i++) if (step[i] >= from) values.push(low[i], high[i]);
   const sorted = values.filter(Number.isFinite).sort((a, b) => a - b);
   const at = (q) => sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))];
-  return [Math.min(around[0], at(fit.low)), Math.max(around[1], at(fit.high))];
+  return [Math.min(middle[0], at(fit.low)), Math.max(middle[1], at(fit.high))];
 }

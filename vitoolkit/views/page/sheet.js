@@ -73,7 +73,8 @@ class Sheet {
     this.axes = {};
     for (const model of this.doc._all_models.values()) {
       const [, name, what] = /^(.*)_(data|range|axis)$/.exec(model.name ?? "") ?? [];
-      if (what) ({ data: this.sources, range: this.ranges, axis: this.axes })[what][name] = model;
+      if (what === "axis") (this.axes[name] ??= []).push(model);
+      else if (what) ({ data: this.sources, range: this.ranges })[what][name] = model;
     }
     const zoomed = () => { if (!this.ours) { this.hold(); this.ticks(); } };
     for (const range of Object.values(this.ranges)) {
@@ -85,6 +86,16 @@ class Sheet {
     for (const div of divs) div.addEventListener("dblclick", () => this.release());
     this.views = await B.embed.add_document_standalone(this.doc, divs[0] ?? this.grid, divs); // no charts: words only
     for (const view of this.views) view.canvas_view?.events_el?.setAttribute("tabindex", -1); // no key does anything there
+    this.plots = Object.fromEntries(this.doc.roots().map((root) => [root.name, this.views.get(root)]));
+  }
+
+  // Where a chart's numbers are: pixels of its plot in its body, and the ends of its axes.
+  place(name) {
+    const { x_range, y_range } = this.plots[name].model, { left, top, width, height } = this.plots[name].frame.bbox;
+    const across = (x) => left + ((x - x_range.start) / (x_range.end - x_range.start)) * width;
+    const down = (y) => top + height - ((y - y_range.start) / (y_range.end - y_range.start)) * height;
+    const x = (px) => x_range.start + ((px - left) / width) * (x_range.end - x_range.start);
+    return { left, top, width, height, across, down, x };
   }
 
   get seen() { return this.hidden.size < Object.values(this.sections).filter((section) => !section.body.hidden).length; }
@@ -115,7 +126,7 @@ class Sheet {
       else if (name === "band") model.glyph.setv({ fill_color: fg });
       else if (name === "present") model.glyph.setv({ fill_color: fg, line_color: paper });
       else if (name === "iso") model.glyph.setv({ line_color: soft });
-      else if (["raw", "mean_line", "marks", "path", "stops"].includes(name)) model.glyph.setv({ line_color: fg });
+      else if (["mean_line", "ghost", "marks", "stops"].includes(name)) model.glyph.setv({ line_color: fg });
     }
     if (this.last) this.draw(this.last);
   }
@@ -148,13 +159,18 @@ class Sheet {
   }
 
   ticks() {
-    for (const [name, axis] of Object.entries(this.axes)) {
-      const { start, end } = this.ranges[name], scale = this.scale[name] ?? LINEAR, key = `${start} ${end} ${scale.name}`;
-      if (axis.__key === key || end > 1e29) continue;
-      axis.__key = key;
-      const [places, words] = ticksOf(scale, start, end);
-      axis.major_label_overrides = new Map(places.map((place, i) => [place, words[i]]));
-      axis.ticker.ticks = places;
+    if (!this.last?.step.length) return; // nothing to put numbers on
+    for (const [name, axes] of Object.entries(this.axes)) {
+      const { start, end } = this.ranges[name], log = axes[0].type === "LogAxis"; // Bokeh's own scale
+      const scale = log ? logScale(1) : this.scale[name] ?? LINEAR, key = `${start} ${end} ${scale.name}`;
+      if (axes[0].__key === key || end > 1e29) continue;
+      axes[0].__key = key;
+      let [places, words] = log ? ticksOf(scale, Math.log10(start), Math.log10(end)) : ticksOf(scale, start, end);
+      if (log) places = places.map((place) => 10 ** place);
+      for (const axis of axes) {
+        axis.major_label_overrides = new Map(places.map((place, i) => [place, words[i]]));
+        axis.ticker.ticks = places;
+      }
     }
   }
 

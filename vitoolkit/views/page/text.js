@@ -6,12 +6,18 @@ function tag(name, className = "", text = "") {
   return element;
 }
 
-function short(value) {
-  if (!Number.isFinite(value)) return Number.isNaN(value) ? "–" : String(value);
-  const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-3 || size >= 1e7)) return value.toExponential(2);
-  if (size >= 1000) return Math.round(value).toLocaleString("en");
-  return value.toPrecision(size < 1 ? 3 : 4).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
+function short(value) { // with the minus of the axes, which is as wide as a digit
+  if (Number.isNaN(value)) return "–";
+  const size = Math.abs(value), plain = (text) => text.replaceAll("-", "−");
+  if (!Number.isFinite(value)) return plain(String(value));
+  if (size !== 0 && (size < 1e-3 || size >= 1e7)) return plain(value.toExponential(2));
+  if (size >= 1000) return plain(Math.round(value).toLocaleString("en"));
+  return plain(value.toPrecision(size < 1 ? 3 : 4).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, ""));
+}
+
+function fine(value) { // to read off a chart
+  if (!Number.isFinite(value) || (value !== 0 && Math.abs(value) < 1e-3)) return short(value);
+  return value.toLocaleString("en", { maximumSignificantDigits: 6 }).replace("-", "−");
 }
 
 const count = (value) => Math.round(value).toLocaleString("en");
