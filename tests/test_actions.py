@@ -37,7 +37,8 @@ def test_buttons_are_what_a_fit_can_do(actions, fit, beta):
     beta.set(2.0, source="user")
     actions.show()
     assert able() == ["pause", "stop", "undo", "note", "export"]
-    fit.status = "paused"
+    fit.pause()
+    fit._take()
     actions.show()
     assert "step" in able() and actions.pause.description == "Resume"
     fit.status = "finished"

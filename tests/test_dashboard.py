@@ -584,7 +584,9 @@ def test_a_paused_fit_waits_for_start_with_its_sliders_in_force(model, notebook,
         panel.status._on_page(panel.status, {"kind": "here"}, [])
         assert (panel.pause.description, run.holding, run.done) == ("Start", "start", int(stock))
         assert panel.status.status["holding"] == "start"
-        notebook.arriving.append(lambda: setattr(panel.rows[-1].box, "value", 0.5))
+        moved = {"kind": "set", "value": 0.5, "number": "a 1"}
+        rate_row = panel.rows[-1].widget
+        notebook.arriving.append(lambda: rate_row._handle_custom_msg(moved, []))
         notebook.arriving.append(panel.pause.click)
 
     with model:
