@@ -35,6 +35,7 @@ TREE_CSS = _HERE / "tree.css"
 PAGES = {
     "status": ("text", "keys", "tab", "place", "kernel", "status"),
     "tree": ("text", "tree"),
+    "check": ("text", "check"),
     "control": ("text", "schedule", "control"),
     "figure": ("text", "bokeh", "scales", "legends", "sheet", "reading", "charts", "figure"),
     "comparison": ("text", "bokeh", "scales", "legends", "sheet", "comparison"),
