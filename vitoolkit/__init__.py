@@ -57,6 +57,8 @@ _LAZY = {"Dashboard": "vitoolkit.dashboard", "Comparison": "vitoolkit.dashboard"
 
 
 def __getattr__(name: str):
+    if name == "dashboard":  # for vitoolkit.dashboard.check()
+        return import_module("vitoolkit.dashboard")
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

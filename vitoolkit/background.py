@@ -49,7 +49,9 @@ class Background:
         self._waiting = 0
         # A notebook knows by the context into which cell's output a thread prints.
         run_there = contextvars.copy_context().run
-        self._thread = threading.Thread(
+        # A plain thread does not get through to marimo's page.
+        thread = getattr(sys.modules.get("marimo"), "Thread", threading.Thread)
+        self._thread = thread(
             target=run_there, args=(self._work,), name="vitoolkit fit", daemon=True
         )
 

@@ -1,12 +1,13 @@
-"""The dashboard: what a person sees and moves while a fit runs, in Jupyter."""
+"""The dashboard: what a person sees and moves while a fit runs, in a notebook."""
 
 import sys
 from importlib import import_module
 
+from vitoolkit.dashboard.check import check
 from vitoolkit.dashboard.comparison import Comparison
 from vitoolkit.dashboard.dashboard import Dashboard
 
-__all__ = ["Comparison", "Dashboard"]
+__all__ = ["Comparison", "Dashboard", "check"]
 
 # What needs no kernel is in vitoolkit.views; its old names keep working.
 for _name in ("advice", "ahead", "document", "frame", "marks", "report", "styles"):

@@ -18,6 +18,7 @@ from vitoolkit.callback import Callback
 from vitoolkit.checks import flag
 from vitoolkit.controls import Control, distinct_controls
 from vitoolkit.dashboard.kernel_events import KernelEvents, after_the_cell
+from vitoolkit.dashboard.marimo import MarimoEvents, Tree, in_marimo
 from vitoolkit.dashboard.panel import Panel
 from vitoolkit.events import Event
 from vitoolkit.monitor import KLMonitor
@@ -141,7 +142,7 @@ class Dashboard(Callback):
         self.recorder = recorder
         self.controls = recorder.controls
         self.shows_progress = False
-        self._events: KernelEvents | None = None
+        self._events: KernelEvents | MarimoEvents | None = None
         self._panel: Panel | None = None
         self._rows: dict[str, int] = {}
         self._fit: Any = None
@@ -276,7 +277,8 @@ class Dashboard(Callback):
     def _show(self, run: Run, notes: dict[str, str], of_variable: dict[str, str]) -> None:
         self._fit, self._off = run, False
         self._next = math.inf
-        self._events = events = KernelEvents(beside=run.background)
+        events = MarimoEvents(run) if in_marimo() else KernelEvents(beside=run.background)
+        self._events = events
         events.start()
         if self._panel is not None:
             self._safely(self._panel.close)
@@ -353,7 +355,8 @@ class Dashboard(Callback):
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         if self._panel is not None:
             self._panel = self._panel.again()
-            return self._panel.widget._repr_mimebundle_(**kwargs)
+            widget = Tree(self._panel.widget) if in_marimo() else self._panel.widget
+            return widget._repr_mimebundle_(**kwargs)
         summary = summary_html(
             self.trace, None, shown_as(self.controls), active=active_text(self.trace, self._rows)
         )

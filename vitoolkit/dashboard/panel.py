@@ -16,6 +16,7 @@ from vitoolkit.dashboard.actions import Actions
 from vitoolkit.dashboard.control_row import ControlRow
 from vitoolkit.dashboard.lifetime import captured, close_widgets, weakly, when_gone
 from vitoolkit.dashboard.live_figure import LiveFigure, StatusLine
+from vitoolkit.dashboard.marimo import in_marimo, show_in_marimo
 from vitoolkit.dashboard.protocols import Fit, Row
 from vitoolkit.dashboard.switch_row import SwitchRow
 from vitoolkit.decimation import View
@@ -146,9 +147,11 @@ class Panel:
 
     def display(self) -> None:
         """Put the panel into the cell's output."""
+        self._tell()
+        if in_marimo():
+            return show_in_marimo(self.widget)
         from IPython.display import display
 
-        self._tell()
         self._elsewhere = captured()
         self._handle = display(self.widget, display_id=True)
 

@@ -19,6 +19,7 @@ from vitoolkit.views.styles import INK, Style
 __all__ = [
     "CONTROL_CSS",
     "CSS",
+    "TREE_CSS",
     "bokehjs",
     "comparison_legend",
     "document_of",
@@ -29,9 +30,12 @@ __all__ = [
 _HERE = Path(__file__).parent / "page"
 CSS = _HERE / "page.css"
 CONTROL_CSS = _HERE / "control.css"
+TREE_CSS = _HERE / "tree.css"
 #: The files of each page: later ones use what earlier ones define.
 PAGES = {
     "status": ("text", "keys", "tab", "place", "kernel", "status"),
+    "tree": ("text", "tree"),
+    "check": ("text", "check"),
     "control": ("text", "schedule", "control"),
     "figure": ("text", "bokeh", "scales", "legends", "sheet", "reading", "charts", "figure"),
     "comparison": ("text", "bokeh", "scales", "legends", "sheet", "comparison"),
