@@ -1,4 +1,3 @@
-import time
 import warnings
 from types import SimpleNamespace
 
@@ -13,7 +12,7 @@ from scipy import stats
 import vitoolkit as vt
 from vitoolkit import snapshots as module
 from vitoolkit.coordinates import _spread, coordinates_of
-from vitoolkit.prior import Prior
+from vitoolkit.prior import draw_prior
 from vitoolkit.snapshots import Snapshots
 
 FAST = {"mode": "FAST_COMPILE"}
@@ -23,8 +22,8 @@ def fit(model, method, n=60, *callbacks, **kwargs):
     snapshots = Snapshots()
     with model:
         approx = pm.fit(
-            n, method=method, callbacks=[snapshots, *callbacks], progressbar=False, compile_kwargs=FAST,
-            **kwargs,
+            n, method=method, callbacks=[snapshots, *callbacks], progressbar=False,
+            compile_kwargs=FAST, **kwargs,
         )  # fmt: skip
     return approx, snapshots
 
@@ -63,7 +62,7 @@ def test_conjugate_normal_reaches_its_posterior():
 
 
 def test_quantiles_are_those_of_the_constrained_variable():
-    with pm.Model(coords={"arm": ["control", "treatment"]}) as model:
+    with pm.Model(coords={"arm": ["control", "treatment"]}):
         pm.HalfNormal("s", 1, dims="arm")
         pm.Beta("p", 2, 2)
         pm.Uniform("u", -1, 3)
@@ -195,7 +194,6 @@ def test_dear_snapshots_back_off(monkeypatch):
         approx = pm.MeanField()
     snapshots, run, now = Snapshots(), _Run(approx), [0.0]
     snapshots.on_fit_start(run)
-    snapshots.without_prior = "not here"
     moments = module._moments
 
     def dear(coordinates):
@@ -224,17 +222,21 @@ def test_prior_draws_are_those_of_the_model():
         pm.LKJCholeskyCov("c", n=2, eta=1, sd_dist=pm.Exponential.dist(1.0))
         pm.Flat("f")
         pm.Normal("after_f", model["f"], 1)
-    prior = Prior(model.free_RVs, seconds=5.0)
-    draws = [prior.draw() for _ in range(400)]
-    names = [rv.name for rv in model.free_RVs]
-    value = {name: [draw[i] for draw in draws] for i, name in enumerate(names)}
-    assert set(value["f"]) == set(value["after_f"]) == {None}
+    drawn = draw_prior(model.free_RVs, 400, seconds=30.0)
+    value = dict(zip([rv.name for rv in model.free_RVs], drawn, strict=True))
+    assert value["f"] is value["after_f"] is None
+    for rv in model.free_RVs:
+        if value[rv.name] is not None:
+            assert value[rv.name].shape == (400, *rv.shape.eval())
     assert stats.kstest(value["tau"], stats.halfnorm(scale=2.0).cdf).pvalue > 1e-4
     assert stats.kstest(value["l"], stats.lognorm(0.3, scale=np.exp(0.5)).cdf).pvalue > 1e-4
     np.testing.assert_allclose(np.sum(value["zero"], axis=1), 0, atol=1e-9)
     np.testing.assert_allclose(np.sum(value["d"], axis=1), 1)
-    pulled = (np.array(value["a"])[:, 0] - 3.0) / np.array(value["tau"])
-    assert stats.kstest(pulled, "norm").pvalue > 1e-4
+    for arm in (0, 1):
+        pulled = (value["a"][:, arm] - 3.0) / value["tau"]
+        assert stats.kstest(pulled, "norm").pvalue > 1e-4
+    own = {tuple(np.round(row, 6)) for row in value["a"]}
+    assert len(own) == 400
 
 
 def test_prior_beside_posterior():
@@ -251,15 +253,37 @@ def test_prior_beside_posterior():
 
 
 def test_a_prior_that_cannot_be_had_is_said_in_words(monkeypatch):
-    monkeypatch.setattr(module, "LONGEST", -1.0)
+    monkeypatch.setattr(module, "PRIOR_SECONDS", -1.0)
     model = regression(minibatch=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         with model:
             _, snapshots = fit(model, vt.ADVI(random_seed=1))
     assert snapshots.prior() is None
-    assert snapshots.without_prior == "no prior: a draw takes longer than -1 s"
+    assert snapshots.without_prior == "no prior: drawing it takes longer than -1 s"
     assert len(snapshots.step) > 1
+
+
+@pytest.mark.parametrize(
+    ("rv", "law"),
+    [
+        (pm.HalfNormal.dist(2), stats.halfnorm(0, 2)),
+        (pm.HalfCauchy.dist(2), stats.halfcauchy(0, 2)),
+        (pm.Cauchy.dist(1, 2), stats.cauchy(1, 2)),
+        (pm.StudentT.dist(nu=4, mu=1, sigma=2), stats.t(4, 1, 2)),
+        (pm.Pareto.dist(alpha=3, m=2), stats.pareto(3, scale=2)),
+        (pm.Gumbel.dist(1, 2), stats.gumbel_r(1, 2)),
+        (pm.Beta.dist(2, 3), stats.beta(2, 3)),
+        (pm.InverseGamma.dist(3, 2), stats.invgamma(3, scale=2)),
+        (pm.Gamma.dist(3, 2), stats.gamma(3, scale=1 / 2)),
+        (pm.TruncatedNormal.dist(0, 1, lower=1), stats.truncnorm(1, np.inf)),
+    ],
+    ids=lambda value: "",
+)
+def test_draws_have_the_law_of_the_prior(rv, law):
+    (found,) = draw_prior([rv], 2_000, seconds=30.0)
+    assert found.shape == (2_000,)
+    assert stats.kstest(found, law.cdf).pvalue > 1e-4
 
 
 def test_a_failure_warns_once_and_the_fit_goes_on(monkeypatch):

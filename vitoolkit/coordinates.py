@@ -58,6 +58,10 @@ class Coordinates:
         unconstrained scale the variable is called as PyMC calls its value there.
     variable : tuple of str
         The variable of each.
+    constrained : ndarray of bool
+        Whether each is shown on the scale of the model.
+    groups : list of (Group, ndarray of int, ndarray of int)
+        Groups of the approximation; which coordinates are theirs, and where they stand in them.
     sources, notes : tuple
     """
 
@@ -68,17 +72,23 @@ class Coordinates:
         self.constrained = np.repeat(
             [source.constrained for source in sources], [len(source.at) for source in sources]
         ).astype(bool)
+        places: dict[Any, list[tuple[NDArray[np.int64], NDArray[np.int64]]]] = {}
         self._kinds: dict[str, tuple[NDArray[np.int64], Array, Array]] = {}
         parts: dict[str, list[tuple[Array, Array, Array]]] = {}
         first = 0
         for source in sources:
             here = np.arange(first, first + len(source.at))
             first += len(source.at)
-            found = _transform(source.latent) if source.constrained else None
+            latent = source.latent
+            places.setdefault(latent.group, []).append((here, latent.where.start + source.at))
+            found = _transform(latent) if source.constrained else None
             if found is not None and found[0] != "none":
-                ends = (np.broadcast_to(end, source.latent.shape).ravel() for end in found[1:])
+                ends = (np.broadcast_to(end, latent.shape).ravel() for end in found[1:])
                 low, high = (end[source.at].astype(float) for end in ends)
                 parts.setdefault(found[0], []).append((here, low, high))
+        self.groups = [
+            (group, *map(np.concatenate, zip(*held, strict=True))) for group, held in places.items()
+        ]
         for kind, found_parts in parts.items():
             here, low, high = map(np.concatenate, zip(*found_parts, strict=True))
             self._kinds[kind] = (here, low, high)

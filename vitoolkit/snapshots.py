@@ -20,7 +20,7 @@ from pymc.variational.approximations import FullRankGroup
 from vitoolkit.block import Block
 from vitoolkit.callback import Callback
 from vitoolkit.coordinates import Coordinates, coordinates_of
-from vitoolkit.prior import Prior
+from vitoolkit.prior import draw_prior
 from vitoolkit.run import Run
 
 __all__ = ["POINTS", "Row", "Snapshots"]
@@ -29,14 +29,16 @@ __all__ = ["POINTS", "Row", "Snapshots"]
 POINTS = 200
 #: Seconds between two of them at least.
 FASTEST = 0.02
-#: Share of the time of a fit that snapshots may take, and draws of the prior beside them.
-SHARE = PRIOR_SHARE = 1 / 200
-#: Draws of the prior, seconds that they may take before the first step, and the longest of one.
-DRAWS, HEAD_START, LONGEST = 128, 0.1, 0.1
-#: With fewer draws than this an interval of the prior says too little.
-FEWEST = 16
+#: Share of the time of a fit that they may take.
+SHARE = 1 / 200
+#: Draws of the prior, fewer where they would be more numbers than this together; with fewer than so
+#: many an interval says too little.
+DRAWS, NUMBERS, FEWEST = 128, 4_000_000, 16
+#: Seconds that they may take, before anything is compiled.
+PRIOR_SECONDS = 0.3
 #: What moved is told of this last share of the steps.
 LATE = 0.1
+_MIDDLE = (0.15865525393145707, 0.5, 0.8413447460685429)
 
 Array = NDArray[np.float64]
 
@@ -65,8 +67,8 @@ class Snapshots(Callback):
 
     A callback. Mean and sd of a mean-field or full-rank q are read off its parameters between two
     compiled calls, at no more than half a percent of the time; at most 200 snapshots of 2,000
-    coordinates are kept, 6.4 MB. Draws of the prior, for comparison, may take a tenth of a second
-    before the first step and another half percent of the time after it.
+    coordinates are kept, 6.4 MB. A hundred draws of the prior, for comparison, take milliseconds
+    before anything is compiled, 0.3 s at most.
 
     Attributes
     ----------
@@ -75,7 +77,7 @@ class Snapshots(Callback):
     step : ndarray of int64, shape (points,)
         Steps that had been taken.
     seconds : float
-        What snapshots and draws have cost since the first step.
+        What snapshots have cost since the first step.
 
     Notes
     -----
@@ -108,11 +110,11 @@ class Snapshots(Callback):
         self._step = np.zeros(POINTS, np.int64)
         self._values = np.empty((POINTS, 2, len(coordinates)))
         self.seconds = 0.0
-        self._due = self._prior_due = 0.0
+        self._due = 0.0
         self._off = False
-        self._prior: Prior | None = None
-        self._draws: list[Array] = []
-        self._ends: Array | None = None
+        #: How many draws of the prior there are.
+        self.draws = 0
+        self._prior: Array | None = None
         #: Why there is no prior, in words, or "".
         self.without_prior = ""
 
@@ -126,33 +128,26 @@ class Snapshots(Callback):
                 with self._lock:
                     self._begin(coordinates_of(run.approx))
                 self._approx = run.approx
-                self._safely_prior(self._head_start)
+                self._draw()
             self._cut(run.step)
             self._take(run.step)
 
         self._safely(start)
 
     def on_block(self, run: Run, block: Block) -> None:
-        """Take a snapshot if one is due, or draw from the prior."""
-        now = float(block.time[-1])
-        if self._off or now < min(self._due, self._prior_due):
+        """Take a snapshot if one is due."""
+        if self._off or block.time[-1] < self._due or run.step < self._next:
             return
-        if now >= self._due and run.step >= self._next:
-            took = self._timed(lambda: self._take(run.step))
-            self._due = time.perf_counter() + max(FASTEST, took / SHARE)
-        elif now >= self._prior_due:
-            took = self._timed(lambda: self._safely_prior(self._draw))
-            self._prior_due = time.perf_counter() + took / PRIOR_SHARE
-
-    def on_idle(self, run: Run) -> None:
-        """Draw from the prior while nothing else is to be done."""
-        self._safely(lambda: self._safely_prior(self._draw))
+        begun = time.perf_counter()
+        self._safely(lambda: self._take(run.step))
+        took = time.perf_counter() - begun
+        self.seconds += took
+        self._due = begun + took + max(FASTEST, took / SHARE)
 
     def on_fit_end(self, run: Run) -> None:
         """Take the last one: of a fit that failed, whose parameters went back, there is none."""
         if run.error is None or isinstance(run.error, KeyboardInterrupt):
             self._safely(lambda: self._take(run.step))
-        self._safely(lambda: self._safely_prior(self._head_start))
 
     # --- what there is ----------------------------------------------------------------------------
 
@@ -230,27 +225,16 @@ class Snapshots(Callback):
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.hypot(mean - before[0], sd - before[1]) / sd
 
-    @property
-    def draws(self) -> int:
-        """How many draws of the prior there are."""
-        return len(self._draws)
-
     def prior(self) -> Array | None:
         """Low end, median and high end of the middle 68 % of the prior of each coordinate.
 
         Returns
         -------
         ndarray or None
-            Shape (3, coordinates), NaN where there is none; None while there are too few draws.
+            Shape (3, coordinates), NaN where there is none; None where the model could not be
+            drawn, and :attr:`without_prior` says why.
         """
-        if len(self._draws) < FEWEST:
-            return None
-        if self._ends is None:
-            drawn = np.sort(self._draws, axis=0)  # NaN goes last; a column of them stays one
-            places = (np.array([0.1586553, 0.5, 0.8413447]) * (len(drawn) - 1))[:, None]
-            low, share = places.astype(int), places % 1
-            self._ends = (1 - share) * drawn[low[:, 0]] + share * drawn[low[:, 0] + 1]
-        return self._ends
+        return self._prior
 
     def rows(self) -> list[Row]:
         """Tell prior and posterior of each coordinate, what moved furthest first, for a table."""
@@ -268,7 +252,7 @@ class Snapshots(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """What was seen, without the approximation and the model."""
-        return {**self.__dict__, "_approx": None, "_prior": None, "_lock": None}
+        return {**self.__dict__, "_approx": None, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
@@ -304,44 +288,29 @@ class Snapshots(Callback):
         with self._lock:
             self._n = int(np.searchsorted(self._step[: self._n], step, "right"))
 
-    def _head_start(self) -> None:
-        until = time.perf_counter() + HEAD_START
-        while not self.without_prior and len(self._draws) < DRAWS:
-            self._draw()
-            if time.perf_counter() > until:
-                return
-
     def _draw(self) -> None:
+        """Draw the prior; what cannot be drawn in Python does without, as it is a comparison."""
         sources = self.coordinates.sources
-        if self.without_prior or not sources or len(self._draws) >= DRAWS:
-            self._prior_due = np.inf
-            if not sources:
-                self.without_prior = "no coordinates"
+        if not sources:
             return
-        if self._prior is None:
-            self._prior = Prior([s.latent.variable for s in sources], seconds=LONGEST)
-        found = []
-        for source, value in zip(sources, self._prior.draw(), strict=True):
-            known = value is not None and source.constrained
-            flat = np.asarray(value, float).ravel()[source.at] if known else np.nan
-            found.append(np.broadcast_to(flat, len(source.at)))
-        self._draws.append(np.concatenate(found))
-        self._ends = None
-
-    def _safely_prior(self, act: AnyCallable[[], None]) -> None:
-        """Do without a prior where the model cannot be drawn in Python: a comparison, no more."""
+        size = sum(int(np.prod(source.latent.shape)) for source in sources)
+        draws = min(DRAWS, NUMBERS // size)
+        if draws < FEWEST:
+            self.without_prior = f"no prior: {size:,} coordinates are too many to draw beside a fit"
+            return
         try:
-            act()
+            drawn = draw_prior([s.latent.variable for s in sources], draws, seconds=PRIOR_SECONDS)
         except Exception as error:
             self.without_prior = f"no prior: {error or type(error).__name__}".partition("\n")[0]
-            self._draws, self._ends = [], None
-
-    def _timed(self, act: AnyCallable[[], None]) -> float:
-        begun = time.perf_counter()
-        self._safely(act)
-        took = time.perf_counter() - begun
-        self.seconds += took
-        return took
+            return
+        columns = []
+        for source, values in zip(sources, drawn, strict=True):
+            if values is None or not source.constrained:
+                columns.append(np.full((draws, len(source.at)), np.nan))
+            else:
+                columns.append(values.reshape(draws, -1)[:, source.at].astype(float))
+        self.draws = draws
+        self._prior = np.quantile(np.concatenate(columns, axis=1), _MIDDLE, axis=0)
 
     def _safely(self, act: AnyCallable[[], None]) -> None:
         if self._off:
@@ -359,17 +328,11 @@ class Snapshots(Callback):
 
 def _moments(coordinates: Coordinates) -> Array:
     """Mean and sd of each coordinate, from the parameters of its group as they are now."""
-    groups: dict[Any, tuple[Array, Array]] = {}
-    means, sds = [], []
-    for source in coordinates.sources:
-        group = source.latent.group
-        if group not in groups:
-            groups[group] = _of_group(group)
-        mean, sd = groups[group]
-        at = source.latent.where.start + source.at
-        means.append(mean[at])
-        sds.append(sd[at])
-    return np.array([np.concatenate(means), np.concatenate(sds)])
+    moments = np.empty((2, len(coordinates)))
+    for group, columns, at in coordinates.groups:
+        mean, sd = _of_group(group)
+        moments[0, columns], moments[1, columns] = mean[at], sd[at]
+    return moments
 
 
 def _of_group(group: Any) -> tuple[Array, Array]:
