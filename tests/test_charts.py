@@ -42,6 +42,49 @@ def test_the_charts_that_are_shown_are_those_with_something_to_show(
     figure.close()
 
 
+def roots(controls, measures=()):
+    figure = LiveFigure(
+        variable_styles(["z"]),
+        {name: Style(INK, ()) for name in controls},
+        controls,
+        measures=measures,
+    )
+    drawn = Document.from_json(json.loads(figure._document)).roots
+    figure.close()
+    return {chart.name: chart for chart in drawn}
+
+
+def test_a_step_is_at_one_place_in_every_chart():
+    for controls, measures in (
+        ({"beta": "linear", "learning_rate": "log"}, ()),
+        ({"beta": "linear"}, ()),
+        ({"beta": "linear"}, ("gradient_norm", "gradient_snr")),
+    ):
+        charts = roots(controls, measures).values()
+        borders = {(chart.min_border_left, chart.min_border_right) for chart in charts}
+        assert len(borders) == 1
+        assert (borders.pop()[1] > 60) == any(chart.right for chart in charts)
+
+
+def test_the_right_axis_is_called_by_its_controls():
+    def label(*logs):
+        scales = {"beta": "linear"} | dict.fromkeys(logs, "log")
+        return roots(scales)["control"].right[0].axis_label
+
+    assert label("learning_rate") == "learning_rate (log)"
+    assert label("a", "b") == "a, b (log)"
+    assert label("a", "b", "c") == "3 controls (log)"
+    assert label("a" * 40) == "a" * 23 + "… (log)"
+    assert roots({"beta": "log"})["control"].right == []
+
+
+def test_axes_have_no_numbers_before_there_are_some():
+    for chart in roots({"beta": "linear", "rate": "log"}, ("gradient_snr",)).values():
+        axes = [*chart.xaxis, *chart.yaxis]
+        assert {tuple(axis.ticker.ticks) for axis in axes} == {()}
+        assert all(axis.name.endswith("_axis") for axis in axes)
+
+
 def test_an_entry_is_all_that_a_chart_of_a_measure_needs(monkeypatch):
     added = (
         Chart(

@@ -37,7 +37,7 @@ STEP_CHARTS = ["loss", "elbo", "kl", "control"]
 def test_reading(notebook, server):
     seen = server.folder / "seen.txt"
     seen.unlink(missing_ok=True)
-    page = notebook(MODEL, FIT)
+    page = notebook(MODEL, FIT, height=2000)  # all charts are in sight, and drawn
     page.run(0)
     page.start(1)
     page.wait_for_panel("compiling")
@@ -49,7 +49,7 @@ def test_reading(notebook, server):
         return page.page.locator(f".vitoolkit-chart[data-chart={chart}]").bounding_box()
 
     def words():
-        return page.page.locator(".vitoolkit-words:visible").inner_text()
+        return " ".join(page.page.locator(".vitoolkit-words:visible").inner_text().split())
 
     # Empty charts have no numbers.
     page.wait(f"{FIGURE}.plots")
@@ -64,6 +64,7 @@ def test_reading(notebook, server):
     assert len({(place["left"], place["width"]) for place in places}) == 1
     right = figure("plots.control.model.right[0].axis_label")
     assert right == "learning_rate (log)"
+    page.wait(f"{FIGURE}.axes.control_log[0].ticker.ticks.length")
     ticks = figure("axes.control_log[0].ticker.ticks")
     assert 2 <= len(ticks) <= 6
 
@@ -81,7 +82,7 @@ def test_reading(notebook, server):
     page.press("Pause")
     page.wait_for_panel("paused")
     page.wait(f"{FIGURE}.last.marks.length === 2")
-    at = figure("place('loss').across(along_x(last.marks[0][0]))")
+    at = figure(f"place('loss').across({FIGURE}.along_x({FIGURE}.last.marks[0][0]))")
     loss = box("loss")
     page.page.mouse.move(loss["x"] + at, loss["y"] + 60)
     page.wait("document.querySelectorAll('.vitoolkit-cross:not([hidden])').length === 4")
@@ -102,7 +103,7 @@ def test_reading(notebook, server):
     page.page.locator(".vitoolkit-chart[data-chart=control]").focus()
     page.page.keyboard.press("ArrowLeft")
     page.wait("!document.querySelector('.vitoolkit-words').hidden")
-    last = words().splitlines()[0]
+    last = page.page.locator(".vitoolkit-words b").inner_text()
     page.page.keyboard.press("ArrowLeft")
     page.wait(f"document.querySelector('.vitoolkit-words b').innerText !== {last!r}")
     assert "learning_rate: " in words()

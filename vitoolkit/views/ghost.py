@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from vitoolkit.trace import Trace
 from vitoolkit.views.frame import Header, Lines, frame_of
+from vitoolkit.views.names import plain
 
 __all__ = ["Earlier", "earlier_run"]
 
@@ -38,7 +39,8 @@ class Earlier(NamedTuple):
         Returns
         -------
         tuple of dict and bytes
-            As :meth:`Frame.packed`, with a title and with the names of variables and controls.
+            As :meth:`Frame.packed`, with a title and with the names of variables and controls as
+            people read them.
         """
         trace = self.trace
         kept = [name for name in variables if name in trace.variables]
@@ -47,7 +49,8 @@ class Earlier(NamedTuple):
             trace.view(POINTS), kept, drawn, end=float(trace[-1:].step[0]), lines=Lines(kept)
         )
         header, arrays = frame._replace(marks=()).packed()
-        return {**header, "title": self.title, "variables": kept, "controls": drawn}, arrays
+        names = {"variables": [*map(plain, kept)], "controls": [*map(plain, drawn)]}
+        return {**header, "title": self.title, **names}, arrays
 
 
 def earlier_run(compare: Trace | str | Path | None) -> Earlier | None:
@@ -86,8 +89,6 @@ def earlier_run(compare: Trace | str | Path | None) -> Earlier | None:
         raise TypeError(f"compare is a Trace or the path of one; received {compare!r}")
     trace = compare[:]
     if not len(trace):
-        raise ValueError(
-            f"compare is a run to compare with; received one without rows: {compare!r}"
-        )
+        raise ValueError(f"compare is a run with rows to compare with; received {compare!r}")
     steps = int(trace[-1:].step[0]) + 1
     return Earlier(trace, f"{name}, {steps:,} step{'s' * (steps != 1)}")

@@ -43,7 +43,7 @@ class Charts extends Sheet {
         this.wish = name;
         this.held ? this.release() : redraw(...bands)();
       }));
-      if (ghost) head.after(this.ghostly());
+      if (ghost) this.sections[bands[bands.length - 1]].head.append(this.ghostly());
     }
     this.list = new VariableList(legend.kl, {
       toggled: redraw("kl", "list"), pick: (names) => send({ kind: "lines", names }),
@@ -211,7 +211,7 @@ class Charts extends Sheet {
     const [shown, off] = this.kept(frame);
     return shown.map((line, k) => [line, frame.kl[k][i]]).filter(([line, value]) => !off.has(line) && Number.isFinite(value))
       .sort((a, b) => Math.abs(place.down(a[1]) - py) - Math.abs(place.down(b[1]) - py)).slice(0, TOLD)
-      .sort((a, b) => b[1] - a[1]).map(([[name, ...look], value]) => [look, `${name}: `, `${fine(value)} nats`]);
+      .sort((a, b) => b[1] - a[1]).map(([[name, color, dash], value]) => [[color, dash], `${name}: `, `${fine(value)} nats`]);
   }
 
   draw_list({ now, lines, active }) {

@@ -65,8 +65,8 @@ function niceNumbers(start, end, count) {
 function tickText(value, step) {
   const size = Math.abs(value);
   if (value !== 0 && (size >= 1e7 || size < 1e-4)) return powerText(value);
-  const digits = Math.min(6, Math.max(0, -Math.floor(Math.log10(step) + 1e-9)));
-  const text = value.toLocaleString("en", { maximumFractionDigits: digits + (String(step).includes("25") ? 1 : 0) });
+  const power = Math.floor(Math.log10(step) + 1e-9), quarter = Math.abs(step / 10 ** power - 2.5) < 1e-6;
+  const text = value.toLocaleString("en", { maximumFractionDigits: Math.min(8, Math.max(0, Number(quarter) - power)) });
   return text === "-0" ? "0" : text.replace("-", "−");
 }
 
