@@ -28,8 +28,8 @@ class Block:
         of this fit uses.
     time : numpy.ndarray
         When the step was finished, shape (K,), seconds of ``time.perf_counter``.
-    variables : tuple of str
-        Names of the KL contributions.
+    variables, measures : tuple of str
+        Names of the KL contributions, and of what was measured.
     """
 
     first: int
@@ -38,6 +38,7 @@ class Block:
     control: np.ndarray
     time: np.ndarray
     variables: tuple[str, ...] = ()
+    measures: tuple[str, ...] = ()
 
     @property
     def step(self) -> np.ndarray:
@@ -53,6 +54,12 @@ class Block:
     def kl(self) -> dict[str, np.ndarray]:
         """KL contribution of each variable, shape (K,), nats, not multiplied by β."""
         return {name: self.terms[:, 1 + i] for i, name in enumerate(self.variables)}
+
+    @property
+    def measure(self) -> dict[str, np.ndarray]:
+        """What was measured in each step, shape (K,)."""
+        first = self.terms.shape[1] - len(self.measures)
+        return {name: self.terms[:, first + i] for i, name in enumerate(self.measures)}
 
     @property
     def elbo(self) -> np.ndarray:

@@ -85,6 +85,8 @@ def real_number(
     *,
     least: float | None = None,
     most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
     finite: bool = False,
 ) -> float:
     """A real number: whatever ``float`` makes one of, but no text, no bool, no None and not NaN.
@@ -97,6 +99,8 @@ def real_number(
         The number.
     least, most : float, optional
         Smallest and largest number accepted.
+    above, below : float, optional
+        Ends of the range that are not accepted themselves.
     finite : bool
         Whether ±inf is refused.
 
@@ -132,11 +136,12 @@ def real_number(
         raise TypeError(f"{what} must be a real number, received {shown(value)}") from None
     if math.isnan(number):
         raise ValueError(f"{what} must not be NaN, received {shown(value)}")
-    too_small = least is not None and number < least
-    too_large = most is not None and number > most
+    too_small = (least is not None and number < least) or (above is not None and number <= above)
+    too_large = (most is not None and number > most) or (below is not None and number >= below)
     if too_small or too_large or (finite and math.isinf(number)):
         kind = "a finite number" if finite else "a number"
-        raise ValueError(f"{what} must be {kind}{_range(least, most)}, received {shown(value)}")
+        range_ = _range(least, most, above, below)
+        raise ValueError(f"{what} must be {kind}{range_}, received {shown(value)}")
     return number
 
 
@@ -251,7 +256,17 @@ def unknown_option(what: str, name: str, accepted: Iterable[str]) -> TypeError:
     return TypeError(f"{what} has no option {name!r}. {hint}")
 
 
-def _range(least: float | None, most: float | None) -> str:
+def _range(
+    least: float | None,
+    most: float | None,
+    above: float | None = None,
+    below: float | None = None,
+) -> str:
+    if above is not None:
+        end = f" and below {below:,}" if below is not None else ""
+        return f" above {above:,}{end}" + (f", at most {most:,}" if most is not None else "")
+    if below is not None:
+        return f" from {least:,} to below {below:,}" if least is not None else f" below {below:,}"
     if least is None and most is None:
         return ""
     if most is None:

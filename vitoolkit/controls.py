@@ -22,7 +22,7 @@ from pytensor.tensor import _as_tensor_variable
 
 from vitoolkit.checks import real_number, whole_number
 from vitoolkit.events import Event
-from vitoolkit.laws import Law
+from vitoolkit.laws import Law, Parameters
 from vitoolkit.requests import REPLACED, Change, Inbox, Request
 from vitoolkit.rules import Rule
 from vitoolkit.schedules import Schedule, as_schedule
@@ -42,6 +42,10 @@ class Holder(Protocol):
     @property
     def running(self) -> bool:
         """False when the fit has ended."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What a step records, beside the controls."""
 
     def ask(self, request: Request) -> None:
         """Put a request into the inbox."""
@@ -499,12 +503,12 @@ class Control:
         self._write(self.law.value(step) if self._on_schedule(step) else value)
         self._note(step, "undo", old, self._value, request.source, change.kind)
 
-    def decide(self, step: int) -> None:
+    def decide(self, step: int, parameters: Parameters) -> None:
         """Let the rule choose the value from `step` on, if it has the wheel and is due."""
         if self._manual:
             return
         old = self._value
-        wanted = self.law.decision(step, old)
+        wanted = self.law.decision(step, old, self.bounds, parameters)
         if wanted is None:
             return
         lo, hi = self.bounds
@@ -515,6 +519,7 @@ class Control:
 
     def bind(self, run: Holder) -> list[Request]:
         """Claim the control for a running fit; returns what was asked for since the last one."""
+        self.law.check(run.columns)
         with self._lock:
             held = self._running()
             if held is not None and held is not run:

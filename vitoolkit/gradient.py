@@ -13,7 +13,7 @@ from pymc.pytensorf import floatX
 __all__ = ["GRADIENT", "gradient_stats"]
 
 #: Names of the columns.
-GRADIENT = ("gradient_norm", "gradient_snr")
+GRADIENT = ("gradient_norm", "gradient_snr", "gradient_dot")
 #: Weight of the past in the running moments: they look back over about a hundred steps.
 DECAY = 0.99
 
@@ -21,7 +21,7 @@ DECAY = 0.99
 def gradient_stats(
     gradients: Sequence[pt.TensorVariable], parameters: Sequence[Any]
 ) -> tuple[pt.TensorVariable, dict[Any, pt.TensorVariable]]:
-    r"""Norm and signal-to-noise ratio of the gradient of the loss.
+    r"""Norm and signal-to-noise ratio of the gradient of the loss, and its product with the last.
 
     Parameters
     ----------
@@ -33,10 +33,11 @@ def gradient_stats(
     Returns
     -------
     stats : TensorVariable
-        Norm and signal-to-noise ratio, shape (2,), floatX. The norm is in nats divided by c for a
-        unit of the parameters.
+        Norm, signal-to-noise ratio, and the inner product with the gradient of the step before,
+        shape (3,), floatX. The norm is in nats divided by c for a unit of the parameters, the
+        product in its square; that of the first step is 0.
     updates : dict
-        What a step does to the running moments.
+        What a step does to the running moments and the last gradient.
 
     Notes
     -----
@@ -68,12 +69,15 @@ def gradient_stats(
 
     weight = moment(0.0, (), "gradient_weight")
     updates: dict[Any, pt.TensorVariable] = {weight: decay * weight + rest}
-    squares, signal, power = [], [], []
+    squares, signal, power, product = [], [], [], []
     for gradient, parameter in zip(gradients, parameters, strict=True):
         value = parameter.get_value(borrow=True)
         mean = moment(value, parameter.type.shape, f"{parameter.name}_gradient")
         square = moment(value, parameter.type.shape, f"{parameter.name}_gradient_square")
+        last = moment(value, parameter.type.shape, f"{parameter.name}_gradient_last")
         gradient = floatX(gradient)
+        product.append((gradient * last).sum())
+        updates[last] = gradient
         updates[mean] = decay * mean + rest * gradient
         updates[square] = decay * square + rest * gradient**2
         squares.append((gradient**2).sum())
@@ -82,4 +86,5 @@ def gradient_stats(
     seen = updates[weight]
     mean_square = pt.add(*signal) / seen**2
     noise = pt.maximum(pt.add(*power) / seen - mean_square, 0)
-    return pt.stack([pt.sqrt(pt.add(*squares)), pt.sqrt(mean_square / noise)]), updates
+    stats = [pt.sqrt(pt.add(*squares)), pt.sqrt(mean_square / noise), pt.add(*product)]
+    return pt.stack(stats), updates

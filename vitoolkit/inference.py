@@ -99,9 +99,10 @@ class KLqp(Inference):
         next call on. A call ends where a callback of :func:`vitoolkit.every`, or a rule, is due.
         With a number above 1, other callbacks are called once a call.
     gradient : bool
-        Whether to record norm and signal-to-noise ratio of the gradient as well, in the columns
-        ``gradient_norm`` and ``gradient_snr`` of the trace; see
-        :func:`vitoolkit.gradient.gradient_stats`. It costs some microseconds a step.
+        Whether to record norm and signal-to-noise ratio of the gradient as well, and its product
+        with that of the step before, in the columns ``gradient_norm``, ``gradient_snr`` and
+        ``gradient_dot`` of the trace; see :func:`vitoolkit.gradient.gradient_stats`. It costs some
+        microseconds a step.
 
     Raises
     ------

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -12,7 +12,10 @@ from vitoolkit.requests import Request
 from vitoolkit.rules import Rule
 from vitoolkit.schedules import Schedule, as_schedule, redirected
 
-__all__ = ["Law"]
+__all__ = ["Law", "Parameters"]
+
+#: Returns the parameters of q.
+Parameters: TypeAlias = Callable[[], list[np.ndarray]]
 
 
 class Law:
@@ -127,18 +130,33 @@ class Law:
         """Let the rule begin anew, at the value that a person leaves."""
         self._begun, self._left = False, self._over(step)
 
+    def check(self, columns: Collection[str]) -> None:
+        """Raise where the rule reads what a fit does not record."""
+        missing = [] if self.rule is None else [c for c in self.rule.needs if c not in columns]
+        if missing:
+            hint = "; gradient=True of the inference records it" * missing[0].startswith("gradient")
+            raise ValueError(
+                f"the rule {self.rule!r} of {self.name!r} reads {missing[0]}, and this fit records "
+                f"{', '.join(columns)}{hint}"
+            )
+
     def observe(self, block: Block) -> None:
         """Show the rule what was recorded."""
         if self.rule is not None:
             self.rule.observe(block)
 
-    def decision(self, step: int, value: float) -> float | None:
+    def decision(
+        self, step: int, value: float, bounds: tuple[float, float], parameters: Parameters
+    ) -> float | None:
         """What the rule wants from `step` on; None when it is not due, or the schedule is."""
         rule, schedule = self.rule, self.schedule
         if rule is None or step % rule.every or not self._over(step):
             return None
         if not self._begun:
             at_end = schedule is not None and not self._left
+            rule.bounds = bounds
             rule.begin(schedule.end if at_end else value)  # type: ignore[union-attr, arg-type]
             self._begun = self._left = True
+        if type(rule).look is not Rule.look:
+            rule.look(parameters())
         return rule.value(step)

@@ -372,7 +372,10 @@ class _Rows:
         if self._unused:
             used = used.copy()
             used[:, self._unused] = np.nan
-        self.last = Block(first, out[:, 0], out[:, 1:], used, self._time[:filled], run.variables)
+        self.last = Block(
+            first, out[:, 0], out[:, 1:], used, self._time[:filled],
+            run.variables, run.inference.measures,
+        )  # fmt: skip
         run.hand_out(self.last, self._interrupt.gate)
 
     def _values(self, start: int, stop: int) -> np.ndarray:

@@ -154,6 +154,11 @@ class Recorder(Callback):
         """Collect the last events and note how the fit ended."""
         self._collect_events()
         self.on_compiled(run)  # the clock may have chosen another number by now
+        rules = {control.name: control.rule for control in run.controls if control.rule is not None}
+        if rules:
+            self._trace.attrs["rules"] = {
+                name: {"rule": repr(rule), **rule.state()} for name, rule in rules.items()
+            }
         self._trace.attrs["status"] = run.status
         if run.error is not None:
             self._trace.attrs["error"] = f"{type(run.error).__name__}: {run.error}"

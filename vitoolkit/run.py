@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from vitoolkit.block import Block
 from vitoolkit.controls import Control, distinct_controls
 from vitoolkit.events import Event
@@ -138,6 +140,16 @@ class Run:
     def took_before(self) -> float | None:
         """Seconds that compiling the like took the last time, None without one."""
         return _took.get(self.compiles)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What a step records, beside the controls."""
+        terms = ("data", "elbo", *(f"kl[{name}]" for name in self.variables))
+        return ("loss", *(terms if self.variables else ()), *self.inference.measures)
+
+    def parameters(self) -> list[np.ndarray]:
+        """The parameters of q as the last step left them; copy what you keep."""
+        return [parameter.get_value(borrow=True) for parameter in self.approx.params]
 
     @property
     def prepared(self) -> str:
@@ -457,7 +469,7 @@ class Run:
         _raise_first(errors)
         for control in self._rules:
             control.law.observe(block)
-            control.decide(self.step)
+            control.decide(self.step, self.parameters)
 
     def join(self, callback: Hooks) -> None:
         """Take in a callback that was wrapped in a plain function, at the step just taken."""

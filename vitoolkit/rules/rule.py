@@ -1,0 +1,93 @@
+"""What a rule is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitoolkit.block import Block
+
+__all__ = ["Mean", "Rule"]
+
+
+class Rule:
+    """Base class of the rules.
+
+    Attributes
+    ----------
+    every : int
+        The rule is asked at the steps that are a multiple of it.
+    why : str or None
+        Why the last value is what it is, in words, for the event of the change.
+    bounds : tuple of float
+        Those of the control, which are set before :meth:`begin`.
+    needs : tuple of str
+        Columns of the trace that it reads, such as ``kl[z]`` or ``gradient_dot``. A fit that does
+        not have them is refused before anything is compiled.
+
+    Examples
+    --------
+    A β that goes up by 1 % whenever the KL of z was above 20 nats in the mean:
+
+    >>> import numpy as np
+    >>> from vitoolkit.rules import Rule
+    >>> class Above(Rule):
+    ...     every = 50
+    ...     needs = ("kl[z]",)
+    ...     def begin(self, value):
+    ...         self.beta, self.seen = value, []
+    ...     def observe(self, block):
+    ...         self.seen.extend(block.kl["z"])
+    ...     def value(self, step):
+    ...         mean, self.seen = np.nanmean(self.seen), []
+    ...         self.why = f"the KL of z is {mean:.3g} nats"
+    ...         self.beta *= 1.01 if mean > 20.0 else 1.0
+    ...         return self.beta
+    """
+
+    every: int = 100
+    why: str | None = None
+    bounds: tuple[float, float] = (-np.inf, np.inf)
+    needs: tuple[str, ...] = ()
+
+    def begin(self, value: float) -> None:
+        """Take the wheel at this value of the control: at the start, or when it is given back."""
+
+    def observe(self, block: Block) -> None:
+        """Look at steps that were taken; copy what you keep of `block`."""
+
+    def look(self, parameters: list[NDArray[Any]]) -> None:
+        """Look at the parameters of q, before each :meth:`value`; copy what you keep of them."""
+
+    def value(self, step: int) -> float:
+        """The control's value from `step` on; one outside the bounds is moved to the nearest."""
+        raise NotImplementedError(f"{type(self).__name__} gives no value")
+
+    def state(self) -> dict[str, Any]:
+        """What it has learned, as numbers and words, for the trace."""
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if isinstance(value, bool | int | float | str | None)
+        }
+
+
+class Mean:
+    """The mean of what was finite since it was last taken."""
+
+    def __init__(self) -> None:
+        self._sum, self._count = 0.0, 0
+
+    def add(self, values: NDArray[np.float64]) -> None:
+        """Take in some numbers."""
+        finite = values[np.isfinite(values)]
+        self._sum += float(finite.sum())
+        self._count += len(finite)
+
+    def take(self) -> float:
+        """Return the mean and begin anew; NaN without numbers."""
+        mean = self._sum / self._count if self._count else float("nan")
+        self._sum, self._count = 0.0, 0
+        return mean
