@@ -10,11 +10,13 @@ from vitoolkit.controls import Beta, Control, LearningRate, Switch
 from vitoolkit.events import Event
 from vitoolkit.fit import Fit, fit, fit_async
 from vitoolkit.inference import ADVI, FullRankADVI, KLqp
+from vitoolkit.lr_find import LRFind, lr_find
 from vitoolkit.many import Fits, fit_many
 from vitoolkit.monitor import KLMonitor
 from vitoolkit.recorder import Recorder
 from vitoolkit.stock import StockRun  # noqa: F401  # makes callbacks work in PyMC's own loop
 from vitoolkit.trace import Trace
+from vitoolkit.watch import watch
 
 try:
     __version__ = version("vitoolkit")
@@ -37,12 +39,15 @@ __all__ = [
     "fit",
     "fit_async",
     "fit_many",
+    "lr_find",
+    "LRFind",
     "Fit",
     "Fits",
     "clear_cache",
     # what is called during a fit
     "Callback",
     "every",
+    "watch",
     # the record
     "Recorder",
     "KLMonitor",

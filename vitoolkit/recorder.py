@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -12,6 +13,10 @@ from vitoolkit.controls import Control, distinct_controls
 from vitoolkit.monitor import KLMonitor
 from vitoolkit.run import Run
 from vitoolkit.trace import Trace
+from vitoolkit.verdict import verdict_of
+
+#: That of PyMC's own messages on a fit.
+_logger = logging.getLogger("pymc.variational.inference")
 
 __all__ = ["Block", "Callback", "Recorder", "Run"]
 
@@ -113,9 +118,11 @@ class Recorder(Callback):
             self._trace, self._approx = trace, run.approx
         self._writes = record is None or record[0] is not self._trace
         run.records.setdefault(kind, (self._trace, self._origin))
-        self._trace.attrs.pop("status", None)
-        self._trace.attrs.pop("error", None)
+        for of_the_end in ("status", "error", "rules", "verdict"):
+            self._trace.attrs.pop(of_the_end, None)
         self._trace.attrs.update(trained.described())
+        kinds = {control.name: type(control).__name__ for control in run.controls}
+        self._trace.attrs["controls"] = {name: kinds[name] for name in self._trace.controls}
         if run.unused:
             self._trace.attrs["unused"] = list(run.unused)
         self._run, self._logged = run, 0
@@ -162,6 +169,9 @@ class Recorder(Callback):
         self._trace.attrs["status"] = run.status
         if run.error is not None:
             self._trace.attrs["error"] = f"{type(run.error).__name__}: {run.error}"
+        if self._writes:
+            self._trace.attrs["verdict"] = verdict_of(self._trace).text
+            _logger.info(self._trace.attrs["verdict"])
 
     def __getstate__(self) -> dict[str, Any]:
         """What was recorded, without the run; the clock is that of this process."""
