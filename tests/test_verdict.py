@@ -15,7 +15,7 @@ def record(elbo, *, beta=None, kinds=None, terms=True):
     elbo = np.asarray(elbo, float)
     n = len(elbo)
     controls = {} if beta is None else {"beta": np.broadcast_to(beta, n)}
-    attrs = {"controls": kinds or dict.fromkeys(controls, "Beta")}
+    attrs = {"controls": kinds or dict.fromkeys(controls, "Beta"), "status": "finished"}
     trace = Trace(("z",) if terms else (), tuple(controls), attrs=attrs)
     values = np.column_stack([*controls.values()]) if controls else np.empty((n, 0))
     data = np.column_stack([elbo + 1, np.ones(n)]) if terms else np.full((n, 1), np.nan)

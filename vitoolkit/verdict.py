@@ -15,10 +15,15 @@ __all__ = ["Verdict", "verdict_of"]
 
 #: Steps without which nothing is said of the trend.
 LEAST_STEPS = 1_000
-#: Rows at the end that are looked at, at most: a longer record tells no more.
-MOST_ROWS = 1_000_000
+#: Rows at the end that are looked at, at most: a panel looks every two seconds.
+MOST_ROWS = 200_000
 #: A level that wanders so many times more than independent steps is the learning rate's doing.
 WANDER = 3.0
+_STILL = {
+    "finished": "Finished and still",
+    "stopped": "Stopped, and still",
+    "interrupted": "Interrupted, and still",
+}
 
 
 @dataclass(frozen=True)
@@ -95,10 +100,10 @@ def verdict_of(table: Table, attrs: Mapping[str, Any] | None = None) -> Verdict:
         at = int(table[-1:].step[0])
         return Verdict(f"Failed after step {at:,}: {why}", "failed", False)
     what = _Objective(table)
+    head = _STILL.get(str(status), "Still")
     remarks = [*_weights(table, attrs), *_not_finite(table)]
     said, kind, trend, more = what.said()
-    if status in ("stopped", "interrupted") and kind == "still":
-        said = said.replace("Finished and still", f"{status.capitalize()}, and still")
+    said = f"{head}: {said}" if kind == "still" else said
     per = 1_000 / what.steps if trend is not None else float("nan")
     return Verdict(
         " ".join([f"{said}.", *(f"{remark}." for remark in remarks)]),
@@ -137,10 +142,7 @@ class _Objective:
         pace = f"{abs(trend.rise) * 1_000 / self.steps:.3g} nats per 1,000 steps"
         if trend.still:
             bound = max(trend.rise + ERRORS * trend.error, 0.0)
-            said = (
-                f"Finished and still: the {name} {rises} by less than {bound:.2g} nats in "
-                f"{self.steps:,} steps"
-            )
+            said = f"the {name} {rises} by less than {bound:.2g} nats in {self.steps:,} steps"
             return said, "still", trend, None
         if trend.falls:
             said = f"Getting worse: the {name} {falls} by {pace}; a smaller learning rate may help"

@@ -14,7 +14,7 @@ import pytest
 from conftest import needs
 
 ROOT = Path(__file__).parents[2]
-NOTEBOOK = '''
+NOTEBOOK = """
 import marimo
 
 app = marimo.App(width="full")
@@ -49,7 +49,7 @@ def _(Tell, beta, mo, model, options, pm, vt):
 
 if __name__ == "__main__":
     app.run()
-'''
+"""
 BACKGROUND = (
     "fit = vt.fit(10**6, beta=beta, background=True, dashboard=True, callbacks=[Tell()], **options)"
 )

@@ -22,7 +22,7 @@ from vitoolkit.dashboard.switch_row import SwitchRow
 from vitoolkit.decimation import View
 from vitoolkit.means import final, final_kl
 from vitoolkit.trace import Trace
-from vitoolkit.views.advice import advice
+from vitoolkit.verdict import verdict_of
 from vitoolkit.views.ahead import Ahead
 from vitoolkit.views.clock import Clock
 from vitoolkit.views.frame import Lines, frame_of, mean_now, points_for
@@ -43,8 +43,8 @@ FASTEST, SLOWEST = 0.2, 2.0
 PAGE_SHARE, FIT_SHARE = 1 / 4, 1 / 50
 #: Pictures on their way that make a page a slow one; it gets one in so many seconds.
 WAITING, SLOW_PAGE = 2, 1.0
-#: Seconds between two looks at what is dear to know: active units, and words of advice.
-UNITS_EVERY, ADVICE_EVERY = 1.0, 2.0
+#: Seconds between two looks at what is dear to know: active units, and whether it is done.
+UNITS_EVERY, VERDICT_EVERY = 1.0, 2.0
 #: Seconds between two questions to a page that was closed, whether there is one again.
 AWAY = 5.0
 #: Rows whose sliders are moved in one refresh: with dozens of controls they take turns.
@@ -136,7 +136,7 @@ class Panel:
         self._due = 0.0
         self._turn = 0
         self._active, self._active_due = "", 0.0
-        self._advice, self._advice_due = "", 0.0
+        self._verdict, self._verdict_due = "", 0.0
         #: Seconds of Python and bytes that the last refresh took.
         self.cost = (0.0, 0)
 
@@ -284,9 +284,13 @@ class Panel:
                 view = self.view
                 value = mean_now(view, name) if fit.running else final(view.trace, name)
                 status[name] = _finite(value)
-        if fit.status == "running" and self.view is not None and now >= self._advice_due:
-            self._advice, self._advice_due = advice(self.view, self.scales), now + ADVICE_EVERY
-        status["advice"] = self._advice if fit.running else ""
+        if fit.status == "running" and self.trace is not None and now >= self._verdict_due:
+            verdict = verdict_of(self.trace)
+            self._verdict = "" if verdict.kind in ("rising", "short", "empty") else verdict.text
+            self._verdict_due = now + VERDICT_EVERY
+        if not fit.running and self.trace is not None:
+            self._verdict = self.trace.attrs.get("verdict", "")
+        status["verdict"] = self._verdict
         self.status.status = status
         self.actions.show()
 

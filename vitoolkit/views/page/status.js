@@ -49,7 +49,7 @@ function renderStatus({ model, el }) {
     number(elbo, "ELBO", s.elbo);
     const silent = at === "running" && since > 30 ? `no word from the kernel for ${duration(since)}` : "";
     const soft = compiling ? compileWords(s, holding) : at === "paused" && holding === "start"
-      ? "press Start; what you set before is in force from the first step" : silent || s.advice || (at === "running" && s.prepared) || "";
+      ? "press Start; what you set before is in force from the first step" : silent || s.verdict || (at === "running" && s.prepared) || "";
     message.textContent = gone ? goneWords(s) : s.message || soft;
     message.title = message.textContent;
     message.classList.toggle("vitoolkit-advice", !gone && !s.message);
