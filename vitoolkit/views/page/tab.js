@@ -20,11 +20,11 @@ function askLeave({ target }) {
 }
 
 function notifier() {
-  let phase = null, advice = "";
+  let phase = null, advised = false;
   return (s) => {
     const ended = phase != null && phase !== s.phase && !["compiling", "running", "paused", "waiting"].includes(s.phase);
-    const words = ended ? `${s.phase}: ${s.message || `${count(s.done ?? 0)} steps`}` : s.advice && s.advice !== advice ? s.advice : "";
-    [phase, advice] = [s.phase, s.advice];
+    const words = ended ? `${s.phase}: ${s.message || `${count(s.done ?? 0)} steps`}` : advised ? "" : s.advice ?? "";
+    [phase, advised] = [s.phase, Boolean(s.advice)];
     if (words && !document.hasFocus() && window.Notification?.permission === "granted") {
       new Notification(`Fit in ${document.title.replace(TITLED, "")}`, { body: words, tag: "vitoolkit" });
     }
