@@ -34,7 +34,7 @@ class Verdict:
     ----------
     text : str
         The sentence.
-    kind : {"still", "rising", "falling", "unsure", "short", "failed", "empty"}
+    kind : {"still", "rising", "falling", "noisy", "unsure", "short", "failed", "empty"}
         What the objective does at the end.
     ok : bool
         Whether nothing is missing: it stands still, at β = 1, and every row was finite.
@@ -160,7 +160,7 @@ class _Objective:
                 f"level wanders by ±{ERRORS * trend.error:.2g} nats; a smaller learning rate would "
                 "settle it"
             )
-            return said, "unsure", trend, None
+            return said, "noisy", trend, None
         more = int(self.steps * (((ERRORS * trend.error) / trend.tolerance) ** 2 - 1))
         more = max(more, self.steps // 2) if trend.tolerance else self.steps
         said = (

@@ -43,14 +43,24 @@ IN_SIGHT = """(what) => {
     const { top, bottom } = document.querySelector(what).getBoundingClientRect();
     return view.top <= top && bottom <= view.bottom;
 }"""
+#: Stands in for the browser's own, on a page that nobody has in front of them.
+NOTIFICATIONS = """() => {
+    document.hasFocus = () => false;
+    window.Notification = class {
+      static permission = "default"; static asked = 0; static told = [];
+      static requestPermission() { this.asked += 1; this.permission = "granted"; }
+      constructor(title, { body }) { Notification.told.push(body); }
+    };
+}"""
 HANDLES = (".vitoolkit-pause", ".vitoolkit-controls", ".vitoolkit-chart")
 
 
 @pytest.mark.parametrize("size", [(1440, 900), (1280, 720)], ids=["1440x900", "1280x720"])
 def test_by_shift_enter_the_panel_is_in_sight_and_in_hand(notebook, size):
-    fit = FIT.format(how="paused=True, steps_per_second=1_000", before="")
+    fit = FIT.format(how="paused=True, steps_per_second=1_000, notify=True", before="")
     page = notebook(MANY_WORDS, MODEL, fit, MANY_WORDS, REPORT, width=size[0], height=size[1])
     keyboard, name = page.page.keyboard, page.page.title()
+    page.page.evaluate(NOTIFICATIONS)
     page.page.locator(".jp-InputArea-editor").first.click()
     keyboard.press("Escape")
     for _ in range(3):
@@ -62,8 +72,10 @@ def test_by_shift_enter_the_panel_is_in_sight_and_in_hand(notebook, size):
     assert page.page.title() == f"⏸ 0 % · {name}"
     places = page.page.evaluate(PLACES)
     handle = page.page.locator(".vitoolkit-controls .noUi-handle").first.bounding_box()
+    assert page.page.evaluate("Notification.asked") == 0
     page.press("Start")
     page.wait_for_panel()
+    assert page.page.evaluate("Notification.asked") == 1  # upon a click, and once
     page.wait("document.title.startsWith('▶ ')")
     again = page.page.locator(".vitoolkit-controls .noUi-handle").first.bounding_box()
     assert again["y"] == handle["y"]  # under the mouse, where it was
@@ -78,6 +90,7 @@ def test_by_shift_enter_the_panel_is_in_sight_and_in_hand(notebook, size):
     page.page.locator(".vitoolkit-pace select").select_option("full speed")
     page.wait(f"document.title === {name!r}", what="the title as it was")
     page.wait("!document.querySelector('.vitoolkit-status')")
+    assert page.page.evaluate("Notification.told.at(-1)") == "finished: 20,000 steps"
     page.start(4)
     page.done(4)
     told = json.loads(page.text(4))

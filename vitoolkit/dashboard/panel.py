@@ -286,7 +286,7 @@ class Panel:
                 status[name] = _finite(value)
         if fit.status == "running" and self.trace is not None and now >= self._verdict_due:
             verdict = verdict_of(self.trace)
-            self._verdict = "" if verdict.kind in ("rising", "short", "empty") else verdict.text
+            self._verdict = verdict.text if verdict.kind in ("still", "falling", "noisy") else ""
             self._verdict_due = now + VERDICT_EVERY
         if not fit.running and self.trace is not None:
             self._verdict = self.trace.attrs.get("verdict", "")

@@ -54,7 +54,7 @@ function renderStatus({ model, el }) {
     message.title = message.textContent;
     message.classList.toggle("vitoolkit-advice", !gone && !s.message);
     root.classList.toggle("vitoolkit-over", !LIVE.includes(at));
-    const said = compiling ? `compiling ${s.compiles ?? ""}` : gone ? goneWords(s) : `the fit is ${word.textContent}`;
+    const said = compiling ? `compiling ${s.compiles ?? ""}` : gone ? goneWords(s) : at === "failed" ? "the fit has failed" : `the fit is ${word.textContent}`;
     if (spoken.textContent !== said) spoken.textContent = said;
     gone ? untitled() : titled(s);
   };

@@ -20,11 +20,11 @@ function askLeave({ target }) {
 }
 
 function notifier() {
-  let phase = null, verdict = "";
+  let phase = null, told = false;
   return (s) => {
     const ended = phase != null && phase !== s.phase && !["compiling", "running", "paused", "waiting"].includes(s.phase);
-    const words = ended ? `${s.phase}: ${s.message || `${count(s.done ?? 0)} steps`}` : s.verdict && s.verdict !== verdict ? s.verdict : "";
-    [phase, verdict] = [s.phase, s.verdict];
+    const words = ended ? `${s.phase}: ${s.message || `${count(s.done ?? 0)} steps`}` : told ? "" : s.verdict ?? "";
+    [phase, told] = [s.phase, Boolean(s.verdict)];
     if (words && !document.hasFocus() && window.Notification?.permission === "granted") {
       new Notification(`Fit in ${document.title.replace(TITLED, "")}`, { body: words, tag: "vitoolkit" });
     }
