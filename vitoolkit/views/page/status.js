@@ -52,7 +52,7 @@ function renderStatus({ model, el }) {
       ? "press Start; what you set before is in force from the first step" : silent || s.verdict || (at === "running" && s.prepared) || "";
     message.textContent = gone ? goneWords(s) : s.message || soft;
     message.title = message.textContent;
-    message.classList.toggle("vitoolkit-advice", !gone && !s.message);
+    message.classList.toggle("vitoolkit-quiet", !gone && !s.message);
     root.classList.toggle("vitoolkit-over", !LIVE.includes(at));
     const said = compiling ? `compiling ${s.compiles ?? ""}` : gone ? goneWords(s) : at === "failed" ? "the fit has failed" : `the fit is ${word.textContent}`;
     if (spoken.textContent !== said) spoken.textContent = said;
