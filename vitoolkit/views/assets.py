@@ -33,7 +33,17 @@ CONTROL_CSS = _HERE / "control.css"
 PAGES = {
     "status": ("text", "keys", "tab", "place", "kernel", "status"),
     "control": ("text", "schedule", "control"),
-    "figure": ("text", "bokeh", "scales", "legends", "sheet", "reading", "charts", "figure"),
+    "figure": (
+        "text",
+        "bokeh",
+        "scales",
+        "legends",
+        "sheet",
+        "reading",
+        "charts",
+        "kept",
+        "figure",
+    ),
     "comparison": ("text", "bokeh", "scales", "legends", "sheet", "comparison"),
     "report": ("text", "scales", "legends", "sheet", "reading", "charts", "report"),
 }
