@@ -25,7 +25,8 @@ def test_a_run_has_one_elbo_wherever_it_is_told():
     trace = a_trace(rows=5000)
     elbo = np.mean(trace.elbo[-100:])
     assert final(trace, "elbo") == pytest.approx(elbo)
-    assert f"<td>ELBO, nats</td><td>{elbo:,.6g}</td>" in run_table(trace, {}, "")
+    shown = f"{elbo:,.6g}".replace("-", "\N{MINUS SIGN}")
+    assert f"<td>ELBO, nats</td><td>{shown}</td>" in run_table(trace, {}, "")
     assert trace.summary()["ELBO"] == f"{elbo:,.6g} nats"
     assert "means of the last 100 rows" in run_table(trace, {}, "")
     kl = np.mean(trace.kl["z"][-100:])

@@ -13,7 +13,6 @@ import logging
 import os
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -23,6 +22,7 @@ from pymc.progress_bar import CustomProgress, default_progress_theme
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
+from vitoolkit.advise import warn_user
 from vitoolkit.block import Block
 from vitoolkit.callback import Callback, every
 from vitoolkit.controls import Beta, Control
@@ -480,11 +480,9 @@ def _warn_of_long_schedules(run: LoopRun) -> list[Control]:
         last = schedule(total - 1)
         if last != end:
             warned.append(control)
-            warnings.warn(
+            warn_user(
                 f"{control.name} will end at {last:g}: its schedule ends at {end:g} after "
                 f"{steps:,} steps, and the fit has {total:,}.",
-                UserWarning,
-                stacklevel=5,
             )
     return warned
 
@@ -494,16 +492,12 @@ def _warn_at_the_end(run: LoopRun, warned: list[Control]) -> None:
         ending = _ending(control)
         cut_short = run.status != "finished" and not any(control is other for other in warned)
         if ending is not None and cut_short and control.value != ending[2]:
-            warnings.warn(
+            warn_user(
                 f"{control.name} ended at {control.value:g}, its schedule ends at {ending[2]:g} "
                 f"after {ending[1]:,} steps.",
-                UserWarning,
-                stacklevel=5,
             )
         if isinstance(control, Beta) and control.value == 0 and run.done:
-            warnings.warn(
+            warn_user(
                 f"{control.name} ended at 0: the KL it weighs had no part in the loss, so that q "
                 "is a maximum-likelihood point there and not a posterior. Raise it and refine.",
-                UserWarning,
-                stacklevel=5,
             )

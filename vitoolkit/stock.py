@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from pymc.variational.inference import Inference
 
+from vitoolkit.advise import warn_user
 from vitoolkit.block import Block
 from vitoolkit.controls import Beta, Control
 from vitoolkit.interrupt import Interrupt
@@ -303,11 +304,9 @@ def _warn_of_unused(run: StockRun) -> None:
                 else "give the control itself to what shall use it, such as "
                 "obj_optimizer=pm.adam(learning_rate=...)"
             )
-            warnings.warn(
+            warn_user(
                 f"{control.name} is not used by this fit, so that moving it does nothing, and is "
                 f"recorded as NaN: {remedy}",
-                UserWarning,
-                stacklevel=7,
             )
 
 
@@ -316,10 +315,9 @@ def _warn_of_an_old_value(control: Control, step: int) -> None:
         return
     used, start = control.value, float(np.asarray(control.schedule(0), control.shared.dtype))
     if used != start:
-        warnings.warn(
+        warn_user(
             f"step 0 of this fit used {control.name} = {used:g}, left over from an earlier fit; "
             f"its schedule says {start:g}. PyMC's own inferences do not tell a callback that a fit "
             f"starts: call {control.name}.reset() before pm.fit, or use an inference of vitoolkit.",
             RuntimeWarning,
-            stacklevel=7,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import anywidget
@@ -97,6 +97,8 @@ class LiveFigure(anywidget.AnyWidget):
     _library = traitlets.Any(None, allow_none=True).tag(
         sync=True, **ipywidgets.widget_serialization
     )
+    #: Where the picture of the ended fit is to be in the page, and its HTML.
+    _left = traitlets.Dict().tag(sync=True)
     # Never assigned: evaluated when a page asks for the widget's state.
     _header = traitlets.Any(None, allow_none=True).tag(
         sync=True, to_json=lambda value, widget: widget._asked_for()[0]
@@ -128,6 +130,8 @@ class LiveFigure(anywidget.AnyWidget):
         self.wanted = False
         #: Set when a page that loaded later shows it: no word to the cell's output gets there.
         self.adopted = False
+        #: Called when a page has taken the charts over for good.
+        self.on_kept: Callable[[], None] = lambda: None
         self._made = False
         self._heard = -math.inf
         legend = figure_legend(variables, controls, scales, notes or {}, measures)
@@ -151,6 +155,10 @@ class LiveFigure(anywidget.AnyWidget):
         self._last = (header, arrays)
         self.send({"kind": "frame", "header": header}, [arrays])
         return len(arrays)
+
+    def leave(self, place: str, picture: str) -> None:
+        """Tell the page to move the charts into the picture of the fit, which has ended."""
+        self._left = {"id": place, "html": picture}
 
     def ask(self) -> None:
         """Ask whether a page is there; one that is answers, and is drawn again."""
@@ -179,6 +187,8 @@ class LiveFigure(anywidget.AnyWidget):
             self.in_sight = bool(content["seen"])
         elif kind == "here":
             self.wanted = self.in_sight = True
+        elif kind == "kept":
+            self.on_kept()
         elif kind == "lines":
             self.picked, self.wanted = tuple(map(str, content["names"])), True
         elif kind == "smooth":

@@ -7,6 +7,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets
@@ -122,13 +123,13 @@ class Panel:
         self._helm.add_class("vitoolkit-helm")
         self.widget = ipywidgets.VBox([self._helm, self.figure])
         self.widget.add_class("vitoolkit-panel")
-        self.open = True
         self._handle: DisplayHandle | None = None
         self._elsewhere = False
         own = [*self.actions.widgets, grid, *(w for row in self.rows for w in row.widgets)]
         when_gone(
             self, _leave_charts, self._helm, self._head, self.status, self.widget, self.figure, own
         )
+        self.figure.on_kept = partial(close_widgets, [self.widget, *own])
         self._message = ""
         self._began = time.perf_counter()
         self._took: float | None = None
@@ -139,6 +140,11 @@ class Panel:
         self._verdict, self._verdict_due = "", 0.0
         #: Seconds of Python and bytes that the last refresh took.
         self.cost = (0.0, 0)
+
+    @property
+    def open(self) -> bool:
+        """Whether its widgets are there."""
+        return self.widget.comm is not None
 
     @property
     def seen(self) -> bool:
@@ -200,7 +206,7 @@ class Panel:
         self._due = now + min(pause, SLOWEST)
 
     def finish(self) -> None:
-        """Show how it ended, and leave a picture in the notebook in place of the widgets."""
+        """Show how it ended; the notebook keeps a picture, and the open page its charts in it."""
         self._active_due, self._took = 0.0, time.perf_counter() - self._began
         self._draw(self.fit.step - 1)
         self._tell()
@@ -209,18 +215,22 @@ class Panel:
         if self._handle is not None and self.trace is not None:
             from IPython.display import HTML
 
-            summary = summary_html(
-                self.trace, self.variables, self.scales, active=self._active, view=self.view
-            )
-            self._handle.update(HTML(summary))
-            # The picture does not get to an Output widget, to Voila's page, to a page that was
-            # reloaded in mid-fit: there the widgets stay, with nothing that they hold.
-            if not self._elsewhere and not self.figure.adopted:
+            place = str(self.widget.model_id)
+            picture = summary_html(
+                self.trace, self.variables, self.scales, active=self._active, view=self.view,
+                place=place,
+            )  # fmt: skip
+            self._handle.update(HTML(picture))
+            if self._elsewhere:
+                return  # an Output widget takes no later word: the widgets stay
+            if self.seen or self.figure.drawn or self.figure.adopted:
+                # A page moves the charts into the picture, then they need no kernel.
+                self.figure.leave(place, picture)
+            else:
                 self.close()
 
     def close(self) -> None:
         """Close the widgets; the page forgets them."""
-        self.open = False
         for row in self.rows:
             row.close()
         self.actions.close()

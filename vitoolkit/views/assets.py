@@ -37,7 +37,17 @@ PAGES = {
     "tree": ("text", "tree"),
     "check": ("text", "check"),
     "control": ("text", "schedule", "control"),
-    "figure": ("text", "bokeh", "scales", "legends", "sheet", "reading", "charts", "figure"),
+    "figure": (
+        "text",
+        "bokeh",
+        "scales",
+        "legends",
+        "sheet",
+        "reading",
+        "charts",
+        "kept",
+        "figure",
+    ),
     "comparison": ("text", "bokeh", "scales", "legends", "sheet", "comparison"),
     "report": ("text", "scales", "legends", "sheet", "reading", "charts", "report"),
 }

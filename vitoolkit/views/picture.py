@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,7 +22,9 @@ from vitoolkit.views.styles import INK, Style, variable_styles
 from vitoolkit.views.tables import (
     active_text,
     event_table,
+    no_steps,
     number,
+    percent,
     run_table,
     scales_of,
     shown_as,
@@ -31,9 +34,45 @@ __all__ = ["active_text", "event_table", "picture_svg", "run_table", "shown_as",
 
 Array: TypeAlias = NDArray[np.float64]
 
-_WIDTH, _LEFT, _RIGHT = 900, 84, 24
-_TEXT, _SOFT, _LINE = "#222222", "#666666", "#dddddd"
+#: Two columns of charts, and room beside each plot for the numbers of its axes.
+_COLUMN, _GAP, _LEFT, _RIGHT, _TOP, _BOTTOM = 440, 20, 66, 12, 26, 34
+_WIDTH, _HEIGHT = 2 * _COLUMN + _GAP, 160
+#: As far from white as from black: there is no ground below, and the theme may be either.
+_GRAY = "#767676"
 _MOST_STRIPS = 6
+#: The start is shown too, unless it spans so many times what the later steps do.
+_COVER = 4.0
+_CELL = "flex:1 1 520px;min-width:0;max-width:1100px"
+_TABLE = "min-width:0;max-width:100%;overflow-x:auto"
+_BOX = "display:flex;flex-wrap:wrap;gap:8px 36px;align-items:flex-start"
+
+#: Jupyter aligns what is in a table to the right; where styles are taken out it stays so.
+_STYLE = (
+    ".vitoolkit-left th, .vitoolkit-left td { text-align: left !important; vertical-align: top; }"
+)
+
+#: Draws into a column, from its left and top, and says where it ends.
+Cell: TypeAlias = Callable[[list[str], float, float], float]
+
+
+class _Axis(NamedTuple):
+    """An axis between two ends, with room beyond them."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    @classmethod
+    def of(cls, low: float, high: float, *, log: bool = False) -> _Axis:
+        if log:
+            low, high = math.log10(low), math.log10(high)
+        pad = 0.08 * (high - low) if high > low else abs(high) * 0.05 or 0.5
+        return cls(low - pad, high + pad, log)
+
+    def share(self, values: ArrayLike) -> Array:
+        """Where values are, from 0 at the low end to 1 at the high one."""
+        values = np.asarray(values, float)
+        return ((np.log10(values) if self.log else values) - self.low) / (self.high - self.low)
 
 
 def summary_html(
@@ -43,6 +82,7 @@ def summary_html(
     *,
     active: str = "",
     view: View | None = None,
+    place: str = "",
 ) -> str:
     """Return the picture and a table of the run as HTML that Jupyter shows trusted or not.
 
@@ -58,6 +98,8 @@ def summary_html(
         Words on active units.
     view : View, optional
         Of the trace, if there is one that need not be made.
+    place : str
+        By what a page finds it, to put live charts over the picture.
 
     Returns
     -------
@@ -65,17 +107,18 @@ def summary_html(
     """
     scales = scales_of(trace, scales)
     if not len(trace):
-        error = trace.attrs.get("error")
-        return f"<p>The fit took no steps{'.' if error is None else ': ' + escape(str(error))}</p>"
-    tables = f"{run_table(trace, scales, active)}{event_table(trace, scales)}"
-    if not trace.has_terms and np.isnan(trace.loss).all():
-        return tables  # a fit that computes no loss, such as PyMC's SVGD
-    svg = picture_svg(trace, variables, scales, view)
-    source = base64.b64encode(svg.encode()).decode()
-    text = f"Loss, KL by variable and controls of {len(trace):,} recorded steps"
+        return f'<p data-vitoolkit="{escape(place)}">{escape(no_steps(trace))}</p>'
+    picture = ""
+    if trace.has_terms or not np.isnan(trace.loss).all():  # PyMC's SVGD computes no loss
+        source = base64.b64encode(picture_svg(trace, variables, scales, view).encode()).decode()
+        text = f"Loss, KL by variable and controls of {len(trace):,} recorded steps"
+        picture = f'<img src="data:image/svg+xml;base64,{source}" alt="{text}" style="width:100%">'
     return (
-        f'<img src="data:image/svg+xml;base64,{source}" alt="{text}" style="max-width:100%">'
-        f"{tables}"
+        f"<style>{_STYLE}</style>"
+        f'<div class="vitoolkit-left" data-vitoolkit="{escape(place)}" style="{_BOX}">'
+        f'<div class="vitoolkit-picture" style="{_CELL}">{picture}</div>'
+        f'<div style="{_TABLE}">{run_table(trace, scales, active)}</div>'
+        f'<div style="{_TABLE};flex:1 0 100%">{event_table(trace, scales)}</div></div>'
     )
 
 
@@ -106,193 +149,270 @@ def picture_svg(
     view = View(trace, points=400) if view is None else view
     frame = frame_of(view, variables, end=float(trace[-1:].step[0]), lines=Lines(variables))
     frame = frame._replace(now=final_kl(trace))  # what the table says, too
-    parts: list[str] = []
-    top = 0.0
+    cells: list[Cell] = []
     for chart in shown(variables, trace.controls, trace.measures, {}):
         if chart.kind == "band":
-            top = _banded(parts, top, chart, frame)
+            cells += _banded(chart, frame)
         elif chart.kind == "kl":
-            top = _variables(parts, top, chart, frame, variables)
+            cells += _variables(chart, frame, variables)
         elif chart.kind == "controls":
-            top = _controls(parts, top, trace, frame, scales_of(trace, scales))
+            cells += _controls(trace, frame, scales_of(trace, scales))
+        elif chart.kind == "plane":
+            cells += _plane(chart, frame)
         elif chart.kind == "lines":
-            top = _measures(parts, top, chart, frame)
-    ticks = _ticks(_first(frame), float(frame.end))
-    for tick in ticks:
-        parts.append(_text(float(_x(frame, tick)), top + 8, f"{tick:,.0f}", anchor="middle"))
-    parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, top + 26, "step", anchor="middle"))
-    height = top + 36
+            cells += _measures(chart, frame)
+    parts: list[str] = []
+    height = 0.0
+    for i in range(0, len(cells), 2):
+        lefts = (0.0, _COLUMN + _GAP)
+        height = max(
+            cell(parts, left, height) for cell, left in zip(cells[i : i + 2], lefts, strict=False)
+        )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height:.0f}" '
         f'viewBox="0 0 {_WIDTH} {height:.0f}" font-family="system-ui, sans-serif" font-size="12">'
-        f'<rect width="100%" height="100%" rx="4" fill="#ffffff"/>{"".join(parts)}</svg>'
+        f"{''.join(parts)}</svg>"
     )
 
 
-def _banded(parts: list[str], top: float, chart: Chart, frame: Frame) -> float:
+def _banded(chart: Chart, frame: Frame) -> list[Cell]:
     band = frame.band(chart.columns[0])
     if not np.isfinite(band[2]).any():
-        return top
-    return _chart(parts, top, 160, chart.title, frame, [], _band_range(frame, *band), band=band)
+        return []
+    low, high, cut = _ends(band[2], frame.step)
+    late = np.concatenate([side[_late(frame.step)] for side in band[:2]])
+    late = late[np.isfinite(late)]
+    if late.size:  # all of the mean, the band without its rare spikes: as the page does it
+        ends = np.quantile(late, [FIT.low, FIT.high])
+        low, high = min(low, float(ends[0])), max(high, float(ends[1]))
+    return [_over_steps(chart.title + cut, frame, [], _Axis.of(low, high), band=band)]
 
 
-def _variables(
-    parts: list[str], top: float, chart: Chart, frame: Frame, variables: Sequence[str]
-) -> float:
-    """Add the lines of the variables, and below the KL of each at the end."""
+def _variables(chart: Chart, frame: Frame, variables: Sequence[str]) -> list[Cell]:
+    """Draw the lines of the variables, and beside them the KL of each at the end."""
     styles = variable_styles(variables)
     drawn = [styles[variables[i]] for i in frame.lines]
-    low, high = _range(frame.kl, frame.step)
+    low, high, cut = _ends(frame.kl, frame.step)
     lines = list(zip(frame.kl, drawn, strict=True))
     few = f", the largest {len(drawn)} of {len(variables)}" * (len(drawn) < len(variables))
-    ends = (min(0.0, low), high)
-    top = _chart(parts, top, 200, f"{chart.title}{few}", frame, lines, ends)
-    return _bars(parts, top, variables, frame.now, styles, most=len(drawn))
+    axis = _Axis.of(min(0.0, low), high)
+    return [
+        _over_steps(f"{chart.title}{few}{cut}", frame, lines, axis),
+        _bars(variables, frame.now, styles, most=len(drawn)),
+    ]
 
 
-def _controls(
-    parts: list[str], top: float, trace: Table, frame: Frame, scales: Mapping[str, str]
-) -> float:
-    """Add a strip for each control that moved; one that never did is in the table."""
+def _controls(trace: Table, frame: Frame, scales: Mapping[str, str]) -> list[Cell]:
+    """Draw a strip for each control that moved; one that never did is in the table."""
     ends = {name: (float(v.min()), float(v.max())) for name, v in trace.control.items()}
     moved = [n for n, (low, high) in ends.items() if high > low and scales.get(n) != "switch"]
+    strips = []
     for name in moved[:_MOST_STRIPS]:
         log = scales.get(name) == "log" and ends[name][0] > 0
         values = frame.control[trace.controls.index(name)]
-        top = _strip(parts, top, plain(name), frame, values, ends[name], log=log)
-    return top
+        strips.append((plain(name) + " (log scale)" * log, values, _Axis.of(*ends[name], log=log)))
+    return _strips(frame, strips)
 
 
-def _measures(parts: list[str], top: float, chart: Chart, frame: Frame) -> float:
-    """Add a strip for each line of a chart of measures."""
+def _measures(chart: Chart, frame: Frame) -> list[Cell]:
+    """Draw a strip for each line of a chart of measures."""
+    strips = []
     for line in chart.lines:
         if line.column not in frame.measures:
             continue
         values, log = frame.measure[frame.measures.index(line.column)], chart.scale == "log"
         values = np.where(values > 0, values, np.nan) if log else values
         if np.isfinite(values).any():
-            title, ends = f"{chart.title}: {line.label}", _range(values, frame.step)
-            top = _strip(parts, top, title, frame, values, ends, log=log)
-    return top
+            low, high, cut = _ends(values, frame.step)
+            title = f"{chart.title}: {line.label}{' (log scale)' * log}{cut}"
+            strips.append((title, values, _Axis.of(low, high, log=log)))
+    return _strips(frame, strips)
 
 
-def _strip(
-    parts: list[str],
-    top: float,
-    title: str,
-    frame: Frame,
-    values: Array,
-    ends: tuple[float, float],
-    *,
-    log: bool,
-) -> float:
-    lines = [(values, Style(INK, ()))]
-    return _chart(parts, top, 70, title + " (log scale)" * log, frame, lines, ends, log=log)
+def _plane(chart: Chart, frame: Frame) -> list[Cell]:
+    """Draw the path of rate and distortion, with a dot where it ends."""
+    known = np.isfinite(frame.rate) & np.isfinite(frame.distortion)
+    if not known.any():
+        return []
+    step, rate, distortion = (
+        values[known] for values in (frame.step, frame.rate, frame.distortion)
+    )
+    low, high, cut = _ends(distortion, step)
+    across, up = _Axis.of(*_ends(rate, step)[:2]), _Axis.of(low, high)
+
+    def cell(parts: list[str], left: float, top: float) -> float:
+        x, y, end = _frame(parts, left, top, _HEIGHT, chart.title + cut, across, up)
+        _clipped(parts, left, top, _HEIGHT, [_path(x(rate), y(distortion), Style(INK, ()), 1.5)])
+        dot = f'cx="{x(rate[-1:])[0]:.1f}" cy="{y(distortion[-1:])[0]:.1f}"'
+        parts.append(f'<circle {dot} r="4" fill="{_GRAY}"/>')
+        words = "rate: sum of KL, across; distortion: −data term, up"
+        parts.append(_text(left + _COLUMN - _RIGHT, end - 4, words, anchor="end"))
+        return end
+
+    return [cell]
 
 
-def _chart(
-    parts: list[str],
-    top: float,
-    height: float,
+def _strips(frame: Frame, strips: Sequence[tuple[str, Array, _Axis]]) -> list[Cell]:
+    if not strips:
+        return []
+    high = max(64.0, (_HEIGHT - (len(strips) - 1) * _TOP) / len(strips))
+
+    def cell(parts: list[str], left: float, top: float) -> float:
+        for i, (title, values, axis) in enumerate(strips):
+            lines, last = [(values, Style(INK, ()))], i == len(strips) - 1
+            top = _over_steps(title, frame, lines, axis, height=high, steps=last)(parts, left, top)
+        return top
+
+    return [cell]
+
+
+def _over_steps(
     title: str,
     frame: Frame,
     lines: Sequence[tuple[Array, Style]],
-    ends: tuple[float, float],
+    axis: _Axis,
     *,
     band: tuple[Array, Array, Array] | None = None,
-    log: bool = False,
-) -> float:
-    """Add one chart with its title: lines, or a mean in its band; returns where it ends."""
-    parts.append(
-        f'<text x="10" y="{top + 18:.0f}" font-weight="600" fill="{_TEXT}">{escape(title)}</text>'
-    )
-    top += 26
-    scale = np.log10 if log else np.asarray
-    low, high = (float(scale(end)) for end in ends)
-    flat = not high > low
-    pad = 0.08 * (high - low) if not flat else abs(high) * 0.05 or 0.5
-    ends, low, high = (low, high), low - pad, high + pad
-    bottom, right = top + height, _WIDTH - _RIGHT
+    height: float = _HEIGHT,
+    steps: bool = True,
+) -> Cell:
+    """Draw lines, or a mean in its band, against the steps."""
+    first, last = _first(frame), float(frame.end)
+    across = _Axis(first, max(last, first + 1))
+
+    def cell(parts: list[str], left: float, top: float) -> float:
+        x, y, end = _frame(parts, left, top, height, title, across, axis, numbers=steps)
+        drawn = [
+            f'<path d="M{x([mark])[0]:.1f} {top + _TOP:.1f}v{height:.1f}" stroke="{_GRAY}" '
+            'stroke-dasharray="3 3" stroke-width="0.8"/>'
+            for mark, _ in frame.marks
+        ]
+        whole = list(lines)
+        if band is not None:
+            known = np.isfinite(band[0]) & np.isfinite(band[1])
+            there, low, high = x(frame.step[known]), y(band[0][known]), y(band[1][known])
+            area = _path([*there, *there[::-1]], [*high, *low[::-1]], Style("none", ()), 0)
+            drawn.append(area.replace('fill="none"', f'fill="{_GRAY}" fill-opacity="0.3"', 1))
+            whole.append((band[2], Style(INK, ())))
+        drawn += [_path(x(frame.step), y(values), style, 1.8) for values, style in whole]
+        _clipped(parts, left, top, height, drawn)
+        if steps:
+            parts.append(_text(left + _COLUMN - _RIGHT, end - 4, "step", anchor="end"))
+        return end
+
+    return cell
+
+
+def _frame(
+    parts: list[str],
+    left: float,
+    top: float,
+    height: float,
+    title: str,
+    across: _Axis,
+    up: _Axis,
+    *,
+    numbers: bool = True,
+) -> tuple[Callable[[ArrayLike], Array], Callable[[ArrayLike], Array], float]:
+    """Add title, grid and numbers; returns where values are, and where the chart ends."""
+    x0, x1, y0 = left + _LEFT, left + _COLUMN - _RIGHT, top + _TOP
+    y1 = y0 + height
+
+    def x(values: ArrayLike) -> Array:
+        return x0 + across.share(values) * (x1 - x0)
 
     def y(values: ArrayLike) -> Array:
-        return bottom - (scale(np.asarray(values, float)) - low) / (high - low) * height
+        return y1 - up.share(values) * height
 
-    for tick in _ticks(*(ends if flat else (low, high)), log=log):
-        at = float(y(tick))
-        parts.append(f'<path d="M{_LEFT} {at:.1f}H{right}" stroke="{_LINE}" stroke-width="0.7"/>')
-        parts.append(_text(_LEFT - 6, at + 4, number(tick), anchor="end"))
-    name = f"clip{len(parts)}"
-    box = f'<rect x="{_LEFT}" y="{top:.1f}" width="{right - _LEFT}" height="{height}"'
+    words = escape(_fitting(title, _COLUMN - _RIGHT - 8))
     parts.append(
-        f'<clipPath id="{name}">{box}/></clipPath><g clip-path="url(#{name})" fill="none">'
+        f'<text x="{left + 8}" y="{top + 18:.0f}" font-weight="600" fill="{_GRAY}">{words}</text>'
     )
-    for mark, _ in frame.marks:
-        parts.append(
-            f'<path d="M{_x(frame, mark):.1f} {top:.1f}V{bottom:.1f}" stroke="{_SOFT}" '
-            'stroke-dasharray="3 3" stroke-width="0.8"/>'
-        )
-    if band is not None:
-        known = np.isfinite(band[0]) & np.isfinite(band[1])
-        there, low_, high_ = _x(frame, frame.step[known]), y(band[0][known]), y(band[1][known])
-        area = _path([*there, *there[::-1]], [*high_, *low_[::-1]], Style("#c8c8c8", ()), 0.7)
-        parts.append(area.replace('fill="none"', 'fill="#dedede"'))
-        lines = [(band[2], Style(INK, ()))]
-    for values, style in lines:
-        parts.append(_path(_x(frame, frame.step), y(values), style, 1.8))
-    parts.append(f'</g>{box} fill="none" stroke="{_LINE}"/>')
-    return bottom + 10
+    for tick in _ticks(up, 18 / height):
+        at = float(y([tick])[0])
+        parts.append(f'<path d="M{x0} {at:.1f}H{x1}" stroke="{_GRAY}" stroke-opacity="0.3"/>')
+        parts.append(_text(x0 - 6, at + 4, number(tick), anchor="end"))
+    for tick in _ticks(across, 70 / (x1 - x0)) if numbers else ():
+        at, word = float(x([tick])[0]), number(tick)
+        over = at + 3.5 * len(word) > left + _COLUMN
+        parts.append(_text(x1 if over else at, y1 + 15, word, anchor="end" if over else "middle"))
+    parts.append(
+        f'<rect x="{x0}" y="{y0:.1f}" width="{x1 - x0}" height="{height:.1f}" fill="none" '
+        f'stroke="{_GRAY}" stroke-opacity="0.5"/>'
+    )
+    return x, y, y1 + (_BOTTOM if numbers else 0)
 
 
-def _bars(
-    parts: list[str],
-    top: float,
-    variables: Sequence[str],
-    now: Array,
-    styles: Mapping[str, Style],
-    *,
-    most: int,
-) -> float:
-    """Add the KL of each variable at the end, the largest first: it is the legend of the lines."""
+def _clipped(
+    parts: list[str], left: float, top: float, height: float, drawn: Sequence[str]
+) -> None:
+    name, width = f"clip{len(parts)}", _COLUMN - _LEFT - _RIGHT
+    parts.append(
+        f'<clipPath id="{name}"><rect x="{left + _LEFT}" y="{top + _TOP:.1f}" width="{width}" '
+        f'height="{height:.1f}"/></clipPath><g clip-path="url(#{name})">{"".join(drawn)}</g>'
+    )
+
+
+def _bars(variables: Sequence[str], now: Array, styles: Mapping[str, Style], *, most: int) -> Cell:
+    """Draw the KL of each variable at the end, the largest first: the legend of the lines."""
     order = np.argsort(-np.nan_to_num(now), kind="stable")[:most].tolist()
     known = now[np.isfinite(now)]
     total, largest = float(known.sum()), max(float(known.max(initial=0.0)), 1e-12)
-    left, right = _LEFT + 190, _WIDTH - _RIGHT - 130
-    y = top + 10
-    for i in order:
-        name, value, style = plain(variables[i]), float(now[i]), styles[variables[i]]
-        words = name if len(name) <= 26 else name[:25] + "…"
-        long = max(0.0, value / largest) * (right - left) if math.isfinite(value) else 0.0
-        parts.append(_path([_LEFT, _LEFT + 22], [y - 4, y - 4], style, 2.4))
-        parts.append(_text(_LEFT + 28, y, words, color=_TEXT))
+
+    def cell(parts: list[str], left: float, top: float) -> float:
+        start, end, right = left + 170, left + _COLUMN - 110, left + _COLUMN - _RIGHT
         parts.append(
-            f'<rect x="{left}" y="{y - 9:.1f}" width="{long:.1f}" height="9" fill="{style.color}"/>'
+            f'<text x="{left + 8}" y="{top + 18:.0f}" font-weight="600" fill="{_GRAY}">'
+            "KL at the end, nats</text>"
         )
-        parts.append(_text(right + 70, y, number(value), anchor="end", color=_TEXT))
-        if total > 0 and value > 0:
-            parts.append(_text(right + 126, y, f"{100 * value / total:.1f} %", anchor="end"))
-        y += 17
-    if len(variables) > len(order):
-        rest = total - float(np.nan_to_num(now[order]).sum())
-        parts.append(_text(_LEFT + 28, y, f"{len(variables) - len(order)} more"))
-        parts.append(_text(right + 70, y, number(rest), anchor="end"))
-        y += 17
-    return y - 6
+        y = top + _TOP + 14
+        for i in order:
+            value, style = float(now[i]), styles[variables[i]]
+            long = max(0.0, value / largest) * (end - start) if math.isfinite(value) else 0.0
+            parts.append(_path([left + 8, left + 30], [y - 4, y - 4], style, 2.4))
+            parts.append(_text(left + 36, y, _fitting(plain(variables[i]), start - left - 44)))
+            parts.append(
+                f'<rect x="{start}" y="{y - 9:.1f}" width="{long:.1f}" height="9" '
+                f'fill="{style.color}"/>'
+            )
+            parts.append(_text(right - 42, y, number(value), anchor="end"))
+            if total > 0 and value > 0:
+                parts.append(_text(right, y, percent(value / total), anchor="end"))
+            y += 17
+        if len(variables) > len(order):
+            rest = total - float(np.nan_to_num(now[order]).sum())
+            parts.append(_text(left + 36, y, f"{len(variables) - len(order)} more"))
+            parts.append(_text(right - 42, y, number(rest), anchor="end"))
+            y += 17
+        return y
+
+    return cell
 
 
 def _path(x: Iterable[float], y: Iterable[float], style: Style, width: float) -> str:
     moves, pen = [], "M"
     for px, py in zip(x, y, strict=True):
-        if math.isfinite(py):
-            moves.append(f"{pen}{px:.1f} {min(max(py, -1e4), 1e4):.1f}")
+        if math.isfinite(py) and math.isfinite(px):
+            moves.append(f"{pen}{min(max(px, -1e4), 1e4):.1f} {min(max(py, -1e4), 1e4):.1f}")
             pen = "L"
         else:
             pen = "M"
     dash = f' stroke-dasharray="{" ".join(map(str, style.dash))}"' if style.dash else ""
-    color = _TEXT if style.color == INK else style.color
+    color = _GRAY if style.color == INK else style.color
     return (
         f'<path d="{"".join(moves)}" fill="none" stroke="{color}" stroke-width="{width}"{dash} '
         'stroke-linejoin="round"/>'
     )
+
+
+def _fitting(text: str, room: float) -> str:
+    """Cut a text to so many pixels, by the usual width of its letters."""
+    at = 0.0
+    for i, letter in enumerate(text):
+        at += 12.0 if unicodedata.east_asian_width(letter) in "WF" else 6.8
+        if at > room:
+            return text[: i - 1].rstrip() + "…"
+    return text
 
 
 def _first(frame: Frame) -> float:
@@ -301,15 +421,9 @@ def _first(frame: Frame) -> float:
     return min(0.0, float(step[0])) if len(step) < 2 or step[0] < step[-1] / 50 else float(step[0])
 
 
-def _x(frame: Frame, step: ArrayLike) -> Array:
-    first = _first(frame)
-    last = max(float(frame.end), first + 1)
-    return _LEFT + (np.asarray(step, float) - first) / (last - first) * (_WIDTH - _LEFT - _RIGHT)
-
-
-def _text(x: float, y: float, text: str, *, anchor: str = "start", color: str = _SOFT) -> str:
+def _text(x: float, y: float, text: str, *, anchor: str = "start") -> str:
     return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{color}">{escape(text)}</text>'
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{_GRAY}">{escape(text)}</text>'
     )
 
 
@@ -317,35 +431,33 @@ def _late(step: NDArray[Any]) -> NDArray[np.bool_]:
     return step >= step[-1] - FIT.late * (step[-1] - step[0])
 
 
-def _range(values: NDArray[Any], step: NDArray[Any]) -> tuple[float, float]:
-    """Smallest and largest finite value of the later steps."""
+def _ends(values: NDArray[Any], step: NDArray[Any]) -> tuple[float, float, str]:
+    """Smallest and largest finite value, and words if the steps at the start are left out."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return 0.0, 1.0, ""
+    low, high = float(finite.min()), float(finite.max())
     late = values[..., _late(step)]
-    finite = late[np.isfinite(late)]
-    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    late = late[np.isfinite(late)]
+    if not late.size or high - low <= _COVER * float(np.ptp(late)):
+        return low, high, ""
+    return float(late.min()), float(late.max()), ", its start cut off"
 
 
-def _band_range(frame: Frame, lows: Array, highs: Array, mean: Array) -> tuple[float, float]:
-    """All of the mean, the band without its rare spikes: as scales.js does it."""
-    low, high = _range(mean, frame.step)
-    late = _late(frame.step)
-    band = np.concatenate([lows[late], highs[late]])
-    band = band[np.isfinite(band)]
-    if not band.size:
-        return low, high
-    ends = np.quantile(band, [FIT.low, FIT.high])
-    return min(low, float(ends[0])), max(high, float(ends[1]))
-
-
-def _ticks(low: float, high: float, *, log: bool = False) -> list[float]:
-    """Round numbers between two ends; on a log axis the ends are powers of ten."""
-    if not high > low:
-        return [10.0**low if log else low]
-    if log:
-        first, last = math.ceil(low), math.floor(high)
-        if last > first:
-            every = max(1, (last - first) // 3)
-            return [10.0**power for power in range(first, last + 1, every)]
-        return _ticks(10.0**low, 10.0**high)
-    step = 10 ** math.floor(math.log10((high - low) / 4))
-    step *= next(factor for factor in (1, 2, 2.5, 5, 10) if (high - low) / (step * factor) <= 5.001)
-    return [step * k for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
+def _ticks(axis: _Axis, apart: float) -> list[float]:
+    """Round numbers on an axis, no two nearer than so large a share of it."""
+    low, high = (10.0**axis.low, 10.0**axis.high) if axis.log else (axis.low, axis.high)
+    most = max(2, min(5, int(1 / apart)))
+    rough = (high - low) / most
+    step = 10 ** math.floor(math.log10(rough))
+    step *= next(factor for factor in (1, 2, 2.5, 5, 10) if step * factor >= rough * 0.999)
+    even = [step * k for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    if axis.log:
+        powers = range(math.floor(axis.low), math.ceil(axis.high) + 1)
+        even = [m * 10.0**k for m in (1, 2, 5) for k in powers] + even
+    found: list[float] = []
+    for tick in even:
+        at = float(axis.share([tick])[0]) if tick > 0 or not axis.log else -1.0
+        if 0 <= at <= 1 and all(abs(at - axis.share([other])[0]) >= apart for other in found):
+            found.append(tick)
+    return sorted(found)

@@ -22,6 +22,7 @@ from vitoolkit.views.tables import (
     active_text,
     attribute_table,
     event_table,
+    no_steps,
     run_table,
     scales_of,
 )
@@ -74,7 +75,7 @@ def report_html(
     trace = trace[:]
     scales = scales_of(trace, scales)
     body = f"<h1>{escape(title)}</h1>"
-    run = "<p>The fit took no steps, so there is nothing to plot.</p>"
+    run = f"<p>{escape(no_steps(trace))}</p>"
     if len(trace):
         body += f'<div id="figure"></div><div class="parts-of">{part_sections(trace)}</div>'
         run = run_table(trace, scales, active_text(trace))

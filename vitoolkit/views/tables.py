@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -12,14 +13,18 @@ import numpy as np
 from vitoolkit.controls import Control, Switch
 from vitoolkit.means import TAIL, active_units, final
 from vitoolkit.table import Table
-from vitoolkit.views.marks import acts_of
+from vitoolkit.views.marks import Act, acts_of
 from vitoolkit.views.names import plain
 
 __all__ = [
     "active_text",
     "attribute_table",
     "event_table",
+    "in_words",
+    "minus",
+    "no_steps",
     "number",
+    "percent",
     "run_table",
     "scales_of",
     "shown_as",
@@ -111,7 +116,7 @@ def run_table(trace: Table, scales: Mapping[str, str], active: str) -> str:
         ("fit", f"{status} after {trace[-1:].step[0] + 1:,} steps, {trace[-1:].time[0]:,.1f} s")
     )
     if "error" in trace.attrs:
-        rows.append(("error", str(trace.attrs["error"])))
+        rows.append(("error", str(trace.attrs["error"]).rstrip(": ")))
     if trace.has_terms or not np.isnan(trace.loss).all():
         rows.append(("loss", _words(final(trace, "loss"))))
         rows += [("not finite", words) for words in [_not_finite(trace)] if words]
@@ -125,7 +130,7 @@ def run_table(trace: Table, scales: Mapping[str, str], active: str) -> str:
         rows += [(f"KL of {plain(name)}, nats", _words(kl[name])) for name in order[:10]]
         if len(order) > 10:
             rest = sum(kl[name] for name in order[10:])
-            rows.append((f"KL of {len(order) - 10} more, nats", f"{rest:,.4g}"))
+            rows.append((f"KL of {len(order) - 10} more, nats", _words(rest)))
     if active:
         rows.append(("active units", active))
     unused = trace.attrs.get("unused", ())
@@ -164,23 +169,98 @@ def event_table(trace: Table, scales: Mapping[str, str], *, most: int = 30) -> s
     -------
     str
     """
-    acts = acts_of(trace.events)
+    acts = _stepwise(acts_of(trace.events))
     if not acts:
         return ""
-    shown = acts[:most]
     rows = []
-    for act in shown:
+    for act, steps in acts[:most]:
         event = act.event
         scale = scales.get(event.control or "")
         change = [_value(end, scale, 4) for end in (act.old, event.new) if end is not None]
         words = " → ".join(change) + (f" in {act.moves} moves" if act.moves > 1 else "")
-        if event.text:
-            words = f"{words}: {event.text}" if words else event.text
+        kind, note = event.kind, event.text or ""
+        if kind == "reschedule":
+            kind, words, note = "schedule", in_words(note), ""
+        elif kind == "undo" and note:
+            kind, note = f"undo of {note}", ""
+        elif steps:
+            single = "1 single step" if steps == 1 else f"{steps:,} single steps"
+            words = single if kind == "step" else f"then {single}"
         step, time = f"{act.step:,}", f"{event.time:,.2f}"
-        rows.append((step, time, event.kind, plain(event.control or ""), words, event.source))
-    more = len(acts) - len(shown)
-    table = _html_table(("step", "time, s", "event", "control", "change", "by"), rows)
-    return table + (f"<p>and {more:,} more events in the trace</p>" if more else "")
+        rows.append((step, time, kind, plain(event.control or ""), words, event.source, note))
+    more = len(acts) - most
+    head = ("step", "time, s", "event", "control", "change", "by", "note")
+    notes = any(row[-1] for row in rows)
+    table = _html_table(head if notes else head[:-1], rows if notes else [r[:-1] for r in rows])
+    return table + (f"<p>and {more:,} more events in the trace</p>" if more > 0 else "")
+
+
+def _stepwise(acts: Sequence[Act]) -> list[tuple[Act, int]]:
+    """Put single steps with the pause before them, and count them."""
+    found: list[tuple[Act, int]] = []
+    for act in acts:
+        if act.event.kind == "step" and found and found[-1][0].event.kind in ("pause", "step"):
+            found[-1] = (found[-1][0], found[-1][1] + 1)
+        else:
+            found.append((act, int(act.event.kind == "step")))
+    return found
+
+
+def in_words(schedule: str) -> str:
+    """Say a schedule's repr as a sentence; what is not one stays as it is.
+
+    Parameters
+    ----------
+    schedule : str
+        Such as ``repr(vitoolkit.schedules.linear(0.0, 1.0, steps=100))``.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> in_words("linear(0.0, 1.0, steps=30000)")
+    'linear from 0 to 1 in 30,000 steps'
+    >>> in_words("join(constant(0.5), linear(0.5, 1.0, steps=200), boundaries=[90])")
+    'constant at 0.5, from step 90 linear from 0.5 to 1 in 200 steps'
+    """
+    try:
+        return _said(ast.parse(schedule, mode="eval").body)
+    except (SyntaxError, ValueError):
+        return schedule
+
+
+def _said(node: ast.expr) -> str:
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+        return _amount(ast.literal_eval(node))
+    options = {str(keyword.arg): keyword.value for keyword in node.keywords}
+    parts = [_said(part) for part in node.args]
+    if node.func.id == "join":
+        starts = ast.literal_eval(options["boundaries"]) if "boundaries" in options else ()
+        edges = [f"from step {start:,} " for start in starts] or ["then "] * (len(parts) - 1)
+        return ", ".join(parts[:1] + [e + p for e, p in zip(edges, parts[1:], strict=True)])
+    words = [node.func.id.replace("_", " ")]
+    words += [f"at {parts[0]}"] if len(parts) == 1 else []
+    words += [f"from {parts[0]} to {', '.join(parts[1:])}"] if len(parts) > 1 else []
+    for name, value in options.items():
+        amount = _said(value)
+        words.append(f"in {amount} steps" if name == "steps" else f"{name} {amount}")
+    return " ".join(words)
+
+
+def _amount(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else minus(f"{value:,.6g}")
+
+
+def no_steps(trace: Table) -> str:
+    """Say why a trace has no rows."""
+    error = str(trace.attrs.get("error", ""))
+    if error.startswith("KeyboardInterrupt") or trace.attrs.get("status") == "interrupted":
+        return "The fit was interrupted before its first step."
+    return f"The fit took no steps{'.' if not error else ': ' + error.rstrip(': ')}"
 
 
 def attribute_table(trace: Table) -> str:
@@ -209,7 +289,7 @@ def _text(value: object) -> str:
 def _value(value: float | None, scale: str | None, digits: int = 5) -> str:
     if value is None:
         return ""
-    return ("on" if value else "off") if scale == "switch" else f"{value:.{digits}g}"
+    return ("on" if value else "off") if scale == "switch" else minus(f"{value:.{digits}g}")
 
 
 def _html_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -221,9 +301,21 @@ def _html_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def _words(value: float) -> str:
-    return f"{value:,.6g}" if math.isfinite(value) else "not finite"
+    return minus(f"{value:,.6g}") if math.isfinite(value) else "not finite"
 
 
 def number(value: float) -> str:
     """Write a number short, for a picture."""
-    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.4g}"
+    return minus(f"{value:,.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.4g}")
+
+
+def percent(share: float) -> str:
+    """Write a share as the page does."""
+    if share < 0.001:
+        return "<0.1%"
+    return f"{100 * share:.{1 if share < 0.0995 else 0}f}%"
+
+
+def minus(text: str) -> str:
+    """Write a number with the minus that is as wide as a digit."""
+    return text.replace("-", "\N{MINUS SIGN}")

@@ -18,8 +18,45 @@ export default () => {
     });
   }
 
+  async function put(model, el) {
+    const past = model.get("_ghost"), ghost = past && { ...decode(past, model.get("_ghost_arrays")) };
+    const charts = new Charts({ legend: model.get("_legend"), ghost }, el, (message) => model.send(message));
+    await charts.open(model, frame);
+    views.add(charts);
+    redraw(model);
+    const observer = new MutationObserver(() => setTimeout(() => charts.theme(), 50));
+    observer.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name", "class"] });
+    const close = charts.close.bind(charts);
+    charts.close = () => { observer.disconnect(); views.delete(charts); close(); };
+    return charts;
+  }
+
+  async function replace(model, place, picture) {
+    const live = tag("div", "vitoolkit-after"), keep = tag("button", "vitoolkit-plain vitoolkit-keep", "keep as picture");
+    keep.title = "as the notebook shows it when it is opened again";
+    place.prepend(live);
+    const charts = await put(model, live);
+    live.append(keep);
+    picture.hidden = true;
+    keep.onclick = () => { charts.close(); live.remove(); picture.hidden = false; };
+    whenGone(place, () => charts.close());
+  }
+
+  // The fit has ended, and its picture is in the notebook: the charts move there, and need no kernel any more.
+  async function stay(model) {
+    const { id, html } = model.get("_left") ?? {};
+    if (!id) return;
+    exchange(model.widget_manager.context, id, html);
+    const place = await appears(`[data-vitoolkit="${id}"]`), picture = place?.querySelector(".vitoolkit-picture");
+    if (!place || place.querySelector(".vitoolkit")) return;
+    if (picture) await replace(model, place, picture);
+    model.send({ kind: "kept" });
+  }
+
   return {
     initialize({ model }) {
+      model.on("change:_left", () => stay(model));
+      stay(model);
       const header = model.get("_header"), arrays = model.get("_arrays");
       if (header && arrays?.byteLength) frame = decode(header, arrays);
       model.on("msg:custom", (content, buffers) => {
@@ -32,19 +69,11 @@ export default () => {
 
     async render({ model, el }) {
       el.style.width = "100%";
-      const past = model.get("_ghost"), ghost = past && { ...decode(past, model.get("_ghost_arrays")) };
-      const charts = new Charts({ legend: model.get("_legend"), ghost }, el, (message) => model.send(message));
-      await charts.open(model, frame);
-      views.add(charts);
-      redraw(model);
+      const charts = await put(model, el);
       const back = () => { if (!document.hidden) model.send({ kind: "here" }); };
       document.addEventListener("visibilitychange", back);
-      const observer = new MutationObserver(() => setTimeout(() => charts.theme(), 50));
-      observer.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name", "class"] });
       return () => {
-        observer.disconnect();
         document.removeEventListener("visibilitychange", back);
-        views.delete(charts);
         charts.close();
       };
     },

@@ -168,6 +168,10 @@ class Sheet {
       let [places, words] = log ? ticksOf(scale, Math.log10(start), Math.log10(end)) : ticksOf(scale, start, end);
       if (log) places = places.map((place) => 10 ** place);
       for (const axis of axes) {
+        for (const view of this.views?.find(axis) ?? []) { // Bokeh keeps the words of ticks that are gone, and warns of each
+          for (const word of view._major_label_views.values()) word.remove();
+          view._major_label_views.clear();
+        }
         axis.major_label_overrides = new Map(places.map((place, i) => [place, words[i]]));
         axis.ticker.ticks = places;
       }
