@@ -157,6 +157,16 @@ class Snapshots(Callback):
         return self._step[: self._n].copy()
 
     @property
+    def variables(self) -> tuple[str, ...]:
+        """The variables whose coordinates are followed, in the order of the model."""
+        return tuple(source.latent.name for source in self.coordinates.sources)
+
+    @property
+    def last(self) -> int | None:
+        """Steps that had been taken at the last snapshot, None before the first."""
+        return int(self._step[self._n - 1]) if self._n else None
+
+    @property
     def mean(self) -> Array:
         """Means on the unconstrained scale, shape (points, coordinates)."""
         return self._values[: self._n, 0].copy()

@@ -26,6 +26,7 @@ from vitoolkit.pace import checked_pace
 from vitoolkit.recorder import Recorder
 from vitoolkit.requests import checked_note
 from vitoolkit.run import Run
+from vitoolkit.snapshots import Snapshots
 from vitoolkit.stock import StockRun
 from vitoolkit.trace import Trace
 from vitoolkit.views.ghost import earlier_run
@@ -78,6 +79,8 @@ class Dashboard(Callback):
     recorder : Recorder
     trace : Trace
         The record of the current fit, or of the last one.
+    snapshots : Snapshots
+        Where q stood while it was trained, coordinate by coordinate, and the prior.
     controls : tuple of Control
         The controls given, and during and after a fit those of the fit.
 
@@ -140,6 +143,7 @@ class Dashboard(Callback):
         else:
             recorder.controls = distinct_controls([*recorder.controls, *controls])
         self.recorder = recorder
+        self.snapshots = Snapshots()
         self.controls = recorder.controls
         self.shows_progress = False
         self._events: KernelEvents | MarimoEvents | None = None
@@ -193,6 +197,7 @@ class Dashboard(Callback):
     def on_fit_start(self, run: Run) -> None:
         """Show the panel, before anything is compiled."""
         self.recorder.on_fit_start(run)
+        self.snapshots.on_fit_start(run)
         self.controls = run.controls
         self._rows = run.inference.local_rows
         if self.paused and run.first == 0:
@@ -217,6 +222,7 @@ class Dashboard(Callback):
     def on_block(self, run: Run, block: Block) -> None:
         """Record, and every so often answer the page and draw."""
         self.recorder.on_block(run, block)
+        self.snapshots.on_block(run, block)
         if block.time[-1] >= self._next:
             self._attend()
 
@@ -235,6 +241,7 @@ class Dashboard(Callback):
         """Draw the last picture and leave one in the notebook that needs no kernel."""
         try:
             self.recorder.on_fit_end(run)
+            self.snapshots.on_fit_end(run)
         finally:
             self._finish()
 
@@ -294,6 +301,7 @@ class Dashboard(Callback):
                     notes,
                     self.notify,
                     self._earlier,
+                    self.snapshots,
                 )
                 self._panel.steered_by(events.way, events.words)
                 self._panel.display()

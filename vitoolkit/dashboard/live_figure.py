@@ -21,6 +21,7 @@ from vitoolkit.dashboard.protocols import Message
 from vitoolkit.views.assets import CSS, bokehjs, document_of, figure_legend, page_code
 from vitoolkit.views.frame import SMOOTH, Frame, Header
 from vitoolkit.views.ghost import Earlier
+from vitoolkit.views.posterior import Posterior
 from vitoolkit.views.styles import Style
 
 __all__ = ["BokehJS", "LiveFigure", "StatusLine"]
@@ -85,6 +86,8 @@ class LiveFigure(anywidget.AnyWidget):
         What else is recorded in every step: those that a chart reads are drawn.
     earlier : Earlier, optional
         A run to be drawn softly behind.
+    posterior : Posterior, optional
+        Snapshots of q.
     """
 
     _esm = page_code("figure")
@@ -103,7 +106,9 @@ class LiveFigure(anywidget.AnyWidget):
     _header = traitlets.Any(None, allow_none=True).tag(
         sync=True, to_json=lambda value, widget: widget._asked_for()[0]
     )
-    _arrays = traitlets.Any(b"").tag(sync=True, to_json=lambda value, widget: widget._last[1])
+    _arrays = traitlets.Any(b"").tag(
+        sync=True, to_json=lambda value, widget: widget._asked_for()[1]
+    )
 
     def __init__(
         self,
@@ -114,7 +119,9 @@ class LiveFigure(anywidget.AnyWidget):
         notes: Mapping[str, str] | None = None,
         measures: Collection[str] = (),
         earlier: Earlier | None = None,
+        posterior: Posterior | None = None,
     ) -> None:
+        self._posterior = posterior
         self._last: tuple[Header | None, bytes] = (None, b"")
         #: Number of frames sent, and of those the page has drawn, with its milliseconds for the
         #: last one, and whether that was in sight.
@@ -133,8 +140,11 @@ class LiveFigure(anywidget.AnyWidget):
         #: Called when a page has taken the charts over for good.
         self.on_kept: Callable[[], None] = lambda: None
         self._made = False
+        self._whole: tuple[Header, bytes] | None = None
         self._heard = -math.inf
-        legend = figure_legend(variables, controls, scales, notes or {}, measures)
+        q = None if posterior is None else posterior.legend()
+        measures = measures if q is None else (*measures, "q")
+        legend = figure_legend(variables, controls, scales, notes or {}, measures, q)
         ghost = (None, b"") if earlier is None else earlier.packed([*variables], [*controls])
         super().__init__(
             _document=document_of(legend),
@@ -146,13 +156,18 @@ class LiveFigure(anywidget.AnyWidget):
         self.on_msg(self._on_page)
         self._made = True
 
-    def show(self, frame: Frame, *, active: str = "") -> int:
-        """Send a frame to the page, with words on active units; returns its size in bytes."""
+    def show(self, frame: Frame, *, active: str = "", last: bool = False) -> int:
+        """Send a frame to the page, with words on active units; returns its size in bytes.
+
+        The last one holds all of q; those before it what is new, while a page shows it.
+        """
         header, arrays = frame.packed()
         header["active"] = active
         self.sent += 1
         header["number"] = self.sent
-        self._last = (header, arrays)
+        self._last = (dict(header), arrays)
+        if self._posterior is not None and (last or self._posterior.seen):
+            arrays += self._posterior.add_to(header, whole=last)
         self.send({"kind": "frame", "header": header}, [arrays])
         return len(arrays)
 
@@ -177,7 +192,13 @@ class LiveFigure(anywidget.AnyWidget):
     def _asked_for(self) -> tuple[Header | None, bytes]:
         self.wanted = True
         self.adopted |= self._made
-        return self._last
+        header, arrays = self._last
+        if self._posterior is None or header is None:
+            return self._last
+        if self._whole is None or self._whole[0]["number"] != header["number"]:  # the same to both
+            header = dict(header)
+            self._whole = header, arrays + self._posterior.add_to(header, whole=True)
+        return self._whole
 
     def _on_page(self, widget: LiveFigure, content: Message, buffers: list[bytes]) -> None:
         kind, self._heard = content.get("kind"), time.monotonic()
@@ -191,5 +212,9 @@ class LiveFigure(anywidget.AnyWidget):
             self.on_kept()
         elif kind == "lines":
             self.picked, self.wanted = tuple(map(str, content["names"])), True
+        elif kind == "coordinates" and self._posterior is not None:
+            self._posterior.seen = bool(content["seen"])
+            self._posterior.pick(content["picked"])
+            self.wanted = True
         elif kind == "smooth":
             self.smooth, self.wanted = float(content["rows"]), True

@@ -22,6 +22,7 @@ from vitoolkit.dashboard.protocols import Fit, Row
 from vitoolkit.dashboard.switch_row import SwitchRow
 from vitoolkit.decimation import View
 from vitoolkit.means import final, final_kl
+from vitoolkit.snapshots import Snapshots
 from vitoolkit.trace import Trace
 from vitoolkit.verdict import verdict_of
 from vitoolkit.views.ahead import Ahead
@@ -30,6 +31,7 @@ from vitoolkit.views.frame import Lines, frame_of, mean_now, points_for
 from vitoolkit.views.ghost import Earlier
 from vitoolkit.views.marks import Marks
 from vitoolkit.views.picture import summary_html
+from vitoolkit.views.posterior import posterior_of
 from vitoolkit.views.styles import control_styles, variable_styles
 from vitoolkit.views.tables import active_text, shown_as
 
@@ -69,6 +71,8 @@ class Panel:
         Whether the browser tells of the end, of NaN and of a standstill.
     earlier : Earlier, optional
         A run to be drawn softly behind.
+    snapshots : Snapshots, optional
+        Of q, while it is trained.
     """
 
     def __init__(
@@ -80,8 +84,9 @@ class Panel:
         notes: Mapping[str, str],
         notify: bool = False,
         earlier: Earlier | None = None,
+        snapshots: Snapshots | None = None,
     ) -> None:
-        self._made_of = (fit, controls, variables, of_variable, notes, notify, earlier)
+        self._made_of = (fit, controls, variables, of_variable, notes, notify, earlier, snapshots)
         self.fit = fit
         self.variables = tuple(variables)
         styles = variable_styles(self.variables)
@@ -94,6 +99,7 @@ class Panel:
             notes=notes,
             measures=getattr(getattr(fit, "inference", None), "measures", ()),
             earlier=earlier,
+            posterior=posterior_of(snapshots, styles),
         )
         self._chosen = Lines(self.variables)
         self._ahead = Ahead([control for control in controls if control.name in self.lines])
@@ -264,7 +270,7 @@ class Panel:
         if self.trace.parts and now >= self._active_due:
             self._active = active_text(self.trace, self._sizes)
             self._active_due = now + UNITS_EVERY
-        return self.figure.show(frame, active=self._active)
+        return self.figure.show(frame, active=self._active, last=not self.fit.running)
 
     def _tell(self) -> None:
         fit, now = self.fit, time.perf_counter()

@@ -44,12 +44,13 @@ PAGES = {
         "legends",
         "sheet",
         "reading",
+        "posterior",
         "charts",
         "kept",
         "figure",
     ),
     "comparison": ("text", "bokeh", "scales", "legends", "sheet", "comparison"),
-    "report": ("text", "scales", "legends", "sheet", "reading", "charts", "report"),
+    "report": ("text", "scales", "legends", "sheet", "reading", "posterior", "charts", "report"),
 }
 
 
@@ -71,9 +72,11 @@ def figure_legend(
     scales: Mapping[str, str],
     notes: Mapping[str, str],
     measures: Collection[str],
+    q: Header | None = None,
 ) -> Header:
     """Tell the page which charts there are, and what their lines are called and look like.
 
+    What it is told of `q` is for the charts of snapshots, which "q" among the `measures` asks for.
     A line's first entry is what a person reads; its last one, of a variable, is the name proper.
     """
     return {
@@ -84,6 +87,7 @@ def figure_legend(
         "notes": dict(notes),
         "charts": [_told(chart) for chart in charts.CHARTS],
         "shown": [chart.name for chart in shown(variables, controls, measures, notes)],
+        "q": q,
         "fit": FIT._asdict(),
     }
 

@@ -42,11 +42,12 @@ class Chart(NamedTuple):
     ----------
     name, title : str
         In the code, and on the page.
-    kind : {"band", "lines", "kl", "list", "controls", "plane"}
+    kind : {"band", "lines", "kl", "list", "posterior", "controls", "plane"}
         Which function draws it.
     reads : tuple of str
-        The columns of a trace that it draws; ``"kl"`` and ``"control"`` stand for all of these. A
-        chart is there when one of its columns is recorded.
+        The columns of a trace that it draws; ``"kl"`` and ``"control"`` stand for all of these,
+        ``"q"`` for snapshots of the approximation, which are beside the trace. A chart is there
+        when one of its columns is recorded.
     lines : tuple of Line
         Of the kind "lines".
     scale : {"linear", "log"}
@@ -75,6 +76,8 @@ CHARTS = (
     Chart("elbo", "ELBO at β = 1, nats", "band", ("elbo",), beside="loss"),
     Chart("kl", "KL by variable, nats", "kl", ("kl",)),
     Chart("list", "KL now", "list", ("kl",), beside="kl"),
+    Chart("posterior", "Posterior: median, 68 %", "posterior", ("q",)),
+    Chart("coordinates", "Prior and posterior now", "list", ("q",), beside="posterior"),
     Chart("control", "Controls", "controls", ("control",)),
     Chart("plane", "Rate and distortion, nats", "plane", ("kl",), beside="control"),
     Chart(

@@ -123,7 +123,17 @@ def _measures(chart: Chart, steps: Range1d) -> figure:
     return drawn
 
 
-_KINDS = {"band": _banded, "kl": _variables, "lines": _measures}
+def _posterior(chart: Chart, steps: Range1d) -> figure:
+    drawn = _chart(chart.name, steps)
+    drawn.patches(
+        "xs", "ys", source=_source(f"{chart.name}_band", "xs", "ys", "color"),
+        fill_color="color", fill_alpha=0.2, line_color=None, name="middle",
+    )  # fmt: skip
+    _lines(drawn, chart.name)
+    return drawn
+
+
+_KINDS = {"band": _banded, "kl": _variables, "lines": _measures, "posterior": _posterior}
 
 
 @functools.cache

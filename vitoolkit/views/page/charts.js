@@ -49,8 +49,12 @@ class Charts extends Sheet {
       toggled: redraw("kl", "list"), pick: (names) => send({ kind: "lines", names }),
     });
     list.head.append(this.list.total, (this.active = tag("span", "vitoolkit-soft")), this.list.reset);
-    list.body.append(this.list.search, this.list.box);
-    list.body.style.setProperty("--rows", `${ROW * legend.kl.length + 6}px`);
+    this.list.put(list.body);
+    if (legend.kl.length === 1) { // its line is all there is to see
+      list.hidden = list.body.hidden = this.alone = true;
+      kl.head.append(this.list.total, this.active);
+    }
+    if (legend.q) this.posterior = new PosteriorCharts(this, legend.q, send);
     if (!kl.body.hidden && legend.kl.length > 24) kl.head.append(tag("span", "vitoolkit-soft", "the largest, and those you click in the list"));
     this.control = chips(control.head, legend.control, redraw("control"));
     for (const { name, lines } of this.charts) {
@@ -193,6 +197,7 @@ class Charts extends Sheet {
   }
 
   draw_kl(frame) {
+    if (this.alone) this.draw_list(frame, frame.step.length, this.chart.list);
     const { kl } = frame, { x, earlier } = this, [shown, off] = this.kept(frame);
     this.lines("kl", shown, kl, x, () => true, off);
     const seen = [span(kl.filter((_, k) => !off.has(shown[k])), x, this.from, Infinity)];
@@ -214,7 +219,13 @@ class Charts extends Sheet {
       .sort((a, b) => b[1] - a[1]).map(([[name, color, dash], value]) => [[color, dash], `${name}: `, `${fine(value)} nats`]);
   }
 
-  draw_list({ now, lines, active }) {
+  draw_posterior(frame) { this.posterior.draw(frame); }
+
+  read_posterior(frame, i) { return this.posterior.read(frame, i); }
+
+  draw_list(frame, n, { name }) {
+    if (name === "coordinates") return frame.posterior && this.posterior.list.show(frame.posterior);
+    const { now, lines, active } = frame;
     this.active.textContent = active ? `active units: ${active}` : "";
     this.list.show(now, lines);
   }

@@ -58,11 +58,11 @@ export default () => {
       model.on("change:_left", () => stay(model));
       stay(model);
       const header = model.get("_header"), arrays = model.get("_arrays");
-      if (header && arrays?.byteLength) frame = decode(header, arrays);
+      if (header && arrays?.byteLength) frame = withPosterior(null, decode(header, arrays));
       model.on("msg:custom", (content, buffers) => {
         if (content?.kind === "there?" && views.size && !document.hidden) model.send({ kind: "here" });
         if (content?.kind !== "frame") return;
-        frame = decode(content.header, buffers[0]);
+        frame = withPosterior(frame, decode(content.header, buffers[0]));
         redraw(model);
       });
     },

@@ -51,39 +51,83 @@ function choices(names, titles, chosen) {
   return box;
 }
 
-// All variables, the largest KL first: name, bar, nats and share; a click hides, shows or asks for a line.
-// Only the rows in sight exist, so that 500 variables cost what 10 do.
-const ROW = 24, CALM = 1500;
+// A list of many rows with a search, the largest first. Only the rows in sight exist, so that 2,000 cost
+// what 10 do.
+const ROW = 24, HIGH = 190, TALL = 62, CALM = 1500;
 
-class VariableList {
-  constructor(lines, { toggled, pick }) {
+class SearchedList {
+  constructor(lines, { what }) {
     this.lines = lines;
+    this.rows = new Map();
+    this.order = lines.map((_, i) => i);
+    this.sorted = -Infinity;
+    this.words = "";
+    this.search = tag("input", "vitoolkit-search");
+    Object.assign(this.search, { type: "search", placeholder: `search ${count(lines.length)} ${what}` });
+    this.search.hidden = lines.length <= 8;
+    this.search.setAttribute("aria-label", `search ${what}`);
+    this.search.oninput = () => { this.words = this.search.value.toLowerCase(); this.sort(); this.box.scrollTop = 0; this.render(); };
+    this.search.addEventListener("keydown", (event) => event.stopPropagation()); // not a shortcut of the page
+    this.none = tag("div", "vitoolkit-soft vitoolkit-none", `no ${what.slice(0, -1)} matches`);
+    this.none.setAttribute("role", "status");
+    this.box = tag("div", "vitoolkit-list");
+    this.sheet = tag("div", "vitoolkit-sheet");
+    this.box.append(this.none, this.sheet);
+    // A few rows share the height of the chart beside them, on two lines each.
+    this.height = Math.max(ROW, Math.min(TALL, Math.floor(HIGH / Math.max(lines.length, 1))));
+    if (this.height > 36) this.box.classList.add("vitoolkit-few");
+    this.box.style.setProperty("--row", `${this.height}px`);
+    this.box.addEventListener("scroll", () => this.render(), { passive: true });
+    this.box.addEventListener("pointerleave", () => (this.over = false));
+    this.box.addEventListener("pointerenter", () => (this.over = true));
+  }
+
+  put(body) {
+    body.append(this.search, this.box);
+    body.style.setProperty("--rows", `${this.height * this.lines.length + 6}px`);
+  }
+
+  calmly() { if (!this.over && performance.now() - this.sorted > CALM) this.sort(); } // not under a hand
+
+  sort() {
+    const size = (i) => { const value = this.size(i); return Number.isFinite(value) ? value : -Infinity; };
+    const all = this.lines.map((_, i) => i);
+    this.order = all.filter((i) => this.lines[i][0].toLowerCase().includes(this.words)).sort((a, b) => size(b) - size(a) || a - b);
+    this.sorted = performance.now();
+  }
+
+  render() {
+    const { height } = this, first = Math.max(0, Math.floor(this.box.scrollTop / height) - 2);
+    const end = Math.min(this.order.length, first + Math.ceil((this.box.clientHeight || HIGH) / height) + 4);
+    this.none.hidden = this.order.length > 0 || !this.lines.length;
+    this.sheet.style.height = `${height * this.order.length}px`;
+    const seen = new Set(this.order.slice(first, end));
+    for (const [i, row] of this.rows) if (!seen.has(i)) { row.remove(); this.rows.delete(i); }
+    for (let k = first; k < end; k++) {
+      const i = this.order[k];
+      let row = this.rows.get(i);
+      if (!row) this.rows.set(i, (row = this.row(i)));
+      row.style.transform = `translateY(${height * k}px)`;
+      if (!row.isConnected) this.sheet.append(row);
+      this.fill(row, i);
+    }
+  }
+}
+
+// All variables, the largest KL first: name, bar, nats and share; a click hides, shows or asks for a line.
+class VariableList extends SearchedList {
+  constructor(lines, { toggled, pick }) {
+    super(lines, { what: "variables" });
     this.toggled = toggled;
     this.pick = pick;
     this.off = new Set();
     this.picked = new Set();
     this.drawn = new Set();
-    this.rows = new Map();
-    this.order = lines.map((_, i) => i);
     this.now = new Float32Array(lines.length).fill(NaN);
-    this.sorted = -Infinity;
-    this.words = "";
     this.total = tag("b", "vitoolkit-total");
     this.reset = tag("button", "vitoolkit-plain vitoolkit-reset", "reset");
     this.reset.title = "show the lines of the largest again";
     this.reset.onclick = () => { this.off.clear(); this.ask(() => this.picked.clear()); this.changed(); };
-    this.search = tag("input", "vitoolkit-search");
-    Object.assign(this.search, { type: "search", placeholder: `search ${lines.length} variables` });
-    this.search.hidden = lines.length <= 8;
-    this.search.setAttribute("aria-label", "search variables");
-    this.search.oninput = () => { this.words = this.search.value.toLowerCase(); this.sort(); this.box.scrollTop = 0; this.render(); };
-    this.search.addEventListener("keydown", (event) => event.stopPropagation()); // not a shortcut of the page
-    this.box = tag("div", "vitoolkit-list");
-    this.sheet = tag("div", "vitoolkit-sheet");
-    this.box.append(this.sheet);
-    this.box.addEventListener("scroll", () => this.render(), { passive: true });
-    this.box.addEventListener("pointerleave", () => (this.over = false));
-    this.box.addEventListener("pointerenter", () => (this.over = true));
   }
 
   show(now, drawn) {
@@ -93,17 +137,11 @@ class VariableList {
     this.sum = finite.reduce((a, b) => a + b, 0);
     this.most = Math.max(...finite, 1e-12);
     this.total.textContent = finite.length ? `${short(this.sum)} nats` : "";
-    if (!this.over && performance.now() - this.sorted > CALM) this.sort();
+    this.calmly();
     this.render();
   }
 
-  sort() {
-    const size = (i) => (Number.isFinite(this.now[i]) ? this.now[i] : -Infinity);
-    this.order = this.lines.map((_, i) => i)
-      .filter((i) => this.lines[i][0].toLowerCase().includes(this.words))
-      .sort((a, b) => size(b) - size(a) || a - b);
-    this.sorted = performance.now();
-  }
+  size(i) { return this.now[i]; }
 
   row(i) {
     const [name, color, dash] = this.lines[i];
@@ -118,26 +156,18 @@ class VariableList {
     return row;
   }
 
+  fill(row, i) {
+    const value = this.now[i], share = value / this.sum, shown = this.drawn.has(i) && !this.off.has(i);
+    row.setAttribute("aria-pressed", String(shown || this.picked.has(i)));
+    row.classList.toggle("vitoolkit-lineless", !this.drawn.has(i) && !this.picked.has(i));
+    row.setAttribute("aria-label", `${this.lines[i][0]}, ${short(value)} nats`);
+    row.children[2].firstChild.style.width = `${Math.max(0, (100 * value) / this.most) || 0}%`;
+    row.children[3].textContent = short(value);
+    row.children[4].textContent = !(share > 0) ? "" : share < 0.001 ? "<0.1%" : `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)}%`;
+  }
+
   render() {
-    const first = Math.max(0, Math.floor(this.box.scrollTop / ROW) - 2);
-    const end = Math.min(this.order.length, first + Math.ceil((this.box.clientHeight || 190) / ROW) + 4);
-    this.sheet.style.height = `${ROW * this.order.length}px`;
-    const seen = new Set(this.order.slice(first, end));
-    for (const [i, row] of this.rows) if (!seen.has(i)) { row.remove(); this.rows.delete(i); }
-    for (let k = first; k < end; k++) {
-      const i = this.order[k], value = this.now[i];
-      let row = this.rows.get(i);
-      if (!row) this.rows.set(i, (row = this.row(i)));
-      row.style.transform = `translateY(${ROW * k}px)`;
-      if (!row.isConnected) this.sheet.append(row);
-      const share = value / this.sum, shown = this.drawn.has(i) && !this.off.has(i);
-      row.setAttribute("aria-pressed", String(shown || this.picked.has(i)));
-      row.classList.toggle("vitoolkit-lineless", !this.drawn.has(i) && !this.picked.has(i));
-      row.setAttribute("aria-label", `${this.lines[i][0]}, ${short(value)} nats`);
-      row.children[2].firstChild.style.width = `${Math.max(0, (100 * value) / this.most) || 0}%`;
-      row.children[3].textContent = short(value);
-      row.children[4].textContent = !(share > 0) ? "" : share < 0.001 ? "<0.1%" : `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)}%`;
-    }
+    super.render();
     this.reset.style.visibility = this.off.size || this.picked.size ? "visible" : "hidden";
   }
 

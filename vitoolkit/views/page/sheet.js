@@ -182,6 +182,7 @@ class Sheet {
 
   close() {
     this.sight.disconnect();
+    this.also?.disconnect();
     this.views?.clear?.();
     this.doc?.clear();
     this.root.remove();
