@@ -253,14 +253,18 @@ beta, rate = vt.Beta(1.0), vt.LearningRate(0.02)
 with model:
     approx = pm.fit(
         200_000, method=vt.ADVI(beta=beta, random_seed=1), obj_optimizer=pm.adam(rate.shared),
-        callbacks=[vt.Dashboard(beta, rate, paused=True, steps_per_second=1000)]{mode},
+        callbacks=[vt.Dashboard(beta, rate, paused=True, steps_per_second=400)],
+        compile_kwargs={"mode": "FAST_COMPILE"},
     )
 """
 #: A mouse pointer, which no screenshot has: drawn where the mouse is.
 POINTER = """() => {
+  const shape = "M2 2v19l5-5 3 8 4-2-3-7h7z";
   const pointer = document.createElement("div");
-  pointer.innerHTML = '<svg width="22" height="26" viewBox="0 0 22 26"><path d="M2 2v19l5-5 3 8 4-2-3-7h7z" fill="#fff" stroke="#000" stroke-width="1.5"/></svg>';
-  Object.assign(pointer.style, { position: "fixed", left: 0, top: 0, zIndex: 1e6, pointerEvents: "none" });
+  pointer.innerHTML = `<svg width="22" height="26" viewBox="0 0 22 26">
+    <path d="${shape}" fill="#fff" stroke="#000" stroke-width="1.5"/></svg>`;
+  const above = { position: "fixed", left: 0, top: 0, zIndex: 1e6, pointerEvents: "none" };
+  Object.assign(pointer.style, above);
   document.body.append(pointer);
   document.addEventListener("mousemove", ({ clientX, clientY }) => {
     pointer.style.transform = `translate(${clientX - 2}px, ${clientY - 2}px)`;
@@ -315,7 +319,7 @@ class Film:
 
 def drag(studio):
     """Start, and β moved up and down by hand while the KLs follow."""
-    page = studio.open("drag", THREE, DRAG.format(mode=studio.mode), width=1100, height=1000)
+    page = studio.open("drag", THREE, DRAG, width=1100, height=1000)
     page.run(0)
     page.start(1)
     page.wait_for_panel("paused", timeout=600)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -132,8 +133,10 @@ def points(page):
 
 def step(page):
     """Number of steps done, as the page shows it."""
-    words = page.locator(".vitoolkit-status").inner_text().replace(",", "").split()
-    return int(words[words.index("step") + 1])
+    words = page.locator(".vitoolkit-status").inner_text().replace(",", "")
+    found = re.search(r"step\s+(\d+)", words)
+    assert found, words
+    return int(found[1])
 
 
 def awaited(page, condition):
