@@ -1,14 +1,18 @@
 """Take the pictures of the panel: ``python tests/browser/pictures.py FOLDER [name ...]``.
 
 A fit in a real JupyterLab: light, dark, narrow, three and five hundred variables, a finished run
-reopened without a kernel, a comparison.
+reopened without a kernel, a comparison. ``drag`` is the moving one of the README: ``python
+tests/browser/pictures.py docs drag`` writes docs/drag.webp.
 """
 
 import argparse
+import io
 import tempfile
+import time
 from pathlib import Path
 
 from driver import Notebook, chromium, lab
+from PIL import Image
 
 CLINICS = """
 import numpy as np, pymc as pm
@@ -244,7 +248,103 @@ def comparison(studio):
     studio.server.stop_kernels()
 
 
-SHOTS = {shot.__name__: shot for shot in (light, narrow, three, many, finished, comparison)}
+DRAG = """
+beta, rate = vt.Beta(1.0), vt.LearningRate(0.02)
+with model:
+    approx = pm.fit(
+        200_000, method=vt.ADVI(beta=beta, random_seed=1), obj_optimizer=pm.adam(rate.shared),
+        callbacks=[vt.Dashboard(beta, rate, paused=True, steps_per_second=400)],
+        compile_kwargs={"mode": "FAST_COMPILE"},
+    )
+"""
+#: A mouse pointer, which no screenshot has: drawn where the mouse is.
+POINTER = """() => {
+  const shape = "M2 2v19l5-5 3 8 4-2-3-7h7z";
+  const pointer = document.createElement("div");
+  pointer.innerHTML = `<svg width="22" height="26" viewBox="0 0 22 26">
+    <path d="${shape}" fill="#fff" stroke="#000" stroke-width="1.5"/></svg>`;
+  const above = { position: "fixed", left: 0, top: 0, zIndex: 1e6, pointerEvents: "none" };
+  Object.assign(pointer.style, above);
+  document.body.append(pointer);
+  document.addEventListener("mousemove", ({ clientX, clientY }) => {
+    pointer.style.transform = `translate(${clientX - 2}px, ${clientY - 2}px)`;
+  }, true);
+}"""
+#: Most bytes of a moving picture.
+LIMIT = 1_500_000
+
+
+class Film:
+    """Pictures of a panel's upper part, each with the time at which it was taken."""
+
+    def __init__(self, page, height):
+        self.page = page.page
+        panel = self.page.locator(".vitoolkit-panel").first
+        box = panel.bounding_box()
+        self.clip = {**box, "height": min(height, box["height"])}
+        self.frames, self.times = [], []
+
+    def take(self):
+        """Take a picture."""
+        self.times.append(time.monotonic())
+        self.frames.append(Image.open(io.BytesIO(self.page.screenshot(clip=self.clip))))
+
+    def move(self, start, end, pictures):
+        """Move the mouse along a line, a picture after each bit of it."""
+        for i in range(1, pictures + 1):
+            share = i / pictures
+            share = share * share * (3 - 2 * share)  # a hand starts and stops gently
+            self.page.mouse.move(*(a + share * (b - a) for a, b in zip(start, end, strict=True)))
+            self.take()
+
+    def rest(self, seconds):
+        """Take pictures for a while."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.take()
+
+    def save(self, path, *, last=1.5):
+        """Write the film, as fast as it was; the last picture stays for some seconds."""
+        took = [b - a for a, b in zip(self.times, self.times[1:], strict=False)] + [last]
+        first, *others = (frame.convert("RGB") for frame in self.frames)
+        first.save(
+            path, save_all=True, append_images=others, duration=[round(1000 * s) for s in took],
+            loop=0, quality=60, method=4,
+        )  # fmt: skip
+        size = path.stat().st_size
+        print(f"{path.name}: {len(took)} pictures, {sum(took):.0f} s, {size:,} bytes")
+        if size > LIMIT:
+            raise SystemExit(f"{path} has {size:,} bytes, more than {LIMIT:,}")
+
+
+def drag(studio):
+    """Start, and β moved up and down by hand while the KLs follow."""
+    page = studio.open("drag", THREE, DRAG, width=1100, height=1000)
+    page.run(0)
+    page.start(1)
+    page.wait_for_panel("paused", timeout=600)
+    page.page.evaluate(POINTER)
+    film = Film(page, 640)
+    start = page.page.locator("button:has-text('Start')").bounding_box()
+    button = start["x"] + start["width"] / 2, start["y"] + start["height"] / 2
+    film.move((button[0] - 150, button[1] + 160), button, 6)
+    page.page.mouse.click(*button)
+    film.rest(2.5)
+    slider = page.handle("beta")
+    at = page.thumb(slider)
+    film.move(button, at, 8)
+    page.page.mouse.down()
+    right, left = (at[0] + 0.9 * (slider.bounding_box()["width"] / 2), at[1]), (at[0] - 60, at[1])
+    film.move(at, right, 14)
+    film.rest(2.5)
+    film.move(right, left, 16)
+    page.page.mouse.up()
+    film.rest(3)
+    film.save(studio.folder / "drag.webp")
+    end(page)
+
+
+SHOTS = {shot.__name__: shot for shot in (light, narrow, three, many, finished, comparison, drag)}
 
 
 def main():

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -28,7 +29,7 @@ def _():
 
     class Tell(vt.Callback):
         def on_fit_end(self, run):
-            told = [[e.kind, e.source, e.new] for e in run.events]
+            told = [[e.kind, e.source, e.new] for e in [*run.log, *beta.log]]
             pathlib.Path("told.json").write_text(json.dumps([run.status, run.step, told]))
 
     x = np.linspace(-1, 1, 50)
@@ -37,11 +38,14 @@ def _():
         pm.Normal("y", slope * x, 0.5, observed=2 * x)
     beta = vt.Beta(1.0, bounds=(0.0, 10.0))
     options = dict(random_seed=1, compile_kwargs={"mode": "FAST_COMPILE"})
-    return Tell, beta, json, mo, model, options, pm, vt
+    again = mo.ui.button(value=0, on_click=lambda value: value + 1, label="again")
+    again
+    return Tell, again, beta, model, options, vt
 
 
 @app.cell
-def _(Tell, beta, mo, model, options, pm, vt):
+def _(Tell, again, beta, model, options, vt):
+    again.value
     with model:
         FIT
     return
@@ -58,7 +62,7 @@ IN_THE_CELL = """vt.fit(1500, beta=beta, dashboard=True, callbacks=[Tell()], **o
 
 
 @contextlib.contextmanager
-def marimo(folder, mode, fit):
+def marimo(folder, fit):
     """Serve a notebook with a fit; yields its address."""
     folder.joinpath("notebook.py").write_text(NOTEBOOK.replace("FIT", fit))
     with socket.socket() as probe:
@@ -66,7 +70,7 @@ def marimo(folder, mode, fit):
         port = probe.getsockname()[1]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     home = {name: str(folder / "home") for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME")}
-    command = [mode, "notebook.py", "--headless", "--no-token", "--port", str(port)]
+    command = ["run", "notebook.py", "--headless", "--no-token", "--port", str(port)]
     with open(folder / "marimo.log", "w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "marimo", "--yes", *command],
@@ -93,12 +97,12 @@ def marimo(folder, mode, fit):
 
 @pytest.fixture
 def opened(browser, tmp_path):
-    """Open a notebook with a fit, ``opened(mode, fit)``; yields the page."""
+    """Open a notebook with a fit, ``opened(fit)``; yields the page."""
     needs("marimo")
     with contextlib.ExitStack() as stack:
 
-        def open_page(mode, fit):
-            url = stack.enter_context(marimo(tmp_path, mode, fit))
+        def open_page(fit):
+            url = stack.enter_context(marimo(tmp_path, fit))
             page = browser.new_page(viewport={"width": 1300, "height": 1000})
             stack.callback(page.close)
             page.goto(url)
@@ -129,8 +133,10 @@ def points(page):
 
 def step(page):
     """Number of steps done, as the page shows it."""
-    words = page.locator(".vitoolkit-status").inner_text().replace(",", "").split()
-    return int(words[words.index("step") + 1])
+    words = page.locator(".vitoolkit-status").inner_text().replace(",", "")
+    found = re.search(r"step\s+(\d+)", words)
+    assert found, words
+    return int(found[1])
 
 
 def awaited(page, condition):
@@ -141,8 +147,17 @@ def awaited(page, condition):
         page.wait_for_timeout(50)
 
 
-def test_every_move_of_the_slider_arrives_charts_draw_and_buttons_act(opened, tmp_path):
-    page = opened("run", BACKGROUND)
+def test_the_panel_lives_and_dies_with_its_cell_and_every_move_of_the_slider_arrives(
+    opened, tmp_path
+):
+    page = opened(BACKGROUND)
+    phase(page, "running")
+    page.get_by_role("button", name="again").click()  # runs the cell anew: its first fit ends
+    status, steps, events = told(tmp_path)
+    assert status == "stopped" and steps < 10**6
+    assert [[kind, source] for kind, source, _ in events] == [["stop", "marimo"]]
+    tmp_path.joinpath("told.json").unlink()
+    page.locator(".vitoolkit-status[data-phase=stopped]").wait_for(state="detached")
     phase(page, "running")
     awaited(page, lambda: points(page) > 20)
     assert "steering by thread, marimo" in page.locator(".vitoolkit-steering").inner_text()
@@ -183,20 +198,8 @@ def test_every_move_of_the_slider_arrives_charts_draw_and_buttons_act(opened, tm
     ]
 
 
-def test_a_cell_that_is_run_anew_ends_the_fit_it_had_started(opened, tmp_path):
-    page = opened("edit", BACKGROUND)
-    phase(page, "running")
-    page.reload()
-    phase(page, "running")
-    awaited(page, lambda: points(page) > 20)
-    page.get_by_test_id("run-button").nth(1).click(force=True)
-    status, steps, events = told(tmp_path)
-    assert status == "stopped" and steps < 10**6 and events[-1][:2] == ["stop", "marimo"]
-    phase(page, "running")
-
-
 def test_a_fit_in_a_cell_shows_its_panel_and_says_that_nothing_arrives(opened, tmp_path):
-    page = opened("run", IN_THE_CELL)
+    page = opened(IN_THE_CELL)
     line = page.locator(".vitoolkit-steering.vitoolkit-loud")
     line.wait_for(timeout=120_000)
     assert "background=True" in line.inner_text()

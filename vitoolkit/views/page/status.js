@@ -72,7 +72,8 @@ function renderStatus({ model, el }) {
     show();
     const button = await model.widget_manager.get_model(model.get("_pause").replace("IPY_MODEL_", ""));
     const [description, icon] = BUTTON[pressed];
-    button.set({ description, icon });
+    button.set("description", description);
+    button.set("icon", icon);
   };
   const dies = () => {
     if (gone || !LIVE.includes(model.get("status").phase)) return;

@@ -72,25 +72,9 @@ const KINDS = {
     el.addEventListener("keydown", ({ key }) => key === "Enter" && model.send({ event: "submit" }));
     return () => { el.placeholder = model.get("placeholder"); if (el.value !== model.get("value")) el.value = model.get("value"); };
   },
-  Number: (el, model) => {
-    el.type = "number";
-    el.step = "any";
-    el.addEventListener("change", () => el.value !== "" && change(model, "value", Number(el.value)));
-    return () => { if (Number(el.value) !== model.get("value")) el.value = model.get("value"); };
-  },
-  Slider: (el, model) => {
-    const base = model.get("base"); // of a slider on a logarithmic scale
-    el.type = "range";
-    el.addEventListener("input", () => change(model, "value", base ? base ** Number(el.value) : Number(el.value)));
-    return () => {
-      for (const name of ["min", "max", "step"]) el[name] = model.get(name);
-      const value = model.get("value");
-      el.value = base ? Math.log(value) / Math.log(base) : value;
-    };
-  },
 };
-const SAME = { HBox: "Box", VBox: "Box", FloatText: "Number", IntText: "Number", FloatSlider: "Slider", FloatLogSlider: "Slider" };
-const TAGS = { Label: "span", Button: "button", ToggleButton: "button", Checkbox: "label", Dropdown: "select", Text: "input", Number: "input", Slider: "input" };
+const SAME = { HBox: "Box", VBox: "Box" };
+const TAGS = { Label: "span", Button: "button", ToggleButton: "button", Checkbox: "label", Dropdown: "select", Text: "input" };
 
 function change(model, name, value) {
   model.set(name, value);
