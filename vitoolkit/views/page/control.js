@@ -80,6 +80,7 @@ class Row {
     box.addEventListener("change", () => this.enter());
     box.addEventListener("blur", () => { this.typed = false; this.show(); });
     box.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") this.enter();
       if (event.key === "Escape") { this.typed = false; this.show(); }
       if (event.key === "ArrowUp" || event.key === "ArrowDown") this.key(event);
     });
@@ -121,21 +122,26 @@ class Row {
     const since = performance.now() - this.last;
     clearTimeout(this.later);
     const say = () => { this.last = performance.now(); this.ask(value); };
-    this.waiting = "soon";
+    this.await("soon");
     this.later = since < EVERY ? setTimeout(say, EVERY - since) : say();
   }
 
   enter() {
+    if (!this.typed) return; // said already
     const value = this.box.valueAsNumber;
     this.typed = false;
     Number.isFinite(value) ? this.ask(value) : this.show();
   }
 
   ask(value) {
-    this.waiting = `${this.page} ${++this.sent}`;
-    clearTimeout(this.patience);
-    this.patience = setTimeout(() => { this.waiting = ""; this.show(); }, PATIENCE);
+    this.await(`${this.page} ${++this.sent}`);
     this.send({ kind: "set", value, number: this.waiting });
+  }
+
+  await(answer) { // until then, or for a while, what is shown is the hand's
+    clearTimeout(this.patience);
+    this.waiting = answer;
+    if (answer) this.patience = setTimeout(() => { this.waiting = ""; this.show(); }, PATIENCE);
   }
 
   send(message) { this.model.send(message); }
@@ -156,7 +162,7 @@ class Row {
       this.low.textContent = number(low, 3);
       this.high.textContent = number(high, 3);
     }
-    if (state.heard === this.waiting) this.waiting = "";
+    if (this.waiting && state.heard === this.waiting) this.await("");
     if (!this.waiting && !this.dragged && !this.typed) {
       this.put(value);
       this.box.value = number(value, 4);
