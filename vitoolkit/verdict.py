@@ -190,8 +190,9 @@ def _weights(table: Table, attrs: Mapping[str, Any]) -> list[str]:
     kinds = attrs.get("controls", {})
     last = {name: float(table[-1:].column(name)[0]) for name in table.controls}
     ended = {n: v for n, v in last.items() if kinds.get(n) == "Beta" and v != 1.0 and v == v}
+    verb = "ended" if "status" in attrs else "is"
     return [
-        f"{name} ended at {value:.4g}, so this is the optimum of a weighted loss and not the "
+        f"{name} {verb} at {value:.4g}, so this is the optimum of a weighted loss and not the "
         "posterior's approximation"
         for name, value in ended.items()
     ]
