@@ -44,7 +44,6 @@ class Row {
     this.sent = 0;
     this.last = -Infinity;
     this.root = tag("div", "vitoolkit-control");
-    this.root.dataset.lmSuppressShortcuts = "true"; // arrows and Enter are not the notebook's here
     this.root.__vitoolkit = this; // for those who look at the page from outside, such as tests
     const { name, words } = this.spec, line = tag("div", "vitoolkit-line"), track = tag("div", "vitoolkit-track");
     this.root.dataset.control = name;

@@ -5,9 +5,8 @@ function keys(el) {
     return panel?.contains(target) ? panel : null;
   };
   const heard = {
-    focusin({ target }) { // Enter and the arrows would be taken by JupyterLab before a button has them
-      const panel = within(target);
-      if (panel) panel.dataset.lmSuppressShortcuts = "true";
+    focusin({ target }) { // else Enter and the arrows are the notebook's; Lumino asks the focus itself first
+      if (within(target)) target.dataset.lmSuppressShortcuts = "true";
     },
     keydown({ key, target }) {
       const open = key === "Escape" && within(target)?.querySelector(".vitoolkit-buttons .mod-active");
