@@ -78,7 +78,8 @@ class Charts extends Sheet {
     const label = tag("label", "vitoolkit-mean vitoolkit-soft", "mean of "), select = tag("select");
     for (const [rows, words] of MEANS) select.append(new Option(words, rows));
     const ask = () => send({ kind: "smooth", rows: Number(select.value) });
-    select.value = remembered() ?? USUAL;
+    select.value = remembered();
+    if (!select.value) select.value = USUAL;
     select.title = "how many steps around each point its mean and its range are of";
     select.onchange = () => { remember(select.value); ask(); };
     if (Number(select.value) !== USUAL) ask();
@@ -117,7 +118,8 @@ class Charts extends Sheet {
   }
 
   theme() {
-    this.times.style.background = `linear-gradient(to right, ${[0, 0.5, 1].map(timeColors())})`;
+    this.time = timeColors();
+    this.times.style.background = `linear-gradient(to right, ${[0, 0.5, 1].map((share) => this.time(share))})`;
     super.theme();
   }
 
@@ -267,7 +269,7 @@ class Charts extends Sheet {
     let last = n - 1;
     while (last >= 0 && !known(last)) last--;
     if (last < 0) return;
-    const pieces = Array.from({ length: last }, (_, i) => i).filter((i) => known(i) && known(i + 1)), color = timeColors();
+    const pieces = Array.from({ length: last }, (_, i) => i).filter((i) => known(i) && known(i + 1)), color = this.time;
     const part = (values, ahead) => Float32Array.from(pieces, (i) => values[i + ahead]);
     this.sources.plane.data = {
       x: part(rate, 0), y: part(distortion, 0), x1: part(rate, 1), y1: part(distortion, 1),
