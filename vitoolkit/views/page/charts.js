@@ -162,7 +162,7 @@ class Charts extends Sheet {
     const from = scale === LINEAR ? this.from : -Infinity, soft = g < 0 ? [] : map(ghost.mean[g]);
     this.sources[`${name}_ghost`].data = { x: g < 0 ? [] : this.ghost_x(), y: soft };
     const found = robust(bottom, top, middle, x, from, Infinity, this.fit);
-    this.settle(name, found && around([found, g < 0 ? null : span([soft], this.ghost_x(), from, this.ranges.steps.end)]));
+    this.settle(name, this.beside_then(found, g < 0 ? null : span([soft], this.ghost_x(), from, this.ranges.steps.end)));
     this.sections[name].head.firstChild.textContent = this.chart[name].title + (scale === LINEAR ? "" : `, ${scale.name} scale`);
   }
 
@@ -202,12 +202,18 @@ class Charts extends Sheet {
     if (this.alone) this.draw_list(frame, frame.step.length, this.chart.list);
     const { kl } = frame, { x, earlier } = this, [shown, off] = this.kept(frame);
     this.lines("kl", shown, kl, x, () => true, off);
-    const seen = [span(kl.filter((_, k) => !off.has(shown[k])), x, this.from, Infinity)];
+    const seen = span(kl.filter((_, k) => !off.has(shown[k])), x, this.from, Infinity);
     const then = earlier ? this.of_then(earlier.lines.map((i) => earlier.variables[i]), earlier.kl, shown) : [];
     this.lines("kl_ghost", then.map(([line]) => line), then.map(([, row]) => row), earlier ? this.ghost_x() : [], () => true, off, GHOST);
-    if (earlier) seen.push(span(then.filter(([line]) => !off.has(line)).map(([, row]) => row), this.ghost_x(), this.from, this.ranges.steps.end));
-    const found = seen[0] && around(seen);
+    const old = earlier && span(then.filter(([line]) => !off.has(line)).map(([, row]) => row), this.ghost_x(), this.from, this.ranges.steps.end);
+    const found = this.beside_then(seen, old);
     this.settle("kl", found && [Math.min(0, found[0]), found[1]]);
+  }
+
+  beside_then(found, old) { // room for an earlier run, as long as the live one stays readable
+    if (!found || !old) return found;
+    const [low, high] = found, size = high - low;
+    return [Math.min(low, Math.max(old[0], low - size)), Math.max(high, Math.min(old[1], high + size))];
   }
 
   of_then(names, rows, lines) { // what an earlier run has of these lines, in pairs
