@@ -56,7 +56,7 @@ size, speed = rng.gamma(0.7, 3.0, size=500), rng.uniform(500, 8000, size=500)
 SYNTHETIC = """
 fit = SimpleNamespace(
     first=0, n=50_000, step=0, status="running", error=None, running=True, can_undo=False,
-    unused=(),
+    unused=(), steps_per_second=None, prepared="", compiles="", holding="", took_before=None,
 )
 fit.stop = lambda source: setattr(fit, "status", "stopped")
 beta = vt.Beta(schedule=vt.schedules.cyclical(0.1, 1.0, steps=50_000, cycles=3))

@@ -78,7 +78,8 @@ class Charts extends Sheet {
     const label = tag("label", "vitoolkit-mean vitoolkit-soft", "mean of "), select = tag("select");
     for (const [rows, words] of MEANS) select.append(new Option(words, rows));
     const ask = () => send({ kind: "smooth", rows: Number(select.value) });
-    select.value = remembered() ?? USUAL;
+    select.value = remembered();
+    if (!select.value) select.value = USUAL;
     select.title = "how many steps around each point its mean and its range are of";
     select.onchange = () => { remember(select.value); ask(); };
     if (Number(select.value) !== USUAL) ask();
@@ -117,7 +118,8 @@ class Charts extends Sheet {
   }
 
   theme() {
-    this.times.style.background = `linear-gradient(to right, ${[0, 0.5, 1].map(timeColors())})`;
+    this.time = timeColors();
+    this.times.style.background = `linear-gradient(to right, ${[0, 0.5, 1].map((share) => this.time(share))})`;
     super.theme();
   }
 
@@ -160,7 +162,7 @@ class Charts extends Sheet {
     const from = scale === LINEAR ? this.from : -Infinity, soft = g < 0 ? [] : map(ghost.mean[g]);
     this.sources[`${name}_ghost`].data = { x: g < 0 ? [] : this.ghost_x(), y: soft };
     const found = robust(bottom, top, middle, x, from, Infinity, this.fit);
-    this.settle(name, found && around([found, g < 0 ? null : span([soft], this.ghost_x(), from, this.ranges.steps.end)]));
+    this.settle(name, this.beside_then(found, g < 0 ? null : span([soft], this.ghost_x(), from, this.ranges.steps.end)));
     this.sections[name].head.firstChild.textContent = this.chart[name].title + (scale === LINEAR ? "" : `, ${scale.name} scale`);
   }
 
@@ -200,12 +202,18 @@ class Charts extends Sheet {
     if (this.alone) this.draw_list(frame, frame.step.length, this.chart.list);
     const { kl } = frame, { x, earlier } = this, [shown, off] = this.kept(frame);
     this.lines("kl", shown, kl, x, () => true, off);
-    const seen = [span(kl.filter((_, k) => !off.has(shown[k])), x, this.from, Infinity)];
+    const seen = span(kl.filter((_, k) => !off.has(shown[k])), x, this.from, Infinity);
     const then = earlier ? this.of_then(earlier.lines.map((i) => earlier.variables[i]), earlier.kl, shown) : [];
     this.lines("kl_ghost", then.map(([line]) => line), then.map(([, row]) => row), earlier ? this.ghost_x() : [], () => true, off, GHOST);
-    if (earlier) seen.push(span(then.filter(([line]) => !off.has(line)).map(([, row]) => row), this.ghost_x(), this.from, this.ranges.steps.end));
-    const found = seen[0] && around(seen);
+    const old = earlier && span(then.filter(([line]) => !off.has(line)).map(([, row]) => row), this.ghost_x(), this.from, this.ranges.steps.end);
+    const found = this.beside_then(seen, old);
     this.settle("kl", found && [Math.min(0, found[0]), found[1]]);
+  }
+
+  beside_then(found, old) { // room for an earlier run, as long as the live one stays readable
+    if (!found || !old) return found;
+    const [low, high] = found, size = high - low;
+    return [Math.min(low, Math.max(old[0], low - size)), Math.max(high, Math.min(old[1], high + size))];
   }
 
   of_then(names, rows, lines) { // what an earlier run has of these lines, in pairs
@@ -267,7 +275,7 @@ class Charts extends Sheet {
     let last = n - 1;
     while (last >= 0 && !known(last)) last--;
     if (last < 0) return;
-    const pieces = Array.from({ length: last }, (_, i) => i).filter((i) => known(i) && known(i + 1)), color = timeColors();
+    const pieces = Array.from({ length: last }, (_, i) => i).filter((i) => known(i) && known(i + 1)), color = this.time;
     const part = (values, ahead) => Float32Array.from(pieces, (i) => values[i + ahead]);
     this.sources.plane.data = {
       x: part(rate, 0), y: part(distortion, 0), x1: part(rate, 1), y1: part(distortion, 1),

@@ -59,7 +59,7 @@ class Sheet {
     head.append(tag("h4", "", title));
     section.append(head, body);
     this.grid.append(section);
-    if (look === "vitoolkit-chart") body.title = "drag to zoom, double-click to follow the fit again";
+    if (look === "vitoolkit-chart") head.firstChild.title = "drag to zoom, double-click to follow the fit again";
     body.setAttribute("role", "group");
     body.setAttribute("aria-label", `chart: ${title}`);
     this.touched ??= body;
