@@ -120,7 +120,8 @@ class _Plain:
     sources = notes = ()
 
     def __init__(self, names):
-        self.names = names
+        self.names, self.variable = names, ("z",) * len(names)
+        self.constrained = np.ones(len(names), bool)
 
     def __len__(self):
         return len(self.names)

@@ -74,7 +74,7 @@ class Coordinates:
         ).astype(bool)
         places: dict[Any, list[tuple[NDArray[np.int64], NDArray[np.int64]]]] = {}
         self._kinds: dict[str, tuple[NDArray[np.int64], Array, Array]] = {}
-        parts: dict[str, list[tuple[NDArray[np.int64], Array, Array]]] = {}
+        parts: dict[str, list[tuple[Any, Array, Array]]] = {}
         first = 0
         for source in sources:
             here = np.arange(first, first + len(source.at))
