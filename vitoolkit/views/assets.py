@@ -31,6 +31,7 @@ CSS = _HERE / "page.css"
 CONTROL_CSS = _HERE / "control.css"
 #: The files of each page: later ones use what earlier ones define.
 PAGES = {
+    "download": ("text", "download"),
     "status": ("text", "keys", "tab", "place", "kernel", "status"),
     "control": ("text", "schedule", "control"),
     "figure": (
