@@ -1,6 +1,7 @@
 """What is there when a fit has ended: charts that live on, and a picture that needs no kernel."""
 
 import os
+from pathlib import Path
 
 from test_panel import FIGURE, MODEL, fit, no_errors
 
@@ -80,6 +81,15 @@ def test_a_reload_in_mid_fit_leaves_the_picture_too(notebook):
     page.save()
     page.load()
     page.wait_for_panel()
+    page.press("Export")
+    page.press("CSV")
+    link = page.page.locator(".vitoolkit-download", has_text="download vitoolkit-")
+    link.wait_for()
+    assert str(page.server.folder) in page.page.locator(".vitoolkit-panel").inner_text()
+    with page.page.expect_download() as came:
+        link.click()
+    text = Path(came.value.path()).read_text()
+    assert came.value.suggested_filename.endswith(".csv") and text.count("\n") > 20
     page.press("Stop")
     page.page.wait_for_selector(".vitoolkit-after .vitoolkit-figure[data-empty='false']")
     data = shown(page)

@@ -170,7 +170,7 @@ def test_a_finished_run_needs_no_kernel(notebook):
     page = notebook(MODEL, fit(1500), "dashboard")
     page.run(0)
     page.run(1)
-    page.page.wait_for_selector(".jp-OutputArea img[src^='data:image/svg']")
+    page.page.wait_for_selector(".jp-OutputArea img[src^='data:image/svg']", state="attached")
     saved = page.save()
     html = [o["data"] for o in saved.cells[1].outputs if o.output_type == "display_data"]
     assert len(html) == 1

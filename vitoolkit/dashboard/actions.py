@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import ipywidgets
 
+from vitoolkit.dashboard.download import Download
 from vitoolkit.dashboard.lifetime import close_widgets, weakly
 from vitoolkit.dashboard.protocols import Chosen, Fit, Message, Toggled
 from vitoolkit.export import FORMATS, save
@@ -96,9 +97,12 @@ class Actions:
             for suffix, made in FORMATS.items()
         }
         self.said = ipywidgets.Label(layout=dict(flex="1 1 200px", min_width="0"))
+        self.download = Download()
         rows = dict(flex_flow="row wrap", align_items="center", margin="0 0 0 8px")
         self._noting = ipywidgets.HBox([self.words, self.add], layout=rows)
-        self._exporting = ipywidgets.HBox([*self.formats.values(), self.said], layout=rows)
+        self._exporting = ipywidgets.HBox(
+            [*self.formats.values(), self.said, self.download], layout=rows
+        )
         self.drawer = ipywidgets.VBox()
         self.show()
 
@@ -179,6 +183,7 @@ class Actions:
             self.said.value = "no step was recorded yet"
             return
         name = f"vitoolkit-{datetime.now():%Y-%m-%d-%H%M%S}{suffix}"
+        self.download.offer(None)
         self.said.value = f"writing {name} ..."
         # In a thread: a long record takes seconds, and the fit goes on.
         threading.Thread(target=self._write, args=(trace[:], Path(name), suffix)).start()
@@ -191,8 +196,10 @@ class Actions:
         except Exception as error:  # nobody is there to raise it to: a person reads it here
             self.said.value = self.said.tooltip = f"not written: {error}"
         else:
-            self.said.value = f"{len(trace):,} steps are in {written}"
-            self.said.tooltip = str(Path(written).resolve())
+            where = Path(written).resolve()
+            why = self.download.offer(where)
+            self.said.value = f"{len(trace):,} steps are in {where}{why and f'; {why}'}"
+            self.said.tooltip = str(where)
             self.saved = str(written)
             self._asked()
 

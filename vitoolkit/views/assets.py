@@ -33,6 +33,7 @@ CONTROL_CSS = _HERE / "control.css"
 TREE_CSS = _HERE / "tree.css"
 #: The files of each page: later ones use what earlier ones define.
 PAGES = {
+    "download": ("text", "download"),
     "status": ("text", "keys", "tab", "place", "kernel", "status"),
     "tree": ("text", "tree"),
     "check": ("text", "check"),

@@ -35,14 +35,14 @@ __all__ = ["active_text", "event_table", "picture_svg", "run_table", "shown_as",
 Array: TypeAlias = NDArray[np.float64]
 
 #: Two columns of charts, and room beside each plot for the numbers of its axes.
-_COLUMN, _GAP, _LEFT, _RIGHT, _TOP, _BOTTOM = 440, 20, 66, 12, 26, 34
+_COLUMN, _GAP, _LEFT, _RIGHT, _TOP, _BOTTOM = 380, 16, 62, 12, 26, 34
 _WIDTH, _HEIGHT = 2 * _COLUMN + _GAP, 160
 #: As far from white as from black: there is no ground below, and the theme may be either.
 _GRAY = "#767676"
 _MOST_STRIPS = 6
 #: The start is shown too, unless it spans so many times what the later steps do.
 _COVER = 4.0
-_CELL = "flex:1 1 520px;min-width:0;max-width:1100px"
+_CELL = "flex:1 1 600px;min-width:0;max-width:1000px"
 _TABLE = "min-width:0;max-width:100%;overflow-x:auto"
 _BOX = "display:flex;flex-wrap:wrap;gap:8px 36px;align-items:flex-start"
 
@@ -360,7 +360,7 @@ def _bars(variables: Sequence[str], now: Array, styles: Mapping[str, Style], *, 
     total, largest = float(known.sum()), max(float(known.max(initial=0.0)), 1e-12)
 
     def cell(parts: list[str], left: float, top: float) -> float:
-        start, end, right = left + 170, left + _COLUMN - 110, left + _COLUMN - _RIGHT
+        start, end, right = left + 150, left + _COLUMN - 104, left + _COLUMN - _RIGHT
         parts.append(
             f'<text x="{left + 8}" y="{top + 18:.0f}" font-weight="600" fill="{_GRAY}">'
             "KL at the end, nats</text>"

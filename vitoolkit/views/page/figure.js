@@ -39,7 +39,7 @@ export default () => {
     live.append(keep);
     picture.hidden = true;
     keep.onclick = () => { charts.close(); live.remove(); picture.hidden = false; };
-    whenGone(place, () => charts.close());
+    whenCleared(place, () => charts.close());
   }
 
   // The fit has ended, and its picture is in the notebook: the charts move there, and need no kernel any more.

@@ -23,7 +23,7 @@ async function appears(selector, seconds = 20) {
 
 // A cell that is scrolled away may be off the page, whole; an output that was cleared is in no cell,
 // and a notebook that was closed is off the page with all its cells.
-function whenGone(el, act) {
+function whenCleared(el, act) {
   const sight = new IntersectionObserver(() => {
     const cell = el.closest(".jp-Cell");
     if (el.isConnected || (cell && !cell.closest(".jp-Notebook"))) return;
