@@ -69,7 +69,9 @@ const KINDS = {
   },
   Text: (el, model) => {
     el.addEventListener("input", () => change(model, "value", el.value));
-    el.addEventListener("keydown", ({ key }) => key === "Enter" && model.send({ event: "submit" }));
+    // marimo sends each message by a request of its own: the words are to be there first.
+    const submit = () => model.send({ event: "submit" });
+    el.addEventListener("keydown", ({ key }) => key === "Enter" && setTimeout(submit, 200));
     return () => { el.placeholder = model.get("placeholder"); if (el.value !== model.get("value")) el.value = model.get("value"); };
   },
 };
