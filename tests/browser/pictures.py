@@ -252,7 +252,8 @@ DRAG = """
 beta, rate = vt.Beta(1.0), vt.LearningRate(0.02)
 with model:
     approx = pm.fit(
-        200_000, method=vt.ADVI(beta=beta, random_seed=1), obj_optimizer=pm.adam(rate.shared),
+        200_000, method=vt.ADVI(beta=beta, random_seed=1),
+        obj_optimizer=pm.adam(learning_rate=rate.shared),
         callbacks=[vt.Dashboard(beta, rate, paused=True, steps_per_second=400)],
         compile_kwargs={"mode": "FAST_COMPILE"},
     )
