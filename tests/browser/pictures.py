@@ -249,10 +249,11 @@ def comparison(studio):
 
 
 DRAG = """
-beta, rate = vt.Beta(1.0), vt.LearningRate(0.02)
+beta, rate = vt.Beta(1.0), vt.LearningRate(0.05)
 with model:
     approx = pm.fit(
-        200_000, method=vt.ADVI(beta=beta, random_seed=1), obj_optimizer=pm.adam(rate.shared),
+        200_000, method=vt.ADVI(beta=beta, random_seed=1),
+        obj_optimizer=pm.adam(learning_rate=rate.shared),
         callbacks=[vt.Dashboard(beta, rate, paused=True, steps_per_second=400)],
         compile_kwargs={"mode": "FAST_COMPILE"},
     )
@@ -319,24 +320,25 @@ class Film:
 
 def drag(studio):
     """Start, and β moved up and down by hand while the KLs follow."""
-    page = studio.open("drag", THREE, DRAG, width=1100, height=1000)
+    page = studio.open("drag", THREE, DRAG, width=1250, height=1000)
     page.run(0)
     page.start(1)
     page.wait_for_panel("paused", timeout=600)
     page.page.evaluate(POINTER)
-    film = Film(page, 640)
+    film = Film(page, 612)
     start = page.page.locator("button:has-text('Start')").bounding_box()
     button = start["x"] + start["width"] / 2, start["y"] + start["height"] / 2
     film.move((button[0] - 150, button[1] + 160), button, 6)
     page.page.mouse.click(*button)
-    film.rest(2.5)
+    film.rest(4)
     slider = page.handle("beta")
     at = page.thumb(slider)
     film.move(button, at, 8)
     page.page.mouse.down()
-    right, left = (at[0] + 0.9 * (slider.bounding_box()["width"] / 2), at[1]), (at[0] - 60, at[1])
+    half = slider.bounding_box()["width"] / 2 - 12  # 0 to 1 on the left, 1 to 10 on the right
+    right, left = (at[0] + 0.9 * half, at[1]), (at[0] - 0.75 * half, at[1])
     film.move(at, right, 14)
-    film.rest(2.5)
+    film.rest(4)
     film.move(right, left, 16)
     page.page.mouse.up()
     film.rest(3)
