@@ -31,13 +31,13 @@ with model:
     )
 """
 FIGURE = "document.querySelector('.vitoolkit-figure').__vitoolkit"
-STEP_CHARTS = ["loss", "elbo", "kl", "control"]
+STEP_CHARTS = ["loss", "elbo", "kl", "posterior", "control"]
 
 
 def test_reading(notebook, server):
     seen = server.folder / "seen.txt"
     seen.unlink(missing_ok=True)
-    page = notebook(MODEL, FIT, height=2000)  # all charts are in sight, and drawn
+    page = notebook(MODEL, FIT, height=2300)  # all charts are in sight, and drawn
     page.run(0)
     page.start(1)
     page.wait_for_panel("compiling")
@@ -85,7 +85,8 @@ def test_reading(notebook, server):
     at = figure(f"place('loss').across({FIGURE}.along_x({FIGURE}.last.marks[0][0]))")
     loss = box("loss")
     page.page.mouse.move(loss["x"] + at, loss["y"] + 60)
-    page.wait("document.querySelectorAll('.vitoolkit-cross:not([hidden])').length === 4")
+    crosses = "document.querySelectorAll('.vitoolkit-cross:not([hidden])').length"
+    page.wait(f"{crosses} === {len(STEP_CHARTS)}")
     lines = page.page.evaluate(
         "() => [...document.querySelectorAll('.vitoolkit-cross')].map((line) =>"
         " line.getBoundingClientRect().x - line.parentNode.getBoundingClientRect().x)"
