@@ -6,6 +6,7 @@ elementwise and monotone, quantiles go through it; elsewhere they stay on the un
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -92,6 +93,12 @@ class Coordinates:
         for kind, found_parts in parts.items():
             here, low, high = map(np.concatenate, zip(*found_parts, strict=True))
             self._kinds[kind] = (here, low, high)
+
+    def still(self) -> Coordinates:
+        """Names and scales, without the approximation and the model."""
+        other = copy.copy(self)
+        other.sources, other.groups = (), []
+        return other
 
     def __len__(self) -> int:
         return len(self.names)

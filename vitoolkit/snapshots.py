@@ -159,7 +159,7 @@ class Snapshots(Callback):
     @property
     def variables(self) -> tuple[str, ...]:
         """The variables whose coordinates are followed, in the order of the model."""
-        return tuple(source.latent.name for source in self.coordinates.sources)
+        return tuple(dict.fromkeys(self.coordinates.variable))
 
     @property
     def last(self) -> int | None:
@@ -260,9 +260,15 @@ class Snapshots(Callback):
             for i in np.argsort(-np.nan_to_num(moved), kind="stable").tolist()
         ]
 
-    def __getstate__(self) -> dict[str, Any]:
+    def still(self) -> Snapshots:
         """What was seen, without the approximation and the model."""
-        return {**self.__dict__, "_approx": None, "_lock": None}
+        other = Snapshots()
+        other.__setstate__(self.__getstate__())
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        still = self.coordinates.still()
+        return {**self.__dict__, "_approx": None, "_lock": None, "coordinates": still}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())

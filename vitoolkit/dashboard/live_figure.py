@@ -175,6 +175,11 @@ class LiveFigure(anywidget.AnyWidget):
         """Tell the page to move the charts into the picture of the fit, which has ended."""
         self._left = {"id": place, "html": picture}
 
+    def let_go(self) -> None:
+        """Hold nothing of the fit any more; what was seen can still be looked at."""
+        if self._posterior is not None:
+            self._posterior.snapshots = self._posterior.snapshots.still()
+
     def ask(self) -> None:
         """Ask whether a page is there; one that is answers, and is drawn again."""
         self.send({"kind": "there?"})

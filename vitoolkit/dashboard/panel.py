@@ -327,6 +327,7 @@ def _leave_charts(
 ) -> None:
     """Take away what a panel that nobody holds cannot do any more; its charts need no kernel."""
     if widget.comm is not None:
+        figure.let_go()
         head.children, helm.children, widget.children = (status,), (head,), (helm, figure)
     close_widgets(rest)
 

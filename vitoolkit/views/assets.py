@@ -28,9 +28,9 @@ __all__ = [
 ]
 
 _HERE = Path(__file__).parent / "page"
-CSS = _HERE / "page.css"
-CONTROL_CSS = _HERE / "control.css"
-TREE_CSS = _HERE / "tree.css"
+CSS = (_HERE / "page.css").read_text("utf-8")
+CONTROL_CSS = (_HERE / "control.css").read_text("utf-8")
+TREE_CSS = (_HERE / "tree.css").read_text("utf-8")
 #: The files of each page: later ones use what earlier ones define.
 PAGES = {
     "download": ("text", "download"),

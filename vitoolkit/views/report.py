@@ -86,7 +86,7 @@ def report_html(
     )
     if len(trace):
         body += _figure(trace, scales)
-    css = CSS.read_text("utf-8") + STYLE
+    css = CSS + STYLE
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
