@@ -2,7 +2,7 @@
 
 Run it as ``python -m benchmarks.bench_panel [rows ...]``; 10 million rows of 50 variables, the
 longest by default, need 4.5 GB. With fewer rows ``--variables 500`` shows a model of many
-variables.
+variables. Each variable has ten coordinates, whose snapshots of q go along with every refresh.
 """
 
 import argparse
@@ -10,13 +10,17 @@ import statistics
 import time
 
 import numpy as np
+import pymc as pm
 
 from benchmarks.bench_trace import NEW_ROWS, resident
 from vitoolkit import Beta, Event, LearningRate, Trace, schedules
+from vitoolkit.snapshots import Snapshots
 from vitoolkit.views.ahead import Ahead
 from vitoolkit.views.clock import Clock
 from vitoolkit.views.frame import Lines, frame_of, mean_now, points_for
 from vitoolkit.views.marks import Marks
+from vitoolkit.views.posterior import Posterior
+from vitoolkit.views.styles import variable_styles
 
 BLOCK = 10_000
 
@@ -29,6 +33,17 @@ def extend(trace: Trace, count: int, rng: np.random.Generator) -> None:
     controls = np.ones((count, len(trace.controls)))
     trace.extend(steps, 1e-3 * steps, -terms[:, 0], terms, controls)
     trace.add_event(Event(first, 1e-3 * first, "set", "beta", 1.0, 2.0, "user"))
+
+
+class Moving:
+    """A run of a q with ten coordinates a variable, as snapshots see one."""
+
+    def __init__(self, names: list[str]) -> None:
+        with pm.Model():
+            for name in names:
+                pm.HalfNormal(name, shape=10)
+            self.approx = pm.MeanField()
+        self.step = 0
 
 
 def main() -> None:
@@ -46,6 +61,10 @@ def main() -> None:
     view = trace.view(points_for(len(names), len(controls)))
     lines, ahead, marks, clock = Lines(names), Ahead(controls), Marks(), Clock()
 
+    moving, snapshots = Moving(names), Snapshots()
+    snapshots.on_fit_start(moving)
+    posterior = Posterior(snapshots, variable_styles(names))
+
     def refresh() -> int:
         frame = frame_of(
             view, names, trace.controls, end=2e7,
@@ -53,7 +72,7 @@ def main() -> None:
         )  # fmt: skip
         header, arrays = frame.packed()
         mean_now(view, "loss"), mean_now(view, "elbo")  # for the status line
-        return len(arrays) + len(str(header))
+        return len(arrays + posterior.add_to(header)) + len(str(header))
 
     print(f"{len(names)} variables, {view.points} points, {NEW_ROWS} new rows a refresh")
     print("      rows   refresh, median of 40: wall, CPU   message   memory / rows' own size")
@@ -64,6 +83,8 @@ def main() -> None:
         wall, processor, size = [], [], 0
         for _ in range(40):
             extend(trace, NEW_ROWS, rng)
+            moving.step += 1
+            snapshots.take(moving.step)
             start, begun = time.perf_counter(), time.thread_time()
             size = refresh()
             processor.append(1e3 * (time.thread_time() - begun))

@@ -158,14 +158,14 @@ class _Run:
 def taken(snapshots, run, steps, clock):
     """How many snapshots were taken in so many steps of so many seconds."""
     count = 0
-    take = snapshots._take
+    take = snapshots.take
 
     def counted(step):
         nonlocal count
         count += 1
         take(step)
 
-    snapshots._take = counted
+    snapshots.take = counted
     for _ in range(steps):
         run.step += 1
         snapshots.on_block(run, SimpleNamespace(time=np.array([clock()])))

@@ -92,7 +92,9 @@ class Coordinates:
         ]
         for kind, found_parts in parts.items():
             here, low, high = map(np.concatenate, zip(*found_parts, strict=True))
-            self._kinds[kind] = (here, low, high)
+            place = np.full(len(self), -1)
+            place[here] = np.arange(len(here))
+            self._kinds[kind] = (place, low, high)
 
     def still(self) -> Coordinates:
         """Names and scales, without the approximation and the model."""
@@ -119,14 +121,14 @@ class Coordinates:
         -------
         ndarray, shape (..., coordinates)
         """
-        index = np.arange(len(self))[which]
         unconstrained = mean + z * sd
         shown = unconstrained.copy()
-        for kind, (columns, low, high) in self._kinds.items():
-            mask = np.isin(index, columns)
+        for kind, (place, low, high) in self._kinds.items():
+            of = place[which]
+            mask = of >= 0
             if not mask.any():
                 continue
-            of = np.searchsorted(columns, index[mask])
+            of = of[mask]
             sign = -1 if kind == "upper" else 1  # the one that decreases
             x = mean[..., mask] + sign * z * sd[..., mask]
             with np.errstate(over="ignore"):

@@ -130,7 +130,7 @@ class Snapshots(Callback):
                 self._approx = run.approx
                 self._draw()
             self._cut(run.step)
-            self._take(run.step)
+            self.take(run.step)
 
         self._safely(start)
 
@@ -139,7 +139,7 @@ class Snapshots(Callback):
         if self._off or block.time[-1] < self._due or run.step < self._next:
             return
         begun = time.perf_counter()
-        self._safely(lambda: self._take(run.step))
+        self._safely(lambda: self.take(run.step))
         took = time.perf_counter() - begun
         self.seconds += took
         self._due = begun + took + max(FASTEST, took / SHARE)
@@ -147,7 +147,7 @@ class Snapshots(Callback):
     def on_fit_end(self, run: Run) -> None:
         """Take the last one: of a fit that failed, whose parameters went back, there is none."""
         if run.error is None or isinstance(run.error, KeyboardInterrupt):
-            self._safely(lambda: self._take(run.step))
+            self._safely(lambda: self.take(run.step))
 
     # --- what there is ----------------------------------------------------------------------------
 
@@ -200,8 +200,13 @@ class Snapshots(Callback):
         ends = [self.coordinates.quantile(mean, sd, z, list(which)).T for z in (-1, 0, 1)]
         return step, np.array(ends)
 
-    def now(self) -> Array:
+    def now(self, which: slice = slice(None)) -> Array:
         """Low end, median and high end of the middle 68 % of each coordinate, now.
+
+        Parameters
+        ----------
+        which : slice
+            Of coordinates; default is all.
 
         Returns
         -------
@@ -209,9 +214,9 @@ class Snapshots(Callback):
         """
         with self._lock:
             if not self._n:
-                return np.full((3, len(self.coordinates)), np.nan)
-            mean, sd = self._values[self._n - 1].copy()
-        return np.array([self.coordinates.quantile(mean, sd, z) for z in (-1, 0, 1)])
+                return np.full((3, len(self.coordinates)), np.nan)[:, which]
+            mean, sd = self._values[self._n - 1][:, which].copy()
+        return np.array([self.coordinates.quantile(mean, sd, z, which) for z in (-1, 0, 1)])
 
     def moved(self) -> Array:
         """Tell how far each coordinate moved in the last tenth of the steps, in its present sd.
@@ -283,7 +288,8 @@ class Snapshots(Callback):
         """Step from which on there is room for another one."""
         return self._step[self._n - 1] + self._stride if self._n else 0.0
 
-    def _take(self, step: int) -> None:
+    def take(self, step: int) -> None:
+        """Take a snapshot now, in the thread that trains, after so many steps."""
         if not len(self.coordinates):
             return
         if self._n and self._step[self._n - 1] == step:

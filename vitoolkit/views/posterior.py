@@ -103,7 +103,8 @@ class Posterior:
         paths = whole or self._sent != (last, self.picked)
         if not paths and self._told.get(start) == last:
             return b""
-        arrays = {"q_now": snapshots.now()[:, start:stop], "q_moved": snapshots.moved()[start:stop]}
+        here = slice(start, stop)
+        arrays = {"q_now": snapshots.now(here), "q_moved": snapshots.moved()[here]}
         if paths:
             step, ends = snapshots.path(self.picked, points=POINTS)
             arrays |= {"q_step": step, "q_ends": ends.reshape(-1, len(step))}
