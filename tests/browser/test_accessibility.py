@@ -23,7 +23,7 @@ with pm.Model():
 REPORT = "print(json.dumps([(e.kind, e.control, e.new) for e in dashboard.trace.events]))"
 PANEL, OUTPUTS = ".vitoolkit-panel", ".jp-OutputArea-output"
 #: Rules that axe-core has switched off by default, among them the size of targets (WCAG 2.2).
-MORE = ("target-size", "label-content-name-mismatch", "focus-order-semantics", "td-has-header")
+MORE = ("target-size", "label-content-name-mismatch", "td-has-header")
 WRONG = """async ([where, more]) => {
   const rules = Object.fromEntries(more.map((rule) => [rule, { enabled: true }]));
   const { violations, passes } = await axe.run({ include: [[where]] }, { rules });
@@ -103,7 +103,7 @@ def test_axe_finds_nothing_and_a_key_reaches_everything(page):
     )
     assert small == []
     charts = page.page.locator(".vitoolkit-chart:visible")
-    assert charts.evaluate_all("(all) => all.every((e) => e.ariaLabel.startsWith('chart: '))")
+    assert charts.evaluate_all("(all) => all.length && all.every((e) => e.ariaLabel)")
 
     # Arrows move a slider, by numbers that are spoken; Enter and Space press.
     page.press_key("learning_rate", "ArrowRight", times=1, seconds=0.1)

@@ -77,7 +77,9 @@ class Actions:
             options=_paces(fit.steps_per_second),
             value=fit.steps_per_second or FULL,
             tooltip="most steps a second, for looking: no number depends on it",
-            layout=dict(width="104px"),
+            description="pace",
+            style=dict(description_width="auto"),
+            layout=dict(width="142px"),
         )
         self.pace.add_class("vitoolkit-pace")
         self.pace.observe(weakly(self._on_pace), "value")
