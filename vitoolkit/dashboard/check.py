@@ -17,7 +17,7 @@ from vitoolkit.views.assets import CSS, page_code
 __all__ = ["Probe", "check"]
 
 #: Seconds in which a page that can be heard shows the slider, and from a last move to the verdict.
-SHOWN, QUIET = 10.0, 1.0
+SHOWN, QUIET = 30.0, 1.0
 NO_FRONT_END = (
     "There is no notebook here, so there is no panel and nothing to steer by hand. A fit runs and "
     "is recorded all the same; code steers it, as in beta.set(0.5)."
