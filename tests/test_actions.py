@@ -97,7 +97,7 @@ def test_export_writes_into_the_folder_and_says_where(actions, tmp_path, monkeyp
         assert time.monotonic() < limit, actions.said.value
         time.sleep(0.01)
     (written,) = tmp_path.glob(f"vitoolkit-20*{suffix}")
-    assert actions.said.value == f"1 steps are in {written.name}"
+    assert actions.said.value == f"1 steps are in {written.resolve()}"
     if suffix == ".csv":
         assert vt.Trace.open(written).loss.tolist() == [3.0]
 

@@ -73,7 +73,7 @@ def test_small_parts_are_bars():
     text = text_of(report_html(trace))
     assert "<h2>KL of z by &lt;dim&gt;, nats</h2>" in text
     assert "means of the last 100 rows. Above 0.01 nats of the full data set: 1 of 3." in text
-    assert 'aria-label="0 2, 1 −0.5, 2 NaN"' in text
+    assert 'aria-label="0 2, 1 −0.5, 2 not finite"' in text
     assert "<title>&lt;dim&gt; 0: 2</title>" in text
     assert "<title>&lt;dim&gt; 2: not finite</title>" in text
     assert "<h2>KL of b by row, latent, nats</h2>" in text and "64 of 64." in text

@@ -95,7 +95,8 @@ def _bars(part: Part, means: NDArray[np.float64]) -> str:
 
 
 def _told(labels: Sequence[str], means: NDArray[np.float64]) -> str:
-    return ", ".join(f"{label} {number(v)}" for label, v in zip(labels, means, strict=True))
+    values = [number(v) if math.isfinite(v) else "not finite" for v in means.tolist()]
+    return ", ".join(f"{label} {value}" for label, value in zip(labels, values, strict=True))
 
 
 def _text(x: float, y: float, text: str, anchor: str, turn: str = "") -> str:
