@@ -95,7 +95,7 @@ def test_fifty_fits_leave_pictures_and_nothing_else(kernel):
     once = kernel.left()
     shown = []  # in runs of two: a client that reads slowly loses messages beyond a thousand
     for seed in range(25):
-        shown += kernel.run(f"fit({seed}); fit({seed}, own=False)")[1]
+        shown += kernel.run(f"for own in (True, False): fit({seed}, own)")[1]
     assert ["finished after 20 steps" in data["text/html"] for data in shown] == [True] * 50
     after = kernel.left()
     assert after == once
