@@ -83,7 +83,8 @@ def test_a_note_is_written_by_the_button_or_enter_and_only_with_words(actions, f
         ("note", "again", "user", 7),
     ]
     actions.export.value = True
-    assert not actions.note.value and actions.said in actions.drawer.children[0].children
+    (*formats, told) = actions.drawer.children[0].children
+    assert not actions.note.value and actions.said in told.children
     actions.export.value = False
     assert actions.drawer.children == ()
 

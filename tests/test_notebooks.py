@@ -178,7 +178,7 @@ def test_exports_are_left_and_agree(executed, trace):
 def test_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch):
     readme = (NOTEBOOKS.parent / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", readme, flags=re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 2
+    assert len(blocks) == 4
     monkeypatch.chdir(tmp_path)
     names = {}
     for block in blocks:

@@ -63,11 +63,12 @@ def test_a_control_is_named_moved_and_given_another_schedule(notebook):
     assert page.row("β₁").locator("input[type=range]").get_attribute("aria-label") == "β₁"
     chips = page.page.locator(".vitoolkit-chip .name").all_inner_texts()
     assert {"β₁", "ramp", "learning_rate"} <= set(chips)
-    rows = page.page.locator(".vitoolkit-row .name").all_inner_texts()
+    kl_now = page.page.locator("section[data-chart=list]")
+    rows = kl_now.locator(".vitoolkit-row .name").all_inner_texts()
     assert sorted(rows) == ["other", "α₀"]
     page.wait(f"[...{FIGURE}.sources.kl.data.name].includes('α₀')")  # what the hover reads
     page.wait(f"/^β₁ 1 → .*, by user/.test({FIGURE}.last.marks[0][1])")
-    page.page.locator(".vitoolkit-row", has_text="α₀").click()
+    kl_now.locator(".vitoolkit-row", has_text="α₀").click()
     page.wait(f"{FIGURE}.sources.kl.data.alpha.filter((a) => a === 0).length === 1")
 
     # Half of its length is 0 to 1, and it comes to rest at 1.

@@ -212,7 +212,7 @@ def test_a_page_that_reloads_in_mid_fit_finds_the_panel(notebook):
     page.type_number("beta", 3.0)
     page.wait(f"Math.max(...({STEPS})) > {last}")
     page.press("Stop")
-    page.page.wait_for_selector(".vitoolkit-status[data-phase='stopped']")
+    page.page.wait_for_selector(".vitoolkit-status", state="detached")  # a picture is there
     page.run(2)
     told = json.loads(page.text(2))
     assert [e["new"] for e in told["events"] if e["control"] == "beta"] == [3.0]
@@ -230,7 +230,7 @@ def test_a_fit_of_pymcs_own(notebook):
     distinct = f"new Set({FIGURE}.last.kl[1].filter(Number.isFinite)).size"
     page.wait(f"{distinct} > 10")
     visible = "[...document.querySelectorAll('.vitoolkit-head')].map((h) => h.checkVisibility())"
-    assert page.page.evaluate(visible) == [True] * 6 + [False]  # no gradient is recorded
+    assert page.page.evaluate(visible) == [True] * 8 + [False]  # no gradient is recorded
     page.type_number("learning_rate", 0.004)
     page.press("Pause")
     page.wait_for_panel("paused")
@@ -395,9 +395,10 @@ def test_what_a_person_looks_at(notebook):
     mean = f"{FIGURE}.last.mean[1].at(-1)"
     page.wait(f"Math.abs({FIGURE}.sources.elbo.data.y.at(-1) + Math.log10(-{mean})) < 1e-3")
     page.page.locator(".vitoolkit-choices button:text-is('linear')").click()
-    names = page.page.locator(".vitoolkit-row .name")
+    kl_now = page.page.locator("section[data-chart=list]")
+    names = kl_now.locator(".vitoolkit-row .name")
     assert sorted(names.all_inner_texts()) == ["intercept", "w"]
-    page.page.locator(".vitoolkit-row", has_text="intercept").click()
+    kl_now.locator(".vitoolkit-row", has_text="intercept").click()
     page.wait(f"{FIGURE}.sources.kl.data.alpha.filter((a) => a === 0).length === 1")
     rate = f"{FIGURE}.last.rate.at(-1) - {FIGURE}.last.now.reduce((a, b) => a + b)"
     assert abs(page.page.evaluate(rate)) < 0.05 * page.page.evaluate(f"{FIGURE}.last.rate.at(-1)")

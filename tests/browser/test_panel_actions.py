@@ -28,6 +28,8 @@ print(json.dumps({
 
 def test_pause_change_resume_undo_note_export_beside_free_cells(notebook):
     page = notebook(MODEL, BACKGROUND, "print('free')", "fit.wait()", REPORT, FAILING, "print(2)")
+    for earlier in page.server.folder.glob("vitoolkit-*"):  # of other tests
+        earlier.unlink()
     panel = page.page.locator(".vitoolkit-panel")
     page.run(0)
     page.run(1)

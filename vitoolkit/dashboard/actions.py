@@ -98,13 +98,16 @@ class Actions:
             suffix: _button(made.label, "", made.words, self._on_export, 100)
             for suffix, made in FORMATS.items()
         }
-        self.said = ipywidgets.Label(layout=dict(flex="1 1 200px", min_width="0"))
+        self.said = ipywidgets.Label(layout=dict(flex="0 1 auto", min_width="0"))
         self.download = Download()
         rows = dict(flex_flow="row wrap", align_items="center", margin="0 0 0 8px")
         self._noting = ipywidgets.HBox([self.words, self.add], layout=rows)
-        self._exporting = ipywidgets.HBox(
-            [*self.formats.values(), self.said, self.download], layout=rows
+        # In a line of their own, there from the beginning: nothing below moves when they come.
+        told = ipywidgets.HBox(
+            [self.said, self.download],
+            layout=dict(flex="1 1 100%", height="28px", min_width="0", align_items="center"),
         )
+        self._exporting = ipywidgets.HBox([*self.formats.values(), told], layout=rows)
         self.drawer = ipywidgets.VBox()
         self.show()
 

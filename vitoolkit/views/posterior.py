@@ -121,7 +121,7 @@ class Posterior:
 
 def posterior_of(snapshots: Snapshots | None, styles: Mapping[str, Style]) -> Posterior | None:
     """Pack snapshots of something; the lines of variables are those of the other charts."""
-    if snapshots is None or not (len(snapshots.coordinates) or snapshots.coordinates.notes):
+    if snapshots is None or not len(snapshots.coordinates):
         return None
     return Posterior(snapshots, {**variable_styles(snapshots.variables), **styles})
 

@@ -7,7 +7,7 @@ function renderCheck({ model, el }) {
   Object.assign(slider, { type: "range", min: 0, max: 100, value: 50 });
   slider.setAttribute("aria-label", "a slider to test with");
   words.setAttribute("role", "status");
-  root.dataset.lmSuppressShortcuts = "true"; // the arrows would be taken by JupyterLab
+  slider.dataset.lmSuppressShortcuts = "true"; // the arrows would be taken by the notebook
   root.append(words, slider, late);
   el.append(root);
   const sent = new Map();

@@ -100,7 +100,7 @@ class PosteriorCharts {
     for (const body of [posterior.body, coordinates.body]) charts.also.observe(body);
   }
 
-  tell(tell) { if (this.list.now.picked) tell(); }
+  tell(tell) { if (this.list.now?.picked) tell(); }
 
   paths(frame) {
     const { picked, step, ends } = frame.posterior, k = picked.length;

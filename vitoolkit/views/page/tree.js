@@ -71,7 +71,7 @@ const KINDS = {
     el.addEventListener("input", () => change(model, "value", el.value));
     // marimo sends each message by a request of its own: the words are to be there first.
     const submit = () => model.send({ event: "submit" });
-    el.addEventListener("keydown", ({ key }) => key === "Enter" && setTimeout(submit, 200));
+    el.addEventListener("keydown", ({ key }) => key === "Enter" && setTimeout(submit, 500));
     return () => { el.placeholder = model.get("placeholder"); if (el.value !== model.get("value")) el.value = model.get("value"); };
   },
 };
