@@ -173,6 +173,7 @@ class Actions:
 
     def _on_enter(self, widget: ipywidgets.Text, content: Message, buffers: list[bytes]) -> None:
         if content.get("event") == "submit":
+            self.words.value = str(content.get("words", self.words.value))
             self._on_note(self.add)
 
     def _on_note(self, button: ipywidgets.Button) -> None:

@@ -69,9 +69,8 @@ const KINDS = {
   },
   Text: (el, model) => {
     el.addEventListener("input", () => change(model, "value", el.value));
-    // marimo sends each message by a request of its own: the words are to be there first.
-    const submit = () => model.send({ event: "submit" });
-    el.addEventListener("keydown", ({ key }) => key === "Enter" && setTimeout(submit, 500));
+    // marimo sends each message by a request of its own: the words may come after it, so it has them with it.
+    el.addEventListener("keydown", ({ key }) => key === "Enter" && model.send({ event: "submit", words: el.value }));
     return () => { el.placeholder = model.get("placeholder"); if (el.value !== model.get("value")) el.value = model.get("value"); };
   },
 };
