@@ -147,17 +147,18 @@ def awaited(page, condition):
         page.wait_for_timeout(50)
 
 
-def test_the_panel_lives_and_dies_with_its_cell_and_every_move_of_the_slider_arrives(
-    opened, tmp_path
-):
+def test_a_fit_ends_when_its_cell_is_run_anew(opened, tmp_path):
     page = opened(BACKGROUND)
     phase(page, "running")
     page.get_by_role("button", name="again").click()  # runs the cell anew: its first fit ends
     status, steps, events = told(tmp_path)
     assert status == "stopped" and steps < 10**6
     assert [[kind, source] for kind, source, _ in events] == [["stop", "marimo"]]
-    tmp_path.joinpath("told.json").unlink()
     page.locator(".vitoolkit-status[data-phase=stopped]").wait_for(state="detached")
+
+
+def test_every_move_of_the_slider_arrives(opened, tmp_path):
+    page = opened(BACKGROUND)
     phase(page, "running")
     awaited(page, lambda: points(page) > 20)
     assert "steering by thread, marimo" in page.locator(".vitoolkit-steering").inner_text()
