@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -10,7 +11,7 @@ import pymc
 
 __all__ = ["warn_user"]
 
-_OURS = tuple(f"{Path(file).parent}/" for file in (__file__, str(pymc.__file__)))
+_OURS = tuple(f"{Path(file).parent}{os.sep}" for file in (__file__, str(pymc.__file__)))
 
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:

@@ -61,6 +61,14 @@ class Block:
         first = self.terms.shape[1] - len(self.measures)
         return {name: self.terms[:, first + i] for i, name in enumerate(self.measures)}
 
+    def column(self, name: str) -> np.ndarray:
+        """Return a column by its name in a trace, such as ``kl[z]``, shape (K,); no control's."""
+        if name in ("loss", "data", "elbo"):
+            return getattr(self, name)
+        if name in self.measures:
+            return self.measure[name]
+        return self.kl[name.removeprefix("kl[").removesuffix("]")]
+
     @property
     def elbo(self) -> np.ndarray:
         """ELBO (β = 1) of each step, shape (K,), nats."""

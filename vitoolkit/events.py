@@ -1,8 +1,9 @@
 """What a person, a schedule or a rule did to a fit, and when."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["ONE_MOVE_SECONDS", "Event"]
+__all__ = ["ONE_MOVE_SECONDS", "Event", "Unread"]
 
 #: A person's values of one control that follow each other faster than this are one move: one undo,
 #: one mark, one line of a table.
@@ -50,3 +51,39 @@ class Event(NamedTuple):
     new: float | None = None
     source: str = "code"
     text: str | None = None
+
+
+class Unread:
+    """Hands out the events of a record that grows, each once.
+
+    Examples
+    --------
+    >>> unread, pause = Unread(), Event(3, 0.5, "pause")
+    >>> unread.of([pause])  # doctest: +ELLIPSIS
+    (False, [Event(step=3, time=0.5, kind='pause', ...)])
+    >>> unread.of([pause])
+    (True, [])
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._last: Event | None = None
+
+    def of(self, events: Sequence[Event]) -> tuple[bool, Sequence[Event]]:
+        """Take the events that have not been handed out.
+
+        Parameters
+        ----------
+        events : sequence of Event
+            All of a record, in their order.
+
+        Returns
+        -------
+        goes_on : bool
+            Whether they go on from those of the call before; else these are all of another record.
+        fresh : sequence of Event
+        """
+        goes_on = len(events) >= self._count > 0 and events[self._count - 1] is self._last
+        fresh = events[self._count if goes_on else 0 :]
+        self._count, self._last = len(events), events[-1] if events else None
+        return goes_on, fresh

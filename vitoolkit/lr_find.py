@@ -16,7 +16,6 @@ from vitoolkit.checks import real_number, shown, whole_number
 from vitoolkit.controls import Control, LearningRate
 from vitoolkit.inference import KLqp
 from vitoolkit.run import Run
-from vitoolkit.schedules import as_schedule
 from vitoolkit.steps import counter_of
 from vitoolkit.trial import without_trail
 
@@ -46,6 +45,13 @@ class LRFind:
         of where the loss is smallest.
     diverged : bool
         Whether the sweep was ended because the loss rose, or was not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rate = np.geomspace(1e-3, 1.0, 4)
+    >>> LRFind(rate, np.ones(4), np.ones(4), 0.02, 0.01, 0.1, False)
+    <LRFind: suggestion 0.1 (minimum / 10; valley 0.02, steepest 0.01), 4 steps>
     """
 
     learning_rate: NDArray[np.float64]
@@ -181,13 +187,8 @@ def lr_find(
     with without_trail(inference):
         first = counter_of(inference.approx).step + 1
         factor = (high_ / low_) ** (1 / (steps - 1))
-        control.put_back(
-            {
-                **control.__getstate__(),
-                "_manual": False,
-                "law": _law(control, lambda step: min(low_ * factor ** (step - first), high_)),
-            }
-        )
+        control.schedule = lambda step: min(low_ * factor ** (step - first), high_)
+        control.release(source="lr_find")  # whoever holds it, or is about to
         try:
             inference.refine(steps, progressbar=False, callbacks=[swept])
         except FloatingPointError:
@@ -220,12 +221,6 @@ class _Sweep(Callback):
             self.diverged = bool(smooth[-1] > start + DIVERGED * fall)
         if self.diverged:
             raise StopIteration("sweep")
-
-
-def _law(control: Control, rate: Any) -> Any:
-    from vitoolkit.laws import Law
-
-    return Law(control.name, as_schedule(rate), None, control._checked)
 
 
 def _rate_of(inference: KLqp, given: Control | None) -> Control:

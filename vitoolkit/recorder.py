@@ -15,10 +15,10 @@ from vitoolkit.run import Run
 from vitoolkit.trace import Trace
 from vitoolkit.verdict import verdict_of
 
+__all__ = ["Block", "Callback", "Recorder", "Run"]
+
 #: That of PyMC's own messages on a fit.
 _logger = logging.getLogger("pymc.variational.inference")
-
-__all__ = ["Block", "Callback", "Recorder", "Run"]
 
 
 class Recorder(Callback):
@@ -161,14 +161,14 @@ class Recorder(Callback):
         """Collect the last events and note how the fit ended."""
         self._collect_events()
         self.on_compiled(run)  # the clock may have chosen another number by now
+        self._trace.attrs["status"] = run.status
+        if run.error is not None:
+            self._trace.attrs["error"] = f"{type(run.error).__name__}: {run.error}"
         rules = {control.name: control.rule for control in run.controls if control.rule is not None}
         if rules:
             self._trace.attrs["rules"] = {
                 name: {"rule": repr(rule), **rule.state()} for name, rule in rules.items()
             }
-        self._trace.attrs["status"] = run.status
-        if run.error is not None:
-            self._trace.attrs["error"] = f"{type(run.error).__name__}: {run.error}"
         if self._writes:
             self._trace.attrs["verdict"] = verdict_of(self._trace).text
             _logger.info(self._trace.attrs["verdict"])

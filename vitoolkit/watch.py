@@ -12,6 +12,7 @@ import numpy as np
 from vitoolkit.block import Block
 from vitoolkit.callback import Callback
 from vitoolkit.checks import shown, whole_number
+from vitoolkit.rules.rule import Mean
 from vitoolkit.run import Run
 
 __all__ = ["watch"]
@@ -73,6 +74,8 @@ class watch(Callback):  # noqa: N801  # reads as a word: callbacks=[vt.watch("kl
     (300, 'step >= 300: step is 300')
     """
 
+    every: int
+
     def __init__(
         self,
         condition: str,
@@ -87,13 +90,12 @@ class watch(Callback):  # noqa: N801  # reads as a word: callbacks=[vt.watch("kl
                 f"received {shown(then)}"
             )
         self.then = then
-        self.every = self._every = whole_number("every", every, least=1, of="steps")
+        self.every = whole_number("every", every, least=1, of="steps")
         self._forget()
 
     def _forget(self) -> None:
         self._met = False
-        self._sums = np.zeros(len(self.clauses))
-        self._counts = np.zeros(len(self.clauses))
+        self._means = [Mean() for _ in self.clauses]
 
     def on_fit_start(self, run: Run) -> None:
         """Refuse a condition on what is not recorded."""
@@ -108,19 +110,15 @@ class watch(Callback):  # noqa: N801  # reads as a word: callbacks=[vt.watch("kl
 
     def on_block(self, run: Run, block: Block) -> None:
         """Take the means, and act where the condition comes true."""
-        for i, clause in enumerate(self.clauses):
-            values = _column(run, block, clause.name)
-            finite = values[np.isfinite(values)]
-            self._sums[i] += finite.sum()
-            self._counts[i] += len(finite)
-        if run.step % self._every:
+        for clause, mean in zip(self.clauses, self._means, strict=True):
+            if clause.name != "step":
+                mean.add(_column(run, block, clause.name))
+        if run.step % self.every:
             return
-        with np.errstate(invalid="ignore", divide="ignore"):
-            means = self._sums / self._counts
-        for i, clause in enumerate(self.clauses):
-            if clause.name == "step":
-                means[i] = run.step
-        self._sums[:] = self._counts[:] = 0
+        means = [
+            run.step if clause.name == "step" else mean.take()
+            for clause, mean in zip(self.clauses, self._means, strict=True)
+        ]
         met = all(
             _COMPARED[clause.how](mean, clause.bound)  # False of NaN
             for clause, mean in zip(self.clauses, means, strict=True)
@@ -129,7 +127,7 @@ class watch(Callback):  # noqa: N801  # reads as a word: callbacks=[vt.watch("kl
             self._act(run, means)
         self._met = met
 
-    def _act(self, run: Run, means: np.ndarray) -> None:
+    def _act(self, run: Run, means: list[float]) -> None:
         values = ", ".join(
             f"{clause.name} is {mean:.4g}" for clause, mean in zip(self.clauses, means, strict=True)
         )
@@ -171,8 +169,4 @@ def _column(run: Run, block: Block, name: str) -> np.ndarray:
     for i, control in enumerate(run.controls):
         if control.name == name and i < block.control.shape[1]:
             return block.control[:, i]
-    if name in ("loss", "data", "elbo", "step"):
-        return getattr(block, name)
-    if name in block.measures:
-        return block.measure[name]
-    return block.kl[name.removeprefix("kl[").removesuffix("]")]
+    return block.column(name)

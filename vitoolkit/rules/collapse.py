@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 
-from vitoolkit.block import Block
 from vitoolkit.checks import real_number, whole_number
-from vitoolkit.rules.rule import Mean, Rule
+from vitoolkit.rules.rule import KLRule
 
 __all__ = ["cyclic_restart_on_collapse"]
 
 
-class cyclic_restart_on_collapse(Rule):  # noqa: N801  # reads as a word at the call, as the others
+class cyclic_restart_on_collapse(KLRule):  # noqa: N801  # reads as a word at the call, as the others
     r"""Anneal β anew whenever the KL of a variable has collapsed.
 
     Parameters
@@ -65,31 +64,25 @@ class cyclic_restart_on_collapse(Rule):  # noqa: N801  # reads as a word at the 
         per: float = 1.0,
         every: int = 50,
     ) -> None:
-        self.variable = str(variable)
+        super().__init__(variable, per, every)
         self.below = real_number("below", below, above=0)
         self.steps = whole_number("steps", steps, least=1)
         self.low = real_number("low", low, least=0)
         self.times = whole_number("times", times, least=1)
-        self.per = real_number("per", per, above=0)
-        self.every = whole_number("every", every, least=1, of="steps")
-        self.needs = (f"kl[{self.variable}]",)
         #: Restarts so far.
         self.restarts = 0
-        self._kl, self._top, self._restart = Mean(), math.nan, -math.inf
+        self._top, self._restart = math.nan, -math.inf
         self._began: float = math.nan
 
     def begin(self, value: float) -> None:
         """Anneal to this value from now on, if anything collapses."""
-        self._kl, self._top, self._restart = Mean(), value, -math.inf
+        super().begin(value)
+        self._top, self._restart = value, -math.inf
         self._began = math.nan
-
-    def observe(self, block: Block) -> None:
-        """Look at the KL of the variable."""
-        self._kl.add(block.kl[self.variable])
 
     def value(self, step: int) -> float:
         """What the annealing says; a restart when it is over and the KL has not come."""
-        kl = self._kl.take() / self.per
+        kl = self.kl()
         if math.isnan(self._began):
             self._began = step
         since = max(self._restart + self.steps, self._began)  # a whole β was in force from here on

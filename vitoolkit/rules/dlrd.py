@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitoolkit.checks import real_number, whole_number
-from vitoolkit.rules.rule import Rule
+from vitoolkit.checks import real_number
+from vitoolkit.rules.rule import RateRule
 
 __all__ = ["dlrd"]
 
 
-class dlrd(Rule):  # noqa: N801  # reads as a word at the call: rule=vt.rules.dlrd()
+class dlrd(RateRule):  # noqa: N801  # reads as a word at the call: rule=vt.rules.dlrd()
     r"""Dynamic learning rate decay: drop it when the iterates' signal-to-noise ratio is below 1.
 
     Parameters
@@ -65,11 +65,9 @@ class dlrd(Rule):  # noqa: N801  # reads as a word at the call: rule=vt.rules.dl
         least: float | None = None,
         every: int = 100,
     ) -> None:
-        self.factor = real_number("factor", factor, above=0, below=1)
+        super().__init__(factor, least, every)
         self.threshold = real_number("threshold", threshold, above=0)
-        self.least = None if least is None else real_number("least", least, above=0)
-        self.every = whole_number("every", every, least=1, of="steps")
-        self._rate, self._phase = math.nan, self.LEAST
+        self._phase = self.LEAST
         self._forget()
 
     def _forget(self) -> None:
@@ -79,7 +77,8 @@ class dlrd(Rule):  # noqa: N801  # reads as a word at the call: rule=vt.rules.dl
 
     def begin(self, value: float) -> None:
         """Go on from this value."""
-        self._rate, self._phase = value, self.LEAST
+        super().begin(value)
+        self._phase = self.LEAST
         self._forget()
 
     def look(self, parameters: list[NDArray[Any]]) -> None:
@@ -106,12 +105,10 @@ class dlrd(Rule):  # noqa: N801  # reads as a word at the call: rule=vt.rules.dl
     def value(self, step: int) -> float:
         """One factor down where the noise is larger than the signal."""
         if self._count >= self._phase and (ratio := self.ratio()) < self.threshold:
-            self.why = (
+            self.drop(
                 f"the parameters oscillate more than they advance: signal to noise {ratio:.3g} "
                 f"over {self._count * self.every:,} steps"
             )
-            lowest = self.bounds[0] if self.least is None else self.least
-            self._rate = min(self._rate, max(self.factor * self._rate, lowest))
             self._phase = self._count
             self._forget()
         return self._rate

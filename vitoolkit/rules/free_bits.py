@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 
-from vitoolkit.block import Block
-from vitoolkit.checks import real_number, whole_number
-from vitoolkit.rules.rule import Mean, Rule
+from vitoolkit.checks import real_number
+from vitoolkit.rules.rule import KLRule
 
 __all__ = ["soft_free_bits"]
 
 
-class soft_free_bits(Rule):  # noqa: N801  # reads as a word: rule=vt.rules.soft_free_bits("z", 3)
+class soft_free_bits(KLRule):  # noqa: N801  # reads as a word: rule=vt.rules.soft_free_bits("z", 3)
     r"""Multiply β up while a variable's KL is above a band, down while it is below.
 
     Parameters
@@ -39,8 +38,6 @@ class soft_free_bits(Rule):  # noqa: N801  # reads as a word: rule=vt.rules.soft
     .. math:: \beta \leftarrow \begin{cases}
         \beta \cdot 1.1 & KL > 1.05\,\lambda \\ \beta / 1.1 & KL < \lambda \end{cases}
 
-    For free bits with exact gradients see :func:`vitoolkit.penalties.free_bits`.
-
     References
     ----------
     Chen et al. (2017), "Variational Lossy Autoencoder", ICLR, appendix (soft free bits).
@@ -62,26 +59,20 @@ class soft_free_bits(Rule):  # noqa: N801  # reads as a word: rule=vt.rules.soft
         per: float = 1.0,
         every: int = 100,
     ) -> None:
-        self.variable = str(variable)
+        super().__init__(variable, per, every)
         self.least = real_number("least", least, above=0)
         self.factor = real_number("factor", factor, above=1)
         self.band = real_number("band", band, least=0)
-        self.per = real_number("per", per, above=0)
-        self.every = whole_number("every", every, least=1, of="steps")
-        self.needs = (f"kl[{self.variable}]",)
-        self._kl, self._beta = Mean(), math.nan
+        self._beta = math.nan
 
     def begin(self, value: float) -> None:
         """Go on from this value."""
-        self._kl, self._beta = Mean(), value
-
-    def observe(self, block: Block) -> None:
-        """Look at the KL of the variable."""
-        self._kl.add(block.kl[self.variable])
+        super().begin(value)
+        self._beta = value
 
     def value(self, step: int) -> float:
         """One factor up, one down, or none."""
-        kl, old = self._kl.take() / self.per, self._beta
+        kl, old = self.kl(), self._beta
         if kl > (1 + self.band) * self.least:
             self._beta *= self.factor
         elif kl < self.least:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 
-from vitoolkit.block import Block
-from vitoolkit.checks import real_number, whole_number
-from vitoolkit.rules.rule import Mean, Rule
+from vitoolkit.checks import real_number
+from vitoolkit.rules.rule import KLRule
 
 __all__ = ["kl_target"]
 
 
-class kl_target(Rule):  # noqa: N801  # reads as a word at the call: rule=vt.rules.kl_target("z", 20)
+class kl_target(KLRule):  # noqa: N801  # reads as a word at the call: rule=vt.rules.kl_target("z", 20)
     r"""Hold the KL contribution of a variable at a target: the controller of ControlVAE.
 
     A proportional-integral controller: more β where the KL is above the target, less where it is
@@ -73,28 +72,22 @@ class kl_target(Rule):  # noqa: N801  # reads as a word at the call: rule=vt.rul
         per: float = 1.0,
         every: int = 50,
     ) -> None:
-        self.variable = str(variable)
+        super().__init__(variable, per, every)
         self.target = real_number("target", target, above=0)
         self.proportional = real_number("proportional", proportional, least=0)
         self.integral = (
             0.002 / self.target if integral is None else real_number("integral", integral, above=0)
         )
-        self.per = real_number("per", per, above=0)
-        self.every = whole_number("every", every, least=1, of="steps")
-        self.needs = (f"kl[{self.variable}]",)
-        self._kl, self._start, self._sum = Mean(), 0.0, math.nan
+        self._start, self._sum = 0.0, math.nan
 
     def begin(self, value: float) -> None:
         """Go on from this value; the integral is what makes it so."""
-        self._kl, self._start, self._sum = Mean(), value, math.nan
-
-    def observe(self, block: Block) -> None:
-        """Look at the KL of the variable."""
-        self._kl.add(block.kl[self.variable])
+        super().begin(value)
+        self._start, self._sum = value, math.nan
 
     def value(self, step: int) -> float:
         """What the controller says."""
-        kl = self._kl.take() / self.per
+        kl = self.kl()
         low, high = self.bounds
         if math.isnan(kl):
             self.why = f"no KL of {self.variable} was evaluated: held"

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from vitoolkit.block import Block
-from vitoolkit.checks import real_number, whole_number
-from vitoolkit.rules.rule import Rule
+from vitoolkit.checks import whole_number
+from vitoolkit.rules.rule import RateRule
 
 __all__ = ["pflug"]
 
 
-class pflug(Rule):  # noqa: N801  # reads as a word at the call: rule=vt.rules.pflug()
+class pflug(RateRule):  # noqa: N801  # reads as a word at the call: rule=vt.rules.pflug()
     r"""Drop the learning rate when the sum of products of successive gradients is negative.
 
     On the way to an optimum successive gradients point the same way; around it, each step that
@@ -67,15 +65,14 @@ class pflug(Rule):  # noqa: N801  # reads as a word at the call: rule=vt.rules.p
         least: float | None = None,
         every: int = 100,
     ) -> None:
-        self.factor = real_number("factor", factor, above=0, below=1)
+        super().__init__(factor, least, every)
         self.burn_in = whole_number("burn_in", burn_in, least=0, of="steps")
-        self.least = None if least is None else real_number("least", least, above=0)
-        self.every = whole_number("every", every, least=1, of="steps")
-        self._rate, self._sum, self._count = math.nan, 0.0, 0
+        self._sum, self._count = 0.0, 0
 
     def begin(self, value: float) -> None:
         """Go on from this value."""
-        self._rate, self._sum, self._count = value, 0.0, 0
+        super().begin(value)
+        self._sum, self._count = 0.0, 0
 
     def observe(self, block: Block) -> None:
         """Sum the products, from the end of the burn-in on."""
@@ -89,12 +86,10 @@ class pflug(Rule):  # noqa: N801  # reads as a word at the call: rule=vt.rules.p
         """One factor down where the sum is negative."""
         if self._count > self.burn_in and self._sum < 0:
             steps = self._count - self.burn_in
-            self.why = (
+            self.drop(
                 f"successive gradients point against each other: {self._sum / steps:.3g} in the "
                 f"mean of {steps:,} steps"
             )
-            lowest = self.bounds[0] if self.least is None else self.least
-            self._rate = min(self._rate, max(self.factor * self._rate, lowest))
             self._sum, self._count = 0.0, 0
         return self._rate
 

@@ -9,12 +9,12 @@ import numpy as np
 
 from vitoolkit.block import Block
 from vitoolkit.checks import real_number, whole_number
-from vitoolkit.rules.rule import Mean, Rule
+from vitoolkit.rules.rule import Mean, RateRule
 
 __all__ = ["reduce_on_plateau"]
 
 
-class reduce_on_plateau(Rule):  # noqa: N801  # reads as a word: rule=vt.rules.reduce_on_plateau()
+class reduce_on_plateau(RateRule):  # noqa: N801  # reads as a word: rule=vt.rules.reduce_on_plateau()
     r"""Multiply the learning rate down when the ELBO has stopped rising.
 
     Parameters
@@ -42,8 +42,9 @@ class reduce_on_plateau(Rule):  # noqa: N801  # reads as a word: rule=vt.rules.r
     The ELBO is the one at β = 1, whatever β is in force. What counts as rising is told by the noise
     of the fit itself, as there is no number of nats that suits every model: the slope is fitted by
     least squares to the means of `every` steps, and its standard error comes from their rests.
-    A trace whose slope is two standard errors never fires, one without any slope does after
-    `patience` steps. While another control moves, such as a β on its schedule, nothing is judged.
+    It fires where the fitted slope is below `errors` of these: seldom on a clear rise, after some
+    `patience` steps without one. While another control moves, such as a β on its schedule, nothing
+    is judged.
 
     Examples
     --------
@@ -65,14 +66,11 @@ class reduce_on_plateau(Rule):  # noqa: N801  # reads as a word: rule=vt.rules.r
         least: float | None = None,
         every: int = 50,
     ) -> None:
-        self.factor = real_number("factor", factor, above=0, below=1)
-        self.every = whole_number("every", every, least=1, of="steps")
+        super().__init__(factor, least, every)
         self.patience = whole_number(
             "patience", patience, least=self.LEAST * self.every, of="steps"
         )
         self.errors = real_number("errors", errors, least=0)
-        self.least = None if least is None else real_number("least", least, above=0)
-        self._rate = math.nan
         self._forget()
 
     def _forget(self) -> None:
@@ -82,7 +80,7 @@ class reduce_on_plateau(Rule):  # noqa: N801  # reads as a word: rule=vt.rules.r
 
     def begin(self, value: float) -> None:
         """Go on from this value."""
-        self._rate = value
+        super().begin(value)
         self._forget()
 
     def observe(self, block: Block) -> None:
@@ -114,12 +112,10 @@ class reduce_on_plateau(Rule):  # noqa: N801  # reads as a word: rule=vt.rules.r
             if slope < self.errors * error:
                 steps = len(self._points) * self.every
                 rise = "rises no more than its noise" if slope > 0 else "does not rise"
-                self.why = (
+                self.drop(
                     f"the ELBO {rise}: {1000 * slope:.3g} ± {1000 * error:.2g} nats in 1,000 "
                     f"steps, over {steps:,}"
                 )
-                lowest = self.bounds[0] if self.least is None else self.least
-                self._rate = min(self._rate, max(self.factor * self._rate, lowest))
                 self._forget()
         return self._rate
 

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitoolkit.block import Block
+from vitoolkit.checks import real_number, whole_number
 
-__all__ = ["Mean", "Rule"]
+__all__ = ["KLRule", "Mean", "RateRule", "Rule"]
 
 
 class Rule:
@@ -91,3 +92,66 @@ class Mean:
         mean = self._sum / self._count if self._count else float("nan")
         self._sum, self._count = 0.0, 0
         return mean
+
+
+class KLRule(Rule):
+    """Base class of the rules that look at the KL contribution of one variable.
+
+    Parameters
+    ----------
+    variable : str
+        The variable.
+    per : float
+        Divisor of the KL contribution, nats of the full data set.
+    every : int
+        The rule is asked at the steps that are a multiple of it.
+    """
+
+    def __init__(self, variable: str, per: float, every: int) -> None:
+        self.variable = str(variable)
+        self.per = real_number("per", per, above=0)
+        self.every = whole_number("every", every, least=1, of="steps")
+        self.needs = (f"kl[{self.variable}]",)
+        self._kl = Mean()
+
+    def begin(self, value: float) -> None:
+        """Forget what was seen."""
+        self._kl = Mean()
+
+    def observe(self, block: Block) -> None:
+        """Look at the KL of the variable."""
+        self._kl.add(block.kl[self.variable])
+
+    def kl(self) -> float:
+        """Mean KL since it was last asked for; NaN where none was evaluated."""
+        return self._kl.take() / self.per
+
+
+class RateRule(Rule):
+    """Base class of the rules that drop a learning rate.
+
+    Parameters
+    ----------
+    factor : float
+        The learning rate is multiplied by it.
+    least : float or None
+        It goes no lower; None for the lower bound of the control.
+    every : int
+        The rule is asked at the steps that are a multiple of it.
+    """
+
+    def __init__(self, factor: float, least: float | None, every: int) -> None:
+        self.factor = real_number("factor", factor, above=0, below=1)
+        self.least = None if least is None else real_number("least", least, above=0)
+        self.every = whole_number("every", every, least=1, of="steps")
+        self._rate = float("nan")
+
+    def begin(self, value: float) -> None:
+        """Go on from this value."""
+        self._rate = value
+
+    def drop(self, why: str) -> None:
+        """Multiply the learning rate down, for this reason."""
+        lowest = self.bounds[0] if self.least is None else self.least
+        self._rate = min(self._rate, max(self.factor * self._rate, lowest))
+        self.why = why

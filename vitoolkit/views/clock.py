@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitoolkit.decimation import View
-from vitoolkit.events import Event
+from vitoolkit.events import Event, Unread
 
 __all__ = ["Clock"]
 
@@ -32,11 +32,7 @@ class Clock:
     """
 
     def __init__(self) -> None:
-        self._begin()
-
-    def _begin(self) -> None:
-        self._read = 0
-        self._last: Event | None = None
+        self._unread = Unread()
         # Ends of the pauses, in turn: an even number, but for a fit that is paused now.
         self._turns: list[float] = []
 
@@ -70,10 +66,10 @@ class Clock:
         return np.maximum(time - first - paused, 0.0)
 
     def _listen(self, events: Sequence[Event]) -> None:
-        if not (len(events) >= self._read > 0 and events[self._read - 1] is self._last):
-            self._begin()
-        for event in events[self._read :]:
+        goes_on, fresh = self._unread.of(events)
+        if not goes_on:
+            self._turns = []
+        for event in fresh:
             paused = len(self._turns) % 2 == 1
             if (event.kind == "pause" and not paused) or (event.kind in GOES_ON and paused):
                 self._turns.append(event.time)
-        self._read, self._last = len(events), events[-1] if events else None

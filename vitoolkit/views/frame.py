@@ -221,7 +221,8 @@ def frame_of(
         rows = _rows(view, name, smooth)
         (low[i],), (high[i],) = (view.around(what, rows, [name]) for what in ("low", "high"))
         # Rounding, or a sum too large for a float, must not put the mean outside of its band.
-        mean[i] = np.clip(means.get(name, _mean_of(view, name, smooth)), low[i], high[i])
+        middle = means[name] if name in means else _mean_of(view, name, smooth)
+        mean[i] = np.clip(middle, low[i], high[i])
         windows.append(_steps(view, rows))
     measures = measures_of(trace.measures)
     measure = np.array([_mean_of(view, name, smooth) for name in measures])

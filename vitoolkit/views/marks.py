@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from vitoolkit.events import ONE_MOVE_SECONDS, Event
+from vitoolkit.events import ONE_MOVE_SECONDS, Event, Unread
 from vitoolkit.views.names import plain
 
 __all__ = ["Act", "Mark", "Marks", "acts_of"]
@@ -118,11 +118,11 @@ class Marks:
 
     def __init__(self, most: int = 80) -> None:
         self.most = most
+        self._unread = Unread()
         self._begin()
 
     def _begin(self) -> None:
-        self._read, self._gap = 0, 0
-        self._last: Event | None = None
+        self._gap = 0
         self._latest: dict[str | None, _Done] = {}
         self._groups: list[_Group] = []
 
@@ -140,12 +140,12 @@ class Marks:
         list of Mark
             In the order of the events.
         """
-        if not (len(events) >= self._read > 0 and events[self._read - 1] is self._last):
+        goes_on, fresh = self._unread.of(events)
+        if not goes_on:
             self._begin()
-        for event in events[self._read :]:
+        for event in fresh:
             if event.source != "schedule":
                 self._add(event)
-        self._read, self._last = len(events), events[-1] if events else None
         return [group.mark() for group in self._groups]
 
     def _add(self, event: Event) -> None:
