@@ -77,8 +77,7 @@ def verdict_of(table: Table, attrs: Mapping[str, Any] | None = None) -> Verdict:
     half of the steps or since a β moved last, whichever is shorter. By the slope and its standard
     error, see :func:`vitoolkit.trend.trend_of`, it rises, falls, stands still, or the noise leaves
     it open. To stand still means that a rise of a quarter of a single step's noise over these steps
-    is ruled out. It does not mean that q is near the posterior: :func:`vitoolkit.diagnose` asks
-    that.
+    is ruled out. It does not mean that q is near the posterior.
 
     Examples
     --------
@@ -136,8 +135,11 @@ class _Objective:
         rows, name = len(self._table), "ELBO" if self.elbo else "loss"
         trend = self._trend(self.first, rows)
         if trend is None or self.steps < LEAST_STEPS:
-            since = " since β moved last" if self.first > rows // 2 else ""
-            return f"Too short to tell: {self.steps:,} steps{since}", "short", None, None
+            if self._still_since > rows // 2:
+                since = f"{self.steps:,} steps since β moved last"
+            else:
+                since = f"{int(self._table[-1:].step[0] - self._table[:1].step[0]) + 1:,} steps"
+            return f"Too short to tell: {since}", "short", None, None
         rises, falls = ("rises", "falls") if self.elbo else ("falls", "rises")
         pace = f"{abs(trend.rise) * 1_000 / self.steps:.3g} nats per 1,000 steps"
         if trend.still:

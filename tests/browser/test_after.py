@@ -39,6 +39,7 @@ def test_charts_live_on_after_the_end_and_the_notebook_keeps_the_picture(noteboo
     page.page.wait_for_selector(".vitoolkit-after .vitoolkit-figure[data-empty='false']")
     page.wait(f"{FIGURE}.sources.loss.data.x.at(-1) === 2999")
     assert not page.page.locator(PICTURE).is_visible()
+    assert not page.page.locator(".vitoolkit-after .vitoolkit-mean").count()  # none would answer
     chart = page.page.locator(".vitoolkit-after .vitoolkit-chart").first
     chart.scroll_into_view_if_needed()
     box = chart.bounding_box()

@@ -115,6 +115,7 @@ def test_feedback_while_compiling_and_nothing_jumps_and_a_dead_kernel(notebook, 
     page.wait("document.title.startsWith('compiling · ')")
     page.wait(f"{FIGURE}.views", what="the charts")
     places = page.page.evaluate(PLACES)
+    assert not page.page.locator(".vitoolkit-none:visible").count()  # nobody has searched
     message, pause = ".vitoolkit-message", page.page.locator(".vitoolkit-pause")
     assert "the step of ADVI, 2 variables, 8 parameters" in page.page.locator(message).inner_text()
     for label, heard in (("Resume", True), ("Pause", False), ("Resume", True)):

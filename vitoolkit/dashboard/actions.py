@@ -79,7 +79,7 @@ class Actions:
             tooltip="most steps a second, for looking: no number depends on it",
             description="pace",
             style=dict(description_width="auto"),
-            layout=dict(width="142px"),
+            layout=dict(width="158px"),
         )
         self.pace.add_class("vitoolkit-pace")
         self.pace.observe(weakly(self._on_pace), "value")

@@ -74,6 +74,8 @@ class Charts extends Sheet {
     this.wide();
   }
 
+  fix() { this.root.querySelector(".vitoolkit-mean")?.remove(); } // there is nobody who would compute other means
+
   means(send) {
     const label = tag("label", "vitoolkit-mean vitoolkit-soft", "mean of "), select = tag("select");
     for (const [rows, words] of MEANS) select.append(new Option(words, rows));

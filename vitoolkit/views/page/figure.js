@@ -36,6 +36,7 @@ export default () => {
     keep.title = "as the notebook shows it when it is opened again";
     place.prepend(live);
     const charts = await put(model, live);
+    charts.fix();
     live.append(keep);
     picture.hidden = true;
     keep.onclick = () => { charts.close(); live.remove(); picture.hidden = false; };

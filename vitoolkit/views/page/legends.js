@@ -70,6 +70,7 @@ class SearchedList {
     this.search.addEventListener("keydown", (event) => event.stopPropagation()); // not a shortcut of the page
     this.none = tag("div", "vitoolkit-soft vitoolkit-none", `no ${what.slice(0, -1)} matches`);
     this.none.setAttribute("role", "status");
+    this.none.hidden = true; // until somebody has searched
     this.box = tag("div", "vitoolkit-list");
     this.sheet = tag("div", "vitoolkit-sheet");
     this.box.append(this.none, this.sheet);

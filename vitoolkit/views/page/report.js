@@ -19,7 +19,7 @@ const charts = new Charts({ legend }, document.getElementById("figure"), ({ kind
   picked = names.map((name) => legend.kl.findIndex((line) => line.at(-1) === name));
   setTimeout(() => charts.draw(frame()));
 });
-charts.root.querySelector(".vitoolkit-mean")?.remove(); // there is nobody who would compute other ones
+charts.fix();
 const root = {};
 gunzip(read("bokeh")).then((source) => {
   new Function(source).call(root);
