@@ -38,6 +38,17 @@ def test_one_call_gives_approximation_trace_controls_and_goes_on(gaussians, fast
     np.testing.assert_array_equal(record["loss"], fit.trace.loss)
 
 
+def test_groups_of_the_draws(gaussians, fast):
+    fit = vt.fit(30, random_seed=1, **fast)
+    draws = fit.sample(20, random_seed=1)
+    elbo, stats = draws["fit"], draws["fit_stats"]
+    assert list(elbo.data_vars) == ["elbo"] and elbo["elbo"].dims == ("step",)
+    np.testing.assert_array_equal(elbo["elbo"], fit.trace.elbo)
+    assert elbo["elbo"].attrs["units"] == "nats"
+    np.testing.assert_array_equal(stats["kl"].sel(variable="z"), fit.trace.kl["z"])
+    assert stats.attrs["verdict"] == fit.trace.attrs["verdict"] == elbo.attrs["verdict"]
+
+
 def test_methods(gaussians, fast):
     assert isinstance(vt.fit(2, method="FullRank_ADVI", **fast).inference, vt.FullRankADVI)
     mine = vt.ADVI()

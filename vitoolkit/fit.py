@@ -13,6 +13,7 @@ from pymc.variational.inference import Inference
 from pymc.variational.opvi import Approximation
 from pytensor.graph.basic import Variable
 
+from vitoolkit.arviz_groups import with_record
 from vitoolkit.background import Background
 from vitoolkit.checks import flag, shown, unknown_option
 from vitoolkit.controls import Control, LearningRate
@@ -196,8 +197,9 @@ class Fit:
         Returns
         -------
         arviz.InferenceData or xarray.DataTree
-            What ``approx.sample`` of the installed PyMC returns, with the trace in the group
-            ``variational_trace``.
+            What ``approx.sample`` of the installed PyMC returns, with the ELBO over the steps in
+            the group ``fit``, what else was recorded in ``fit_stats``, and the whole record with
+            its events in ``variational_trace``, where :meth:`Trace.open` finds it in a saved file.
         """
         if not self.done and self.status != "paused":
             raise RuntimeError(
@@ -206,14 +208,7 @@ class Fit:
             )
         with self.approx.model:
             posterior = self.approx.sample(draws, random_seed=random_seed)
-        record = self.trace.to_xarray()
-        if hasattr(posterior, "add_groups"):
-            posterior.add_groups({"variational_trace": record}, warn_on_custom_groups=False)
-        else:
-            import xarray
-
-            posterior["variational_trace"] = xarray.DataTree(record)
-        return posterior
+        return with_record(posterior, self.trace)
 
     def __repr__(self) -> str:
         if not self.done:
