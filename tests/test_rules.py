@@ -20,11 +20,10 @@ class Up(Rule):
         self.beta, self.seen = value, []
 
     def observe(self, block):
-        if self.begun:
-            self.seen.extend(block.kl["z"].tolist())
+        self.seen.extend(block.kl["z"].tolist())
 
     def value(self, step):
-        mean = np.nanmean(self.seen) if np.isfinite(self.seen).any() else np.inf
+        mean = np.nanmean(self.seen)
         self.seen, self.why = [], f"the KL of z is {mean:.3g} nats"
         self.beta *= 1.01 if mean > self.target else 1.0
         return self.beta
@@ -81,7 +80,7 @@ def test_a_feedback_law_gives_the_same_run_under_pymcs_own_loop(gaussians, fast,
 
 
 def test_a_rule_says_what_it_did_and_takes_the_wheel_when_nobody_holds_it(gaussians, fast):
-    rule = Up()
+    rule = Up(-np.inf)
     beta = vt.Beta(1.0, rule=rule)
     recorder = vt.Recorder()
 
@@ -106,14 +105,38 @@ def test_a_rule_says_what_it_did_and_takes_the_wheel_when_nobody_holds_it(gaussi
 
 
 def test_a_schedule_to_its_end_and_then_the_rule(gaussians, fast):
-    rule = Up()
-    beta = vt.Beta(schedule=vt.schedules.linear(0.0, 2.0, steps=100), rule=rule)
+    rule = Up(-np.inf)
+    beta = vt.Beta(schedule=vt.schedules.linear(0.0, 2.0, steps=80), rule=rule)
     recorder = vt.Recorder()
     vt.ADVI(beta=beta, random_seed=1).fit(160, callbacks=[recorder], **fast)
     values = recorder.trace.control["beta"]
-    np.testing.assert_allclose(values[:100], np.linspace(0, 2, 101)[:-1])
+    np.testing.assert_allclose(values[:100], np.minimum(2.0, np.arange(100) / 40))
     assert rule.begun == [2.0] and values[100] == pytest.approx(2.02)
-    assert "linear(0.0, 2.0, steps=100), then <" in repr(beta)
+    assert rule.seen == pytest.approx(recorder.trace.kl["z"][150:])
+    assert "linear(0.0, 2.0, steps=80), then <" in repr(beta)
+
+
+def test_a_rule_has_seen_every_step_since_it_began(gaussians, fast):
+    class Counts(Rule):
+        every = 20
+        asked = ()
+
+        def begin(self, value):
+            self.now, self.steps = value, 0
+
+        def observe(self, block):
+            self.steps += len(block.loss)
+
+        def value(self, step):
+            self.asked = (*self.asked, self.steps)
+            return self.now
+
+    for options in ({"steps_per_execution": 1}, {"steps_per_execution": 7}, {}):
+        alone, after = Counts(), Counts()
+        schedule = vt.schedules.linear(0.0, 1.0, steps=33)
+        beta = {"z": vt.Beta(rule=alone), "w": vt.Beta(schedule=schedule, rule=after)}
+        vt.ADVI(beta=beta, **options).fit(81, **fast)
+        assert alone.asked == (20, 40, 60, 80) and after.asked == (7, 27, 47)
 
 
 def test_a_value_out_of_bounds_is_moved_to_the_nearest(gaussians, fast):

@@ -490,6 +490,7 @@ class Control:
             self._write(request.value)
         elif self._on_schedule(step):
             self._write(law.value(step))
+        self.begin(step)
         end = None if law.schedule is None else law.schedule.end
         new = end if kind == "reschedule" else self._value
         self._note(step, kind, old, new, request.source, text)
@@ -501,7 +502,13 @@ class Control:
         value, self._manual, self.law.schedule = change.state
         self.law.give_back(step)
         self._write(self.law.value(step) if self._on_schedule(step) else value)
+        self.begin(step)
         self._note(step, "undo", old, self._value, request.source, change.kind)
+
+    def begin(self, step: int) -> None:
+        """Let the rule begin before `step`, if it has the wheel and has not begun."""
+        if not self._manual:
+            self.law.begin(step, self._value, self.bounds)
 
     def decide(self, step: int, parameters: Parameters) -> None:
         """Let the rule choose the value from `step` on, if it has the wheel and is due."""

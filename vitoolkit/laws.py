@@ -130,6 +130,12 @@ class Law:
         """Let the rule begin anew, at the value that a person leaves."""
         self._begun, self._left = False, self._over(step)
 
+    def to_end(self, step: int) -> int | None:
+        """Steps to the end of the schedule, where the rule begins; None where none waits for it."""
+        if self.rule is None or self.schedule is None or self._over(step):
+            return None
+        return None if self.schedule.steps is None else self.schedule.steps - step
+
     def check(self, columns: Collection[str]) -> None:
         """Raise where the rule reads what a fit does not record."""
         missing = [] if self.rule is None else [c for c in self.rule.needs if c not in columns]
@@ -140,23 +146,34 @@ class Law:
                 f"{', '.join(columns)}{hint}"
             )
 
+    def begin(self, step: int, value: float, bounds: tuple[float, float]) -> None:
+        """Let a rule that has the wheel begin at `value`, unless it has."""
+        rule, schedule = self.rule, self.schedule
+        if rule is None or self._begun or not self._over(step):
+            return
+        at_end = schedule is not None and not self._left
+        rule.bounds = bounds
+        rule.begin(schedule.end if at_end else value)  # type: ignore[union-attr, arg-type]
+        self._begun = True
+
     def observe(self, block: Block) -> None:
-        """Show the rule what was recorded."""
-        if self.rule is not None:
+        """Show a rule that has begun what was recorded."""
+        if self.rule is not None and self._begun:
             self.rule.observe(block)
 
     def decision(
         self, step: int, value: float, bounds: tuple[float, float], parameters: Parameters
     ) -> float | None:
         """What the rule wants from `step` on; None when it is not due, or the schedule is."""
-        rule, schedule = self.rule, self.schedule
-        if rule is None or step % rule.every or not self._over(step):
+        rule = self.rule
+        if rule is None or not self._over(step):
             return None
-        if not self._begun:
-            at_end = schedule is not None and not self._left
-            rule.bounds = bounds
-            rule.begin(schedule.end if at_end else value)  # type: ignore[union-attr, arg-type]
-            self._begun = self._left = True
+        if not self._begun:  # and asked when it has seen something
+            self.begin(step, value, bounds)
+            return None
+        if step % rule.every:
+            return None
+        self._left = True
         if type(rule).look is not Rule.look:
             rule.look(parameters())
         return rule.value(step)

@@ -396,10 +396,12 @@ class Run:
         return 0
 
     def to_due(self) -> int:
-        """Steps to the next one at which a callback or a rule is due; many without one."""
+        """Steps to the next one at which a callback or a rule is due, or begins; many without."""
         left = 1 << 62
         for period in self._periods:
             left = min(left, period - self.step % period)
+        for control in self._rules:
+            left = min(left, control.law.to_end(self.step) or left)
         return left
 
     def _all_periods(self) -> set[int]:
@@ -434,6 +436,8 @@ class Run:
         if self.status == "compiling":
             self.status = "paused" if self._paused else "running"
             self.asked |= self._paused
+        for control in self._rules:
+            control.begin(self.step)
         for callback in self.own:
             callback.on_compiled(self)
 
