@@ -21,6 +21,27 @@ class Callback:
     are plain functions: under an inference of vitoolkit, and under one of PyMC's own, which tells a
     callback neither that a fit starts nor that it has ended. What one of them raises ends the fit,
     and costs no other one its steps or its end.
+
+    Examples
+    --------
+    The best ELBO of every 50 steps, in nats:
+
+    >>> import pymc as pm
+    >>> import vitoolkit as vt
+    >>> class Best(vt.Callback):
+    ...     every = 50
+    ...     def on_fit_start(self, run):
+    ...         self.steps, self.best = 0, float("-inf")
+    ...     def on_block(self, run, block):
+    ...         self.steps += len(block.loss)
+    ...         self.best = max(self.best, block.elbo.max())
+    >>> best = Best()
+    >>> with pm.Model():
+    ...     z = pm.Normal("z")
+    ...     y = pm.Normal("y", z, observed=[0.2, 1.1])
+    ...     approx = pm.fit(100, method=vt.ADVI(), callbacks=[best], progressbar=False)
+    >>> best.steps, bool(best.best < 0)
+    (100, True)
     """
 
     #: True while the callback shows progress, so that the loop draws no bar of its own.

@@ -45,6 +45,19 @@ class Fit:
         The controls of the fit by name.
     dashboard : Dashboard or None
         The panel, if one was asked for.
+
+    Examples
+    --------
+    >>> import pymc as pm
+    >>> import vitoolkit as vt
+    >>> with pm.Model():
+    ...     z = pm.Normal("z")
+    ...     y = pm.Normal("y", z, observed=[0.2, 1.1])
+    ...     fit = vt.fit(200, random_seed=1, background=True)
+    >>> fit.wait(), fit.status, len(fit.trace)
+    (True, 'finished', 200)
+    >>> fit.sample(100, random_seed=1)["posterior"]["z"].sizes["draw"]
+    100
     """
 
     def __init__(
