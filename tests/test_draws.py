@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pymc as pm
 import pytensor
@@ -78,13 +80,38 @@ def test_what_fails_in_the_other_thread_is_raised_by_the_call_that_needs_it():
     (draws,) = draws_ahead([source := generator()], [normal(source, (3,))])
     draws.advance(2)
 
-    def fails(*args):
+    def fails(rng, *args):
+        rng.normal()
         raise MemoryError("no room")
 
-    draws._rng_fn = fails
+    rng_fn, draws._rng_fn = draws._rng_fn, fails
     draws.begin(4)
     with pytest.raises(MemoryError, match="no room"):
         draws.advance(4)
+    draws._rng_fn = rng_fn
+    reference = np.random.default_rng(1)
+    reference.normal(size=(2, 3))  # nothing is left out, should the fit go on
+    np.testing.assert_array_equal(drawn(draws, 4), reference.normal(0.5, 2.0, size=(4, 3)))
+
+
+def test_what_fails_in_the_other_thread_is_dropped_with_the_generator_it_drew_from():
+    (draws,) = draws_ahead([source := generator()], [normal(source, (3,))])
+    draws.advance(2)
+    begun, failed = threading.Event(), threading.Event()
+
+    def fails(*args):
+        begun.set()
+        failed.wait()
+        raise MemoryError("no room")
+
+    rng_fn, draws._rng_fn = draws._rng_fn, fails
+    draws.begin(4)
+    begun.wait()
+    source.set_value(np.random.default_rng(7))
+    draws._rng_fn = rng_fn
+    failed.set()
+    expected = np.random.default_rng(7).normal(0.5, 2.0, size=(4, 3))
+    np.testing.assert_array_equal(drawn(draws, 4), expected)
 
 
 def test_when_the_program_ends_the_draws_are_made_in_the_thread_that_needs_them(monkeypatch):

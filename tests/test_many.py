@@ -129,6 +129,27 @@ def test_one_that_fails_leaves_the_others_and_is_named(model, options):
         vt.fit_many(N, grid={"beta": {"bad": axis["bad"]}}, **options)
 
 
+def test_the_wait_is_for_all_whatever_one_of_them_raises():
+    ended = []
+
+    class One:
+        def __init__(self, name, error=None):
+            self.name, self.error = name, error
+
+        def wait(self, timeout):
+            ended.append(self.name)
+            if self.error is not None:
+                raise self.error
+            return True
+
+    first, second = ArithmeticError("no value here"), ValueError("nor here")
+    ones = One("a", first), One("b"), One("c", second), One("d")
+    fits = many.Fits(["name"], {(one.name,): one for one in ones})
+    with pytest.raises(ArithmeticError, match="no value here"):
+        fits.wait()
+    assert ended == ["a", "b", "c", "d"]
+
+
 def test_ctrl_c_ends_all_and_keeps_them(model, options, monkeypatch):
     answering = background._answering
 

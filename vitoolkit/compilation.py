@@ -16,6 +16,8 @@ from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.math import exp, log1p, maximum, neg, sigmoid, softplus
 from pytensor.tensor.type import float_dtypes
 
+from vitoolkit.triangle import known_to
+
 __all__ = ["ROWS", "compile_for", "compile_now", "faster", "takes_rows"]
 
 _TAG = "vitoolkit"
@@ -27,6 +29,7 @@ def faster(mode: Mode) -> Mode:
     """Return the mode with vitoolkit's rewrites and, on Numba, a cheaper way into its functions."""
     if not isinstance(mode.provided_optimizer, RewriteDatabaseQuery):
         return mode
+    known_to(mode.linker)
     linker, optimizer = mode.linker, mode.provided_optimizer.including(_TAG)
     # The PyTensor of PyMC 5.26 enters its functions in another way, and goes its own.
     if type(linker) is NumbaLinker and find_spec("pytensor.link.numba.cache") is not None:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -142,8 +142,14 @@ class DrawsAhead:
         self._known = self.generator[0] = settled
 
     def _start(self) -> None:
-        """Go on from where the generator stands: somebody has put another one there."""
-        self._collect()
+        """Go on from where the generator stands: somebody has put another one there.
+
+        What another thread draws meanwhile is of no use, nor is its error.
+        """
+        if self._coming is not None:
+            (_, future), self._coming = self._coming, None
+            if future is not None and not future.cancel():
+                wait([future])  # it draws from `_stream`
         self._drawn.clear()
         self._taken = 0
         self._known = self.generator[0]
@@ -178,7 +184,11 @@ class DrawsAhead:
         assert self._stream is not None
         begun = time.perf_counter()
         before = self._stream.bit_generator.state
-        rows = self._fill(self._stream, steps)
+        try:
+            rows = self._fill(self._stream, steps)
+        except BaseException:
+            self._stream.bit_generator.state = before  # the numbers are still to be drawn
+            raise
         self.seconds = (time.perf_counter() - begun) / steps
         return _Drawn(before, rows)
 

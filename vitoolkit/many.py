@@ -106,9 +106,18 @@ class Fits(Mapping[tuple, Fit]):
         Raises
         ------
         Exception
-            What the first of them that failed has raised.
+            What the first of them that failed has raised, in the order of the grid; after the wait
+            for the others.
         """
-        return all([one.wait(timeout) for one in self.values()])
+        ended, errors = [], list[Exception]()
+        for one in self.values():
+            try:
+                ended.append(one.wait(timeout))
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return all(ended)
 
     def stop(self) -> None:
         """End all at the next step boundary, and keep everything."""

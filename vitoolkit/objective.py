@@ -18,13 +18,14 @@ import pytensor
 import pytensor.tensor as pt
 from pymc.data import MinibatchOp
 from pymc.pytensorf import floatX
-from pymc.variational.approximations import MeanFieldGroup
+from pymc.variational.approximations import FullRankGroup, MeanFieldGroup
 from pymc.variational.opvi import Approximation, Group, ObjectiveFunction, Operator
 from pymc.variational.updates import adagrad_window, total_norm_constraint
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.random.basic import NormalRV
 
+from vitoolkit import triangle
 from vitoolkit.alike import Batch, batches, entries, join, stack, taken
 from vitoolkit.controls import Control
 from vitoolkit.gradient import gradient_stats
@@ -63,7 +64,7 @@ def _scale(group: Group) -> pt.TensorVariable:
     For full rank it is the diagonal of the lower triangular L: given the coordinates before it, z_k
     is Gaussian with standard deviation ``L[k, k]``.
     """
-    return group.std if isinstance(group, MeanFieldGroup) else pt.diagonal(group.L)
+    return group.std if isinstance(group, MeanFieldGroup) else triangle.diagonal(group)
 
 
 def _one_draw(group: Group) -> pt.TensorVariable:
@@ -74,6 +75,8 @@ def _one_draw(group: Group) -> pt.TensorVariable:
     """
     if isinstance(group, MeanFieldGroup):
         return group.std * group.symbolic_initial[0] + group.mean
+    if isinstance(group, FullRankGroup):
+        return triangle.draw(group)
     return group.symbolic_random[0]
 
 
