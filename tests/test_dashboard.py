@@ -94,7 +94,12 @@ def test_outside_a_notebook_it_records_and_shows_nothing(model, capsys):
     assert [control.name for control in dashboard.controls] == ["beta"]
     assert not dashboard.shows_progress
     assert capsys.readouterr().out == ""
-    assert "<img" in dashboard._repr_mimebundle_()["text/html"]
+    html = dashboard._repr_mimebundle_()["text/html"]
+    assert "<img" in html and "<td>z[0]</td>" in html and dashboard.trace.attrs["verdict"] in html
+    told = dashboard.trace.to_xarray()
+    assert told.q.sizes == {"coordinate": 2, "end": 3}
+    np.testing.assert_allclose(told.q.T, dashboard.snapshots.now(), rtol=1e-5)
+    assert dashboard.trace.summary()["verdict"] == dashboard.trace.attrs["verdict"]
 
 
 def test_it_shows_itself_before_compiling_and_leaves_a_picture(model, notebook):

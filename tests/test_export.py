@@ -323,6 +323,24 @@ def test_xarray(plain):
     assert json.loads(dataset.attrs["versions"]) == plain.attrs["versions"]
 
 
+def test_where_q_stood_reads_back_and_is_arrays_in_xarray(kind, plain, tmp_path):
+    plain.attrs["q"] = {
+        "step": 30,
+        "name": ["z", "<w>[a]"],
+        "posterior": [[-1.0, 0.0, 1.0], [0.0, 1.0, 2.0]],
+        "prior": [[np.nan] * 3, [-1.0, 0.0, 1.0]],
+        "moved": [0.1, 2.0],
+    }
+    assert Trace.open(write(plain, kind, tmp_path)).equals(plain)
+    dataset = plain.to_xarray()
+    assert dataset.q.dims == dataset.prior.dims == ("coordinate", "end")
+    assert float(dataset.q.sel(coordinate="<w>[a]", end="high")) == 2.0
+    assert np.isnan(dataset.prior.sel(coordinate="z")).all()
+    assert dataset.moved.values.tolist() == [0.1, 2.0] and "q" not in dataset.attrs
+    plain.attrs["q"]["prior"] = None
+    assert "prior" not in plain.to_xarray()
+
+
 @pytest.fixture
 def taken_apart():
     """A trace with parts that add up to the contributions."""

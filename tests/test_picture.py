@@ -12,6 +12,15 @@ from records import a_trace
 import vitoolkit as vt
 from vitoolkit.views.picture import picture_svg, summary_html
 
+#: Where q stood, as snapshots tell it.
+Q = {
+    "step": 1000,
+    "name": ["z", "w[b]"],
+    "posterior": [[-1.0, 0.0, 1.0], [0.0, 1.0, 2.0]],
+    "prior": [[-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]],
+    "moved": [0.1, 2.0],
+}
+
 
 def test_the_picture_is_one_svg_with_every_line():
     trace = a_trace(("z", "w & <v>"))
@@ -31,6 +40,21 @@ def test_the_summary_needs_nothing_else():
     assert "finished after 1,000 steps" in html
     assert "0.5 → 2" in html
     assert len(html) < 200_000
+
+
+def test_the_summary_says_how_it_ended_and_where_q_stands():
+    trace = a_trace()
+    assert "prior" not in summary_html(trace)
+    trace.attrs["verdict"] = "Not finished: the loss still falls by 1 < 2 nats."
+    trace.attrs["q"] = Q
+    html = summary_html(trace)
+    assert "<strong>Not finished: the loss still falls by 1 &lt; 2 nats.</strong>" in html
+    moved = "<td>w[b]</td><td>1 (0, 2)</td><td>0 (−1, 1)</td><td>2 sd</td>"
+    assert html.index(moved) < html.index("<td>z</td>")
+    columns = ("name", "posterior", "prior", "moved")
+    trace.attrs["q"] = {**Q, **{column: Q[column] * 10 for column in columns}}
+    html = summary_html(trace)
+    assert html.count("<td>w[b]</td>") == 10 and "and 8 more that moved less" in html
 
 
 def test_a_switch_is_words_in_the_summary_and_no_line():

@@ -11,7 +11,7 @@ import vitoolkit as vt
 from vitoolkit.dashboard.live_figure import LiveFigure
 from vitoolkit.snapshots import Snapshots
 from vitoolkit.views.frame import Lines, frame_of, points_for
-from vitoolkit.views.posterior import Posterior, posterior_of, row_words
+from vitoolkit.views.posterior import Posterior, posterior_of
 from vitoolkit.views.styles import variable_styles
 
 
@@ -137,8 +137,3 @@ def test_a_frame_of_many_variables_and_all_of_q_fits_a_message():
 def test_without_coordinates_there_is_no_section():
     assert posterior_of(None, {}) is None
     assert posterior_of(Snapshots(), {}) is None
-
-
-def test_a_row_in_words():
-    snapshots = synthetic([0, 90, 100], [[0.0], [0.0], [3.0]], [[1.0], [6.0], [2.0]])
-    assert row_words(snapshots.rows()[0]) == ("z[0]", "3 (1, 5)", "", "2.5 sd")

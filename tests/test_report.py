@@ -62,6 +62,18 @@ def test_a_report_tells_attributes_and_events_with_time_and_source():
     assert "<td>500</td><td>0.50</td><td>set</td><td>beta</td>" in text and "<td>rule</td>" in text
 
 
+def test_a_report_says_how_it_ended_and_where_q_stands():
+    trace = a_trace()
+    assert "<h2>Prior and posterior" not in report_html(trace)
+    trace.attrs["verdict"] = "Finished and still."
+    ends = [[-1.0, 0.0, 1.0]]
+    trace.attrs["q"] = {"step": 9, "name": ["z"], "posterior": ends, "prior": None, "moved": [0.5]}
+    page = report_html(trace)
+    assert "<strong>Finished and still.</strong>" in page
+    assert "<td>z</td><td>0 (−1, 1)</td><td></td><td>0.5 sd</td>" in page
+    assert "<td>q</td>" not in page  # no second time, as an attribute
+
+
 def test_small_parts_are_bars():
     parts = [Part("z", ("<dim>",), (3,)), Part("w", ("row", "latent"), (13, 5))]
     parts += [Part("b", ("row", "latent"), (8, 8)), Part("s", (), ()), Part("none", ("k",), (0,))]

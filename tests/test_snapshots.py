@@ -13,7 +13,7 @@ import vitoolkit as vt
 from vitoolkit import snapshots as module
 from vitoolkit.coordinates import _spread, coordinates_of
 from vitoolkit.prior import draw_prior
-from vitoolkit.snapshots import Snapshots
+from vitoolkit.snapshots import Snapshots, rows_of
 
 FAST = {"mode": "FAST_COMPILE"}
 
@@ -138,9 +138,20 @@ def test_what_moved_furthest_in_its_sd_comes_first():
     sd = np.tile([0.1, 2.0, 1.0], (11, 1))
     snapshots = synthetic(step, mean, sd)
     np.testing.assert_allclose(snapshots.moved(), [5.0, 1.5, 0.0])
-    assert [row.name for row in snapshots.rows()] == ["z[0]", "z[1]", "z[2]"]
-    assert snapshots.rows()[0].posterior == pytest.approx((0.4, 0.5, 0.6))
-    assert np.isnan(snapshots.rows()[0].prior).all()
+    rows = rows_of(snapshots.table())
+    assert [row.name for row in rows] == ["z[0]", "z[1]", "z[2]"]
+    assert rows[0].posterior == (0.4, 0.5, 0.6) and np.isnan(rows[0].prior).all()
+
+
+def test_the_table_of_q_keeps_the_order_of_the_model_and_unknown_ones_move_last():
+    table = synthetic([0], [[1.0, 2.0]], [[1.0, 1.0]]).table()
+    assert table["name"] == ["z[0]", "z[1]"] and table["step"] == 0
+    assert table["posterior"] == [[0.0, 1.0, 2.0], [1.0, 2.0, 3.0]]
+    assert [row.name for row in rows_of({**table, "moved": [np.nan, 0.1]})] == ["z[1]", "z[0]"]
+    assert Snapshots().table() is None
+    attrs = {}
+    Snapshots().write(attrs)
+    assert attrs == {}
 
 
 def test_what_moved_is_between_two_snapshots_too_and_of_a_width_too():

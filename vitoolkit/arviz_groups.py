@@ -31,6 +31,7 @@ def with_record(posterior: Any, trace: Trace) -> Any:
     said = {key: record.attrs[key] for key in ("status", "verdict") if key in record.attrs}
     said["inference_library"] = "vitoolkit"
     groups = {"fit": record[["elbo"]], "fit_stats": record.drop_vars("elbo")}
+    groups["fit_stats"] = groups["fit_stats"].drop_dims("coordinate", errors="ignore")
     for group in groups.values():
         group.attrs = dict(said)
     groups[GROUP] = record

@@ -427,6 +427,7 @@ def to_xarray(trace: Table) -> "xarray.Dataset":
         for dim, own in zip(dims, part.dims, strict=True):
             if own in part.coords:
                 coords[dim] = _label_array(part.coords[own])
+    arrays, named = _q_arrays(trace.attrs.get("q"))
     return xr.Dataset(
         {
             "loss": along_step("loss", trace.loss),
@@ -440,9 +441,11 @@ def to_xarray(trace: Table) -> "xarray.Dataset":
             ),
             **parts,
             **{name: ("step", trace.measure[name].copy()) for name in trace.measures},
+            **arrays,
         },
         coords={
             **coords,
+            **named,
             "step": ("step", trace.step.copy(), {"long_name": "optimization step"}),
             "time": along_step("time", trace.time),
             "variable": np.array(trace.variables, dtype=object),
@@ -450,6 +453,28 @@ def to_xarray(trace: Table) -> "xarray.Dataset":
         },
         attrs={**_readable(trace.attrs), KEY: json.dumps(_content(trace))},
     )
+
+
+def _q_arrays(q: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Where q stood at the end, coordinate by coordinate: arrays of a data set, and their coords.
+
+    Parameters
+    ----------
+    q : mapping or None
+        What ``Snapshots.table`` told.
+    """
+    if q is None:
+        return {}, {}
+    dims, middle = ("coordinate", "end"), "ends and median of the middle 68 %"
+    moved = {"long_name": "how far q moved in the last tenth of the steps", "units": "sd of q"}
+    arrays: dict[str, Any] = {
+        "q": (dims, np.array(q["posterior"]), {"long_name": f"q: {middle}"}),
+        "moved": ("coordinate", np.array(q["moved"]), moved),
+    }
+    if q["prior"] is not None:
+        arrays["prior"] = (dims, np.array(q["prior"]), {"long_name": f"prior: {middle}"})
+    coords = {"coordinate": q["name"], "end": ["low", "median", "high"]}
+    return arrays, {name: np.array(labels, dtype=object) for name, labels in coords.items()}
 
 
 def _array_names(trace: Table) -> list[tuple[str, tuple[str, ...]]]:
@@ -498,7 +523,7 @@ def _readable(attrs: Mapping[str, Any]) -> dict[str, str | int | float]:
     """Attributes as people look them up; only the description has to be exact."""
     readable: dict[str, str | int | float] = {}
     for key, value in _plain(attrs, "attrs").items():
-        if not key.isidentifier():
+        if not key.isidentifier() or key == "q":  # q has arrays of its own
             continue
         plain = (
             value.isprintable()

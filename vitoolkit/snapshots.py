@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable as AnyCallable
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ from vitoolkit.coordinates import Coordinates, coordinates_of
 from vitoolkit.prior import draw_prior
 from vitoolkit.run import Run
 
-__all__ = ["POINTS", "Row", "Snapshots"]
+__all__ = ["POINTS", "Row", "Snapshots", "rows_of"]
 
 #: Most snapshots; when there would be more, every second one goes.
 POINTS = 200
@@ -251,19 +251,33 @@ class Snapshots(Callback):
         """
         return self._prior
 
-    def rows(self) -> list[Row]:
-        """Tell prior and posterior of each coordinate, what moved furthest first, for a table."""
-        now, moved, prior = self.now(), self.moved(), self.prior()
-        nothing = (np.nan, np.nan, np.nan)
-        return [
-            Row(
-                self.coordinates.names[i],
-                tuple(now[:, i].tolist()),
-                nothing if prior is None else tuple(prior[:, i].tolist()),
-                float(moved[i]),
-            )
-            for i in np.argsort(-np.nan_to_num(moved), kind="stable").tolist()
-        ]
+    def table(self) -> dict[str, Any] | None:
+        """Tell where q stands, what its prior is and how far it moved, for the record of a fit.
+
+        Returns
+        -------
+        dict or None
+            Of lists, coordinate by coordinate: ``name``, ``posterior`` and ``prior`` (low end,
+            median and high end of the middle 68 %, to six digits; the prior is None where it could
+            not be drawn) and ``moved`` (in the last tenth of the steps, in sd of q); ``step`` is
+            how many steps had been taken. None before the first snapshot.
+        """
+        if self.last is None:
+            return None
+        prior = self.prior()
+        return {
+            "step": self.last,
+            "name": list(self.coordinates.names),
+            "posterior": _six(self.now().T),
+            "prior": None if prior is None else _six(prior.T),
+            "moved": _six(self.moved()),
+        }
+
+    def write(self, attrs: dict[str, Any]) -> None:
+        """Write :meth:`table` into the attributes of a record, as "q", for exports and pictures."""
+        table = self.table()
+        if table is not None:
+            attrs["q"] = table
 
     def still(self) -> Snapshots:
         """What was seen, without the approximation and the model."""
@@ -346,6 +360,32 @@ class Snapshots(Callback):
                 RuntimeWarning,
                 stacklevel=4,
             )
+
+
+def rows_of(table: Mapping[str, Any]) -> list[Row]:
+    """Rows of what :meth:`Snapshots.table` tells, what moved furthest first.
+
+    Examples
+    --------
+    >>> told = {"name": ["a", "b"], "posterior": [[0.0, 1.0, 2.0]] * 2, "moved": [0.1, 2.0]}
+    >>> [row.name for row in rows_of({**told, "prior": None})]
+    ['b', 'a']
+    """
+    nothing = (np.nan,) * 3
+    prior = table["prior"] or [nothing] * len(table["name"])
+    columns = (table["name"], table["posterior"], prior, table["moved"])
+    rows = [
+        Row(name, tuple(now), tuple(before), moved)
+        for name, now, before, moved in zip(*columns, strict=True)
+    ]
+    return sorted(rows, key=lambda row: -np.nan_to_num(row.moved))
+
+
+def _six(values: Array) -> Any:
+    """Nested lists of numbers of six digits."""
+    if values.ndim > 1:
+        return [_six(row) for row in values]
+    return [float(f"{value:.6g}") for value in values.tolist()]
 
 
 def _moments(coordinates: Coordinates) -> Array:

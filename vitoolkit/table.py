@@ -21,7 +21,8 @@ from vitoolkit.parts import Part, PartArrays
 __all__ = ["Branch", "Columns", "Part", "Table"]
 
 RESERVED = ("step", "time", "loss", "data", "elbo")
-GROUPS = ("kl", "variable", "controls", "control")  # other names in a data set
+#: Other names in a data set.
+GROUPS = ("kl", "variable", "controls", "control", "q", "prior", "moved", "coordinate", "end")
 HEAD = struct.Struct("=qddd")  # step, time, loss, data: the columns every row begins with
 DATA, KL = 3, 4  # where the data term and the first KL contribution stand in a row
 SMALLEST = 256  # rows in the first chunk

@@ -250,10 +250,10 @@ class Trace(Table):
         Returns
         -------
         dict of str to str
-            A label and a text for each line of a table: rows, steps, duration, how many rows have
-            a loss that is not finite (if any has), last loss, ELBO, largest KL contributions and
-            largest coordinates of their parts (see `final`), last control values, events, and
-            branches if there are any.
+            A label and a text for each line of a table: the verdict of a fit that ended, rows,
+            steps, duration, how many rows have a loss that is not finite (if any has), last loss,
+            ELBO, largest KL contributions and largest coordinates of their parts (see `final`),
+            last control values, events, and branches if there are any.
 
         Examples
         --------
@@ -313,6 +313,11 @@ class Trace(Table):
             other labels) is prefixed with the variable, ``z_step``. Characters other than letters,
             digits, ``-`` and ``_`` become ``_``, so that every file system takes the name; the
             attribute ``variable`` has the variable's own.
+
+            Of a fit under a Dashboard there are also ``q`` and ``prior``, with the dimensions
+            ``coordinate`` and ``end`` (low end, median and high end of the middle 68 %), and
+            ``moved``, with ``coordinate``: how far q moved in the last tenth of the steps, in its
+            sd.
 
         Examples
         --------
@@ -500,7 +505,9 @@ def _same_rows(mine: Trace, others: Trace, start: int) -> bool:
 
 
 def _summary(trace: Trace) -> dict[str, str]:
-    lines = {"rows": f"{len(trace):,}"}
+    said = trace.attrs.get("verdict")
+    lines = {} if said is None else {"verdict": said}
+    lines["rows"] = f"{len(trace):,}"
     if len(trace):
         last = trace[-1:]
         lines["steps"] = f"{trace[:1].step[0]:,} to {last.step[0]:,}"

@@ -190,6 +190,7 @@ class Dashboard(Callback):
         """
         from vitoolkit.views.report import write_report
 
+        self.snapshots.write(self.trace.attrs)
         return write_report(self.trace, path, shown_as(self.controls), title=title)
 
     # --- what a fit tells --------------------------------------------------------------------
@@ -242,6 +243,7 @@ class Dashboard(Callback):
         try:
             self.recorder.on_fit_end(run)
             self.snapshots.on_fit_end(run)
+            self.snapshots.write(self.trace.attrs)
         finally:
             self._finish()
 

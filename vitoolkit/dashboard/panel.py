@@ -107,7 +107,7 @@ class Panel:
         self.trace: Trace | None = None
         self.view: View | None = None
         self._sizes: dict[str, int] = {}
-        self.actions = Actions(fit, lambda: self.trace, self.scales, weakly(self._tell))
+        self.actions = Actions(fit, self._record, self.scales, weakly(self._tell))
         self.status = StatusLine(
             self.actions.pause, notify=notify, layout=dict(flex="1 1 300px", min_width="0")
         )
@@ -271,6 +271,13 @@ class Panel:
             self._active = active_text(self.trace, self._sizes)
             self._active_due = now + UNITS_EVERY
         return self.figure.show(frame, active=self._active, last=not self.fit.running)
+
+    def _record(self) -> Trace | None:
+        """What is exported."""
+        snapshots = self._made_of[-1]
+        if self.trace is not None and isinstance(snapshots, Snapshots):
+            snapshots.write(self.trace.attrs)
+        return self.trace
 
     def _tell(self) -> None:
         fit, now = self.fit, time.perf_counter()

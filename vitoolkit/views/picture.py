@@ -25,9 +25,11 @@ from vitoolkit.views.tables import (
     no_steps,
     number,
     percent,
+    posterior_table,
     run_table,
     scales_of,
     shown_as,
+    verdict_line,
 )
 
 __all__ = ["active_text", "event_table", "picture_svg", "run_table", "shown_as", "summary_html"]
@@ -116,8 +118,10 @@ def summary_html(
     return (
         f"<style>{_STYLE}</style>"
         f'<div class="vitoolkit-left" data-vitoolkit="{escape(place)}" style="{_BOX}">'
+        f'<div style="flex:1 0 100%">{verdict_line(trace)}</div>'
         f'<div class="vitoolkit-picture" style="{_CELL}">{picture}</div>'
         f'<div style="{_TABLE}">{run_table(trace, scales, active)}</div>'
+        f'<div class="vitoolkit-q" style="{_TABLE}">{posterior_table(trace)}</div>'
         f'<div style="{_TABLE};flex:1 0 100%">{event_table(trace, scales)}</div></div>'
     )
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from vitoolkit.snapshots import Row, Snapshots
+from vitoolkit.snapshots import Snapshots
 from vitoolkit.views.frame import Header
 from vitoolkit.views.names import plain
 from vitoolkit.views.styles import DASHES, Style, variable_styles
 
-__all__ = ["Posterior", "posterior_of", "row_words"]
+__all__ = ["Posterior", "posterior_of"]
 
 #: Coordinates a frame, points a path, and paths: 13 kB at most.
 AT_ONCE, POINTS, PATHS = 500, 100, 4
@@ -124,20 +124,6 @@ def posterior_of(snapshots: Snapshots | None, styles: Mapping[str, Style]) -> Po
     if snapshots is None or not len(snapshots.coordinates):
         return None
     return Posterior(snapshots, {**variable_styles(snapshots.variables), **styles})
-
-
-def row_words(row: Row) -> tuple[str, str, str, str]:
-    """Write a row of a table of prior and posterior: name, posterior, prior, how far it moved."""
-    return (plain(row.name), _interval(row.posterior), _interval(row.prior), _moved(row.moved))
-
-
-def _interval(ends: Sequence[float]) -> str:
-    low, median, high = ends
-    return "" if np.isnan(median) else f"{median:,.4g} ({low:,.4g}, {high:,.4g})"
-
-
-def _moved(moved: float) -> str:
-    return "" if np.isnan(moved) else f"{moved:.2g} sd"
 
 
 def _short(values: np.ndarray) -> list[float | None]:

@@ -23,8 +23,10 @@ from vitoolkit.views.tables import (
     attribute_table,
     event_table,
     no_steps,
+    posterior_table,
     run_table,
     scales_of,
+    verdict_line,
 )
 
 __all__ = ["report_html", "write_report"]
@@ -48,8 +50,8 @@ h1 { font-size: 1.5em; margin: 0 8px .4em; } h2 { font-size: 1.1em; margin: 1.6e
 .parts-of { margin: 0 8px; } svg.parts { width: 100%; max-width: 900px; display: block; }
 svg.parts text { font-size: 12px; fill: currentColor; }
 """
-#: Points a line, and numbers of the KL lines at most: 4 MB. Events in the table.
-POINTS, MOST_NUMBERS, MOST_EVENTS = 1000, 1_000_000, 500
+#: Points a line, and numbers of the KL lines at most: 4 MB. Events and coordinates in a table.
+POINTS, MOST_NUMBERS, MOST_EVENTS, MOST_COORDINATES = 1000, 1_000_000, 500, 200
 
 
 def report_html(
@@ -78,12 +80,15 @@ def report_html(
     run = f"<p>{escape(no_steps(trace))}</p>"
     if len(trace):
         body += f'<div id="figure"></div><div class="parts-of">{part_sections(trace)}</div>'
-        run = run_table(trace, scales, active_text(trace))
-    events = event_table(trace, scales, most=MOST_EVENTS) or "<p>None.</p>"
-    tables = {"Run": run, "Events": events, "Attributes": attribute_table(trace)}
-    body += "".join(f"<div><h2>{name}</h2>{table}</div>" for name, table in tables.items()).join(
-        ['<div class="tables">', "</div>"]
-    )
+        run = verdict_line(trace) + run_table(trace, scales, active_text(trace))
+    tables = {
+        "Run": run,
+        "Prior and posterior": posterior_table(trace, most=MOST_COORDINATES),
+        "Events": event_table(trace, scales, most=MOST_EVENTS) or "<p>None.</p>",
+        "Attributes": attribute_table(trace),
+    }
+    told = (f"<div><h2>{name}</h2>{table}</div>" for name, table in tables.items() if table)
+    body += f'<div class="tables">{"".join(told)}</div>'
     if len(trace):
         body += _figure(trace, scales)
     css = CSS + STYLE

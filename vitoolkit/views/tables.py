@@ -12,6 +12,7 @@ import numpy as np
 
 from vitoolkit.controls import Control, Switch
 from vitoolkit.means import TAIL, active_units, final
+from vitoolkit.snapshots import Row, rows_of
 from vitoolkit.table import Table
 from vitoolkit.views.marks import Act, acts_of
 from vitoolkit.views.names import plain
@@ -25,9 +26,11 @@ __all__ = [
     "no_steps",
     "number",
     "percent",
+    "posterior_table",
     "run_table",
     "scales_of",
     "shown_as",
+    "verdict_line",
 ]
 
 #: A positive control whose largest value is so many times its smallest has a logarithmic axis.
@@ -195,6 +198,45 @@ def event_table(trace: Table, scales: Mapping[str, str], *, most: int = 30) -> s
     return table + (f"<p>and {more:,} more events in the trace</p>" if more > 0 else "")
 
 
+def posterior_table(trace: Table, *, most: int = 12) -> str:
+    """Tell prior and posterior as an HTML table, what moved furthest first; "" if none is there.
+
+    Parameters
+    ----------
+    trace : Table
+        The record.
+    most : int
+        Most coordinates.
+
+    Returns
+    -------
+    str
+    """
+    q = trace.attrs.get("q")
+    if q is None:
+        return ""
+    rows = rows_of(q)
+    head = ("coordinate", "q: median (68 %)", "prior", "moved in the last tenth")
+    more = f"<p>and {len(rows) - most:,} more that moved less</p>" if len(rows) > most else ""
+    return _html_table(head, [_row_words(row) for row in rows[:most]]) + more
+
+
+def _row_words(row: Row) -> tuple[str, str, str, str]:
+    moved = "" if math.isnan(row.moved) else f"{row.moved:.2g} sd"
+    return plain(row.name), _interval(row.posterior), _interval(row.prior), moved
+
+
+def _interval(ends: Sequence[float]) -> str:
+    low, median, high = (minus(f"{end:,.4g}") for end in ends)
+    return "" if math.isnan(ends[1]) else f"{median} ({low}, {high})"
+
+
+def verdict_line(trace: Table) -> str:
+    """Say as HTML how the fit ended; "" as long as it runs."""
+    said = trace.attrs.get("verdict", "")
+    return f"<p><strong>{escape(said)}</strong></p>" if said else ""
+
+
 def _stepwise(acts: Sequence[Act]) -> list[tuple[Act, int]]:
     """Put single steps with the pause before them, and count them."""
     found: list[tuple[Act, int]] = []
@@ -275,7 +317,8 @@ def attribute_table(trace: Table) -> str:
     -------
     str
     """
-    return _html_table(("attribute", "value"), [(key, _text(v)) for key, v in trace.attrs.items()])
+    rows = [(key, _text(value)) for key, value in trace.attrs.items() if key != "q"]
+    return _html_table(("attribute", "value"), rows)
 
 
 def _text(value: object) -> str:
