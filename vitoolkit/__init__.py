@@ -15,6 +15,7 @@ from vitoolkit.many import Fits, fit_many
 from vitoolkit.monitor import KLMonitor
 from vitoolkit.recorder import Recorder
 from vitoolkit.stock import StockRun  # noqa: F401  # makes callbacks work in PyMC's own loop
+from vitoolkit.stopping import StopWhenConverged
 from vitoolkit.trace import Trace
 from vitoolkit.watch import watch
 
@@ -48,6 +49,7 @@ __all__ = [
     "Callback",
     "every",
     "watch",
+    "StopWhenConverged",
     # the record
     "Recorder",
     "KLMonitor",

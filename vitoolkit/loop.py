@@ -194,7 +194,7 @@ def _end(run: LoopRun, score: bool, error: BaseException | None) -> None:
         status = "finished"
     elif isinstance(error, StopIteration):
         status = "stopped"
-        run.add_event("stop", str(error) or "callback")
+        run.add_stop(error)
     elif isinstance(error, KeyboardInterrupt):
         status = "interrupted"
         run.add_event("interrupt", run.interrupted or "user")

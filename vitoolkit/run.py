@@ -195,9 +195,9 @@ class Run:
         self.inbox.ask(request)
         self.asked = True
 
-    def stop(self, *, source: str = "code") -> None:
-        """End the fit at the next step boundary and keep everything."""
-        self._ask("stop", source)
+    def stop(self, *, source: str = "code", why: str | None = None) -> None:
+        """End the fit at the next step boundary and keep everything; `why` goes into the event."""
+        self._ask("stop", source, why)
 
     def interrupt(self, *, source: str = "user") -> None:
         """End the fit at the next step boundary as Ctrl-C does."""
@@ -309,6 +309,11 @@ class Run:
         """Log something that happened to the fit, in force from the next step on."""
         self.log.append(Event(self.step, time.perf_counter(), kind, source=source, text=text))
 
+    def add_stop(self, stop: StopIteration) -> None:
+        """Log that the fit was stopped: by whom, and why if that was said."""
+        source, why = (*stop.args, None, None)[:2]
+        self.add_event("stop", str(source or "callback"), why)
+
     def heed(self, idle: Callable[[], None]) -> None:
         """Do what was asked for, in the order it was asked.
 
@@ -320,7 +325,7 @@ class Run:
         Raises
         ------
         StopIteration
-            When the fit shall end; its argument says who wants it.
+            When the fit shall end; its arguments say who wants it, and why or None.
         KeyboardInterrupt
             Likewise, as by Ctrl-C.
         """
@@ -376,7 +381,7 @@ class Run:
         elif kind == "interrupt":
             raise KeyboardInterrupt
         elif kind == "stop":
-            raise StopIteration(source)
+            raise StopIteration(source, request.text)
 
     def _pause(self, source: str) -> None:
         if not self._paused:
@@ -404,6 +409,10 @@ class Run:
             left = min(left, control.law.to_end(self.step) or left)
         return left
 
+    def renew_due(self) -> None:
+        """Ask the callbacks again when they are due; one of them has changed its mind."""
+        self._periods = self._all_periods()
+
     def _all_periods(self) -> set[int]:
         periods = [callback.due for callback in self.own]
         periods += [getattr(c, "every", None) for c in self.callbacks if c not in self.own]
@@ -429,6 +438,7 @@ class Run:
         for callback in self.own if callbacks is None else callbacks:
             self._started.append(callback)
             callback.on_fit_start(self)
+        self.renew_due()
 
     def compiled(self) -> None:
         """Note that steps can be taken now, and tell the callbacks."""

@@ -23,7 +23,7 @@ from vitoolkit.coordinates import Coordinates, coordinates_of
 from vitoolkit.prior import draw_prior
 from vitoolkit.run import Run
 
-__all__ = ["POINTS", "Row", "Snapshots", "rows_of"]
+__all__ = ["POINTS", "Row", "Snapshots", "moments", "rows_of"]
 
 #: Most snapshots; when there would be more, every second one goes.
 POINTS = 200
@@ -308,7 +308,7 @@ class Snapshots(Callback):
             return
         if self._n and self._step[self._n - 1] == step:
             self._n -= 1  # a later look at the same step
-        values = _moments(self.coordinates)
+        values = moments(self.coordinates)
         with self._lock:
             if self._n == POINTS:
                 half = POINTS // 2
@@ -388,13 +388,13 @@ def _six(values: Array) -> Any:
     return [float(f"{value:.6g}") for value in values.tolist()]
 
 
-def _moments(coordinates: Coordinates) -> Array:
-    """Mean and sd of each coordinate, from the parameters of its group as they are now."""
-    moments = np.empty((2, len(coordinates)))
+def moments(coordinates: Coordinates) -> Array:
+    """Mean and sd of each coordinate, shape (2, coordinates), from q's parameters as they are."""
+    found = np.empty((2, len(coordinates)))
     for group, columns, at in coordinates.groups:
         mean, sd = _of_group(group)
-        moments[0, columns], moments[1, columns] = mean[at], sd[at]
-    return moments
+        found[0, columns], found[1, columns] = mean[at], sd[at]
+    return found
 
 
 def _of_group(group: Any) -> tuple[Array, Array]:

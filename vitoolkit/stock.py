@@ -241,10 +241,10 @@ class StockRun(Run):
         except StopIteration as stop:
             if 0 < self.n < 10:  # PyMC would raise an IndexError; it ends soon by itself
                 return
-            self.add_event("stop", str(stop) or "callback")
+            self.add_stop(stop)
             self._gone = True
             self.end("stopped")
-            raise StopIteration(f"stopped by {stop}") from None
+            raise StopIteration(f"stopped by {stop.args[0]}") from None
         except KeyboardInterrupt:
             self.add_event("interrupt", self.interrupted or "user")
             self._gone = True

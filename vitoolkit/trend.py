@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BATCHES", "Trend", "steps_to_go", "trend_of"]
+__all__ = ["BATCHES", "Trend", "drift_of", "steps_to_go", "trend_of", "trend_of_means"]
 
 #: Batches that the series is cut into: enough for a regression, few enough to be nearly Gaussian.
 BATCHES = 40
@@ -93,24 +93,79 @@ def trend_of(values: NDArray[np.float64]) -> Trend | None:
     if each < 2:
         return None
     values = values[len(values) - each * BATCHES :]
-    means = values.reshape(BATCHES, each).mean(axis=1)
-    first, second = np.triu_indices(BATCHES, 1)
+    noise = _deviation(np.diff(values)) / math.sqrt(2)
+    return trend_of_means(values.reshape(BATCHES, each).mean(axis=1), noise, each)
+
+
+def trend_of_means(means: NDArray[np.float64], noise: float, each: int) -> Trend:
+    """Fit a line to means of so many steps each, as :func:`trend_of` does.
+
+    Parameters
+    ----------
+    means : ndarray, shape (n,)
+        Finite, 8 at least.
+    noise : float
+        Standard deviation of single steps about their neighbors.
+    each : int
+        Steps a mean.
+
+    Returns
+    -------
+    Trend
+    """
+    n = len(means)
+    first, second = np.triu_indices(n, 1)
     slope = float(np.median((means[second] - means[first]) / (second - first)))
-    rests = means - slope * np.arange(BATCHES)
+    rests = means - slope * np.arange(n)
     rests -= np.median(rests)
     width = 3 * _deviation(rests)
     rests = np.clip(rests, -width, width)
     power = float(rests @ rests)
-    chance = 2 / math.sqrt(BATCHES)
-    rho = float(rests[1:] @ rests[:-1]) / power if power else 0.0
-    rho = min(rho, 0.9) if rho > chance else 0.0
-    spread = math.sqrt(power / (BATCHES - 2))
+    rho = _correlated(float(rests[1:] @ rests[:-1]) / power if power else 0.0, n)
+    spread = math.sqrt(power / (n - 2))
     # The median of slopes knows the slope of Gaussian means 5 % less well than least squares.
-    error = 1.05 * spread * math.sqrt(12 / BATCHES * (1 + rho) / (1 - rho))
-    noise = _deviation(np.diff(values)) / math.sqrt(2)
-    alone = noise * math.sqrt(12 / len(values))
-    wander = error / alone if alone else 1.0
-    return Trend(slope * BATCHES, error, noise, wander)
+    error = 1.05 * spread * math.sqrt(12 / n * (1 + rho) / (1 - rho))
+    alone = noise * math.sqrt(12 / (n * each))
+    return Trend(slope * n, error, noise, error / alone if alone else 1.0)
+
+
+def drift_of(samples: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Fit a line to each of many series, by least squares.
+
+    Parameters
+    ----------
+    samples : ndarray, shape (n, series)
+        Evenly spread, 8 a series at least.
+
+    Returns
+    -------
+    rise, error : ndarray, shape (series,)
+        From one end to the other, and its standard error, in which neighbors whose rests are
+        correlated beyond chance count for less.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> noise = np.random.default_rng(1).normal(size=(200, 1))
+    >>> rise, error = drift_of(noise + np.linspace(0, 2, 200)[:, None])
+    >>> bool(abs(rise[0] - 2) < 3 * error[0])
+    True
+    """
+    n = len(samples)
+    at = np.arange(n) - (n - 1) / 2
+    spread = float(at @ at)
+    slope = at @ samples / spread
+    rests = samples - samples.mean(axis=0) - at[:, None] * slope
+    power = (rests * rests).sum(axis=0)
+    rho = (rests[1:] * rests[:-1]).sum(axis=0) / np.where(power > 0, power, 1.0)
+    rho = np.array([_correlated(float(r), n) for r in rho])
+    error = np.sqrt(power / (n - 2) / spread * (1 + rho) / (1 - rho))
+    return slope * n, error * n
+
+
+def _correlated(rho: float, n: int) -> float:
+    """The correlation of neighbors, 0 where it may be chance."""
+    return min(rho, 0.9) if rho > 2 / math.sqrt(n) else 0.0
 
 
 def steps_to_go(before: Trend, after: Trend, steps: int) -> int | None:
