@@ -10,10 +10,12 @@ from vitoolkit.controls import Beta, Control, LearningRate, Switch
 from vitoolkit.events import Event
 from vitoolkit.fit import Fit, fit, fit_async
 from vitoolkit.inference import ADVI, FullRankADVI, KLqp
+from vitoolkit.journal import Journal
 from vitoolkit.lr_find import LRFind, lr_find
 from vitoolkit.many import Fits, fit_many
 from vitoolkit.monitor import KLMonitor
 from vitoolkit.recorder import Recorder
+from vitoolkit.resume import resume
 from vitoolkit.stock import StockRun  # noqa: F401  # makes callbacks work in PyMC's own loop
 from vitoolkit.trace import Trace
 from vitoolkit.watch import watch
@@ -39,6 +41,7 @@ __all__ = [
     "fit",
     "fit_async",
     "fit_many",
+    "resume",
     "lr_find",
     "LRFind",
     "Fit",
@@ -50,6 +53,7 @@ __all__ = [
     "watch",
     # the record
     "Recorder",
+    "Journal",
     "KLMonitor",
     "Trace",
     "Event",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
 from typing import Any
 
 from vitoolkit.block import Block
 from vitoolkit.callback import Callback
 from vitoolkit.checks import whole_number
 from vitoolkit.controls import Control, distinct_controls
+from vitoolkit.journal import Journal, journal_of
 from vitoolkit.monitor import KLMonitor
 from vitoolkit.run import Run
 from vitoolkit.trace import Trace
@@ -34,9 +36,14 @@ class Recorder(Callback):
     monitor : KLMonitor, optional
         Evaluates the terms under an inference of PyMC's own, which does not hand them out; a row it
         does not evaluate has NaN.
+    record : str, Path or Journal, optional
+        A journal: the record is on disk as well, while it grows. A
+        :class:`~vitoolkit.journal.Journal` says how often the state is saved.
 
     Attributes
     ----------
+    journal : Journal or None
+        The journal.
     trace : Trace
         The record of the current fit, or of the last one. ``refine`` goes on with it, a fit of
         another approximation starts a new one.
@@ -73,13 +80,18 @@ class Recorder(Callback):
     """
 
     def __init__(
-        self, *controls: Control, every: int = 1, monitor: KLMonitor | None = None
+        self,
+        *controls: Control,
+        every: int = 1,
+        monitor: KLMonitor | None = None,
+        record: str | Path | Journal | None = None,
     ) -> None:
         self.controls = distinct_controls(controls)
         if monitor is not None and not isinstance(monitor, KLMonitor):
             raise TypeError(f"monitor must be a KLMonitor, received {monitor!r}")
         self.every = whole_number("every", every, least=1, of="steps")
         self.monitor = monitor
+        self.journal = journal_of(record)
         self._trace = Trace(controls=[control.name for control in self.controls])
         self.traces = [self._trace]
         self._approx: Any = None
@@ -88,6 +100,7 @@ class Recorder(Callback):
         self._logged = 0
         self._origin = 0.0
         self._next_step = 0
+        self._resumed = False
 
     #: Rows are thinned when they come: no block has to end there.
     due = None
@@ -99,6 +112,23 @@ class Recorder(Callback):
             _ = self._run.running  # PyMC tells nobody that its loop is over: look
         return self._trace
 
+    def goes_on(self, trace: Trace, approx: Any, seconds: float) -> None:
+        """Go on with a trace that was read from a file.
+
+        Parameters
+        ----------
+        trace : Trace
+            The record up to a step boundary.
+        approx : Approximation
+            What is trained on.
+        seconds : float
+            What the clock of the trace shows.
+        """
+        self._trace, self._approx = trace, approx
+        self.traces[-1] = trace
+        self._origin = time.perf_counter() - seconds
+        self._resumed = True
+
     def on_fit_start(self, run: Run) -> None:
         """Open a new trace, or go on with the one of the same approximation."""
         names = [control.name for control in run.controls]
@@ -107,6 +137,12 @@ class Recorder(Callback):
         # Two recorders of one run that would keep the same rows keep them once.
         kind = self.every if type(self) is Recorder else id(self)
         record = run.records.get(kind)
+        if self._resumed and not trace.same_layout(self._trace):
+            raise ValueError(
+                f"the fit recorded {', '.join(self._trace.columns)}, and would now record "
+                f"{', '.join(trace.columns)}: it cannot go on so"
+            )
+        self._resumed = False
         if run.approx is not self._approx or not trace.same_layout(self._trace):
             self._origin, self._next_step = run.begun, 0
             if record is not None and trace.same_layout(record[0]):
@@ -126,6 +162,8 @@ class Recorder(Callback):
         if run.unused:
             self._trace.attrs["unused"] = list(run.unused)
         self._run, self._logged = run, 0
+        if self.journal is not None:
+            self.journal.begin(run, self._trace)
 
     def on_compiled(self, run: Run) -> None:
         """Note how many steps a call takes, and why, and which controls none of them uses."""
@@ -134,6 +172,8 @@ class Recorder(Callback):
             self._trace.attrs["compilation"] = run.prepared
         if run.unused:
             self._trace.attrs["unused"] = list(run.unused)
+        if self.journal is not None and run.running:
+            self.journal.compiled(run)
 
     def on_block(self, run: Run, block: Block) -> None:
         """Record the steps of one compiled call."""
@@ -156,6 +196,8 @@ class Recorder(Callback):
     def on_idle(self, run: Run) -> None:
         """Collect the events of a fit that is paused."""
         self._collect_events()
+        if self.journal is not None:
+            self.journal.idle(run)
 
     def on_fit_end(self, run: Run) -> None:
         """Collect the last events and note how the fit ended."""
@@ -172,6 +214,8 @@ class Recorder(Callback):
         if self._writes:
             self._trace.attrs["verdict"] = verdict_of(self._trace).text
             _logger.info(self._trace.attrs["verdict"])
+        if self.journal is not None:
+            self.journal.end(run)
 
     def __getstate__(self) -> dict[str, Any]:
         """What was recorded, without the run; the clock is that of this process."""
