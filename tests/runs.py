@@ -8,7 +8,7 @@ from models import regression, two_gaussians
 
 import vitoolkit as vt
 
-N = 1_000
+N = 400
 KINDS = ("minibatch", "full-rank", "single")
 
 
@@ -21,9 +21,9 @@ def options_of(kind, fast=True):
     mode = {"compile_kwargs": {"mode": "FAST_COMPILE"}} if fast else {}
     plain = {"random_seed": 3, "progressbar": False, **mode}
     if kind == "minibatch":
-        linear = vt.schedules.linear(0.0, 1.0, steps=300)
-        rules = {"beta": vt.Beta(schedule=linear, rule=vt.rules.kl_target("w", 9.0, every=50))}
-        plateau = vt.rules.reduce_on_plateau(patience=400)
+        linear = vt.schedules.linear(0.0, 1.0, steps=100)
+        rules = {"beta": vt.Beta(schedule=linear, rule=vt.rules.kl_target("w", 9.0, every=20))}
+        plateau = vt.rules.reduce_on_plateau(patience=160, every=20)
         rules["learning_rate"] = vt.LearningRate(0.05, rule=plateau)
         return plain | {"optimizer": pm.adam(beta1=0.8), "steps_per_execution": 7}, rules
     if kind == "full-rank":

@@ -201,6 +201,8 @@ class Recorder(Callback):
 
     def on_fit_end(self, run: Run) -> None:
         """Collect the last events and note how the fit ended."""
+        if self._run is not run:  # it was refused before it began
+            return
         self._collect_events()
         self.on_compiled(run)  # the clock may have chosen another number by now
         self._trace.attrs["status"] = run.status
