@@ -24,6 +24,7 @@ from pytensor.tensor import TensorVariable
 
 from vitoolkit.checks import flag, seed, shown, unknown_option, whole_number
 from vitoolkit.controls import Beta, Control, LearningRate, Switch, distinct_controls
+from vitoolkit.fingerprint import fingerprint_of
 from vitoolkit.gradient import GRADIENT
 from vitoolkit.latents import (
     Latent,
@@ -171,8 +172,19 @@ class KLqp(Inference):
         self.total_size = _total_sizes(approx, total_size)
         kl_by = _kl_by(approx, kl_by)
         closed_form = _closed_form(approx, closed_form)
+        #: Seed of the approximation's generator, None where the approximation brought one.
+        self.seed: int | None = None
         if getattr(approx, "rng", None) is None:
-            approx.rng = np.random.RandomState(random_seed)
+            self.seed = _drawn(random_seed)
+            approx.rng = np.random.RandomState(self.seed)
+        #: What was asked of it, in words, for the fingerprint.
+        self.asked = {
+            "steps_per_execution": self.steps_per_execution,
+            "gradient": gradient,
+            "closed_form": ", ".join(closed_form) or None,
+            "kl_by": ", ".join(f"{v}: {by}" for v, by in kl_by.items()) or None,
+            **{f"total_size[{v}]": _number_or_words(n) for v, n in self.total_size.items()},
+        }
         #: The switch of ``scale_cost_to_minibatch``, None without minibatches.
         self.scale_cost = (
             Switch(
@@ -198,6 +210,7 @@ class KLqp(Inference):
         )
         self.run: LoopRun | None = None
         self._recipe: Recipe | None = None
+        self._options: dict[str, Any] = {}
         self._optimizer: str | None = None
         self.step_function: StepFunction | None = None
         self.hist: np.ndarray
@@ -248,6 +261,10 @@ class KLqp(Inference):
         """What a record says of it: the loss in words, and what multiplies which term."""
         said = {"inference": repr(self), "scaling": self.scaling}
         return {**said, "terms": self.notes} if self.notes else said
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the numbers of the coming steps depend on; see :mod:`vitoolkit.fingerprint`."""
+        return fingerprint_of(self, self._options)
 
     @property
     def steps_taken(self) -> int:
@@ -413,7 +430,7 @@ class KLqp(Inference):
                         f"two writers on one shared variable: more_updates and control "
                         f"{control.name!r} both write {updated}"
                     )
-        kwargs = self._prepare(backend, include_transformed, kwargs)
+        self._options = kwargs = self._prepare(backend, include_transformed, kwargs)
         optimizer = kwargs.get("obj_optimizer", adagrad_window)
         self._optimizer = getattr(getattr(optimizer, "func", optimizer), "__name__", None)
         recipe = Recipe(self.objective, run.controls, {**kwargs, "steps": self.steps_per_execution})
@@ -648,14 +665,16 @@ class ADVI(KLqp):
     ) -> None:
         model = model_of(model)
         start = start_values(model, start)
+        random_seed = _drawn(seed("random_seed", random_seed))
         approx = MeanField(
             model=model,
-            random_seed=seed("random_seed", random_seed),
+            random_seed=random_seed,
             start=start,
             start_sigma=start_sigmas(model, start_sigma),
         )
         check_start(approx, start)
         super().__init__(approx, **options)
+        self.seed = random_seed
 
 
 class FullRankADVI(KLqp):
@@ -708,9 +727,22 @@ class FullRankADVI(KLqp):
     ) -> None:
         model = model_of(model)
         start = start_values(model, start)
-        approx = FullRank(model=model, random_seed=seed("random_seed", random_seed), start=start)
+        random_seed = _drawn(seed("random_seed", random_seed))
+        approx = FullRank(model=model, random_seed=random_seed, start=start)
         check_start(approx, start)
         super().__init__(approx, **options)
+        self.seed = random_seed
+
+
+def _drawn(random_seed: int | None) -> int:
+    """The seed that was given, or one that nobody knew before, so that it can be recorded."""
+    if random_seed is not None:
+        return random_seed
+    return int(np.random.SeedSequence().generate_state(1)[0])
+
+
+def _number_or_words(size: Any) -> int | str:
+    return size if isinstance(size, int) else "symbolic"
 
 
 def _accepted_by(family: type) -> list[str]:

@@ -43,6 +43,9 @@ class Trained(Protocol):
     def described(self) -> dict[str, Any]:
         """What a record says of it."""
 
+    def fingerprint(self) -> dict[str, Any]:
+        """What the numbers of the coming steps depend on."""
+
 
 class Hooks(Protocol):
     """What a run calls; see :class:`vitoolkit.callback.Callback`."""

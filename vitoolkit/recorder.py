@@ -157,6 +157,9 @@ class Recorder(Callback):
         for of_the_end in ("status", "error", "rules", "verdict"):
             self._trace.attrs.pop(of_the_end, None)
         self._trace.attrs.update(trained.described())
+        if "fingerprint" not in self._trace.attrs:
+            began = {"first": run.first, "n": run.n}
+            self._trace.attrs["fingerprint"] = {**trained.fingerprint(), **began}
         kinds = {control.name: type(control).__name__ for control in run.controls}
         self._trace.attrs["controls"] = {name: kinds[name] for name in self._trace.controls}
         if run.unused:

@@ -22,6 +22,7 @@ from pymc.variational.inference import Inference
 from vitoolkit.advise import warn_user
 from vitoolkit.block import Block
 from vitoolkit.controls import Beta, Control
+from vitoolkit.fingerprint import fingerprint_of
 from vitoolkit.interrupt import Interrupt
 from vitoolkit.monitor import KLMonitor
 from vitoolkit.parts import Part
@@ -43,13 +44,15 @@ class _Stock:
     approx : Approximation
     monitor : KLMonitor or None
         Evaluates the terms.
+    trainer : pymc.variational.inference.Inference or None
+        The inference itself, as far as its loop shows it.
     """
 
     parts: tuple[Part, ...] = ()
     measures: tuple[str, ...] = ()
 
-    def __init__(self, approx: Any, monitor: KLMonitor | None) -> None:
-        self.approx, self.monitor = approx, monitor
+    def __init__(self, approx: Any, monitor: KLMonitor | None, trainer: Any = None) -> None:
+        self.approx, self.monitor, self._trainer = approx, monitor, trainer
         self.variables = () if monitor is None else monitor.variables(approx)
         self.beta: dict[str, Control] = {}
         self.local_rows: dict[str, int] = {}
@@ -57,6 +60,12 @@ class _Stock:
     def described(self) -> dict[str, Any]:
         """What a record says of it."""
         return {"inference": f"PyMC, {self.approx}"}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What its numbers depend on, one step into the fit: it does not tell its options."""
+        trainer = self if self._trainer is None else self._trainer
+        unseen = ("parameters", "generator", "optimizer", "obj_n_mc", "backend", "seed")
+        return {key: value for key, value in fingerprint_of(trainer).items() if key not in unseen}
 
     def __repr__(self) -> str:
         return f"PyMC's own inference, {self.approx}"
@@ -101,7 +110,8 @@ class StockRun(Run):
         rules = [control.rule for control in held if control.rule is not None]
         if rules and monitor is None:
             monitor = KLMonitor()
-        super().__init__(_Stock(approx, monitor), int(found.get("n", 0)), callbacks)
+        stock = _Stock(approx, monitor, found.get("self"))
+        super().__init__(stock, int(found.get("n", 0)), callbacks)
         self.first = self.step = counter.step
         self.i, self.scored = 0, losses is not None
         #: With a rule, terms are evaluated at steps that the seed alone decides.

@@ -23,7 +23,7 @@ def in_order(nodes: Sequence[Variable]) -> list[Variable | Apply]:
     waiting = [_made_by(node) for node in reversed(nodes)]
     while waiting:
         item = waiting[-1]
-        before = [_made_by(v) for v in item.inputs] if isinstance(item, Apply) else []
+        before = [_made_by(v) for v in getattr(item, "inputs", ())]  # inner graphs may be frozen
         missing = [other for other in before if other not in found]
         if missing:
             waiting.extend(reversed(missing))
