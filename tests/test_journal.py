@@ -139,7 +139,7 @@ def test_branches_are_kept(path):
     assert vt.Trace.open(path).equals(trace)
 
 
-# --- what can be wrong with a file -----------------------------------------------------------------
+# --- what can be wrong with a file ------------------------------------------------------------
 
 
 def warned_once(path, match, n=60):

@@ -151,8 +151,12 @@ def test_another_model_is_refused(path):
     with pm.Model() as other:
         x = pm.Normal("x", shape=3)
         pm.Normal("y", x.sum(), observed=1.0)
-    with pytest.raises(ValueError, match="loss, data, elbo"):
+    with pytest.raises(ValueError, match=r"the columns loss, data.*model: "):
         vt.resume(path, model=other, callbacks=[], progressbar=False)
+    with two_gaussians() as shifted:
+        pm.Normal("more", shifted["z"], observed=0.0)
+    with pytest.raises(ValueError, match=r"was another: .*model: .* strict=False goes on"):
+        vt.resume(path, model=shifted, callbacks=[], progressbar=False)
     again = vt.resume(path, model=two_gaussians(), callbacks=[], progressbar=False)
     assert len(again.trace) == 20
 

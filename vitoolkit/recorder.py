@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ class Recorder(Callback):
         self._logged = 0
         self._origin = 0.0
         self._next_step = 0
-        self._resumed = False
+        self._read: Callable[[Run, Trace], tuple[Trace, float]] | None = None
 
     #: Rows are thinned when they come: no block has to end there.
     due = None
@@ -112,22 +113,16 @@ class Recorder(Callback):
             _ = self._run.running  # PyMC tells nobody that its loop is over: look
         return self._trace
 
-    def goes_on(self, trace: Trace, approx: Any, seconds: float) -> None:
-        """Go on with a trace that was read from a file.
+    def goes_on(self, read: Callable[[Run, Trace], tuple[Trace, float]]) -> None:
+        """Go on with a trace of a file.
 
         Parameters
         ----------
-        trace : Trace
-            The record up to a step boundary.
-        approx : Approximation
-            What is trained on.
-        seconds : float
-            What the clock of the trace shows.
+        read : callable
+            Called when the fit starts, with the run and an empty trace of its columns. Returns the
+            trace up to the run's first step, and what its clock showed, seconds.
         """
-        self._trace, self._approx = trace, approx
-        self.traces[-1] = trace
-        self._origin = time.perf_counter() - seconds
-        self._resumed = True
+        self._read = read
 
     def on_fit_start(self, run: Run) -> None:
         """Open a new trace, or go on with the one of the same approximation."""
@@ -137,12 +132,11 @@ class Recorder(Callback):
         # Two recorders of one run that would keep the same rows keep them once.
         kind = self.every if type(self) is Recorder else id(self)
         record = run.records.get(kind)
-        if self._resumed and not trace.same_layout(self._trace):
-            raise ValueError(
-                f"the fit recorded {', '.join(self._trace.columns)}, and would now record "
-                f"{', '.join(trace.columns)}: it cannot go on so"
-            )
-        self._resumed = False
+        if self._read is not None:
+            read, self._read = self._read, None
+            self._trace, seconds = read(run, trace)
+            self._approx, self.traces[-1] = run.approx, self._trace
+            self._origin = time.perf_counter() - seconds
         if run.approx is not self._approx or not trace.same_layout(self._trace):
             self._origin, self._next_step = run.begun, 0
             if record is not None and trace.same_layout(record[0]):

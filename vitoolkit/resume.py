@@ -13,6 +13,7 @@ import numpy as np
 from vitoolkit.advise import warn_user
 from vitoolkit.checks import shown
 from vitoolkit.controls import Beta, LearningRate
+from vitoolkit.fingerprint import differences
 from vitoolkit.fit import Fit, start_fit
 from vitoolkit.given import AGAIN, again, told
 from vitoolkit.inference import KLqp
@@ -21,6 +22,7 @@ from vitoolkit.journal_file import JournalFile, RunRow, empty_fields
 from vitoolkit.options import step_count
 from vitoolkit.recipe import Recipe
 from vitoolkit.recorder import Recorder
+from vitoolkit.run import Run
 from vitoolkit.state import State
 from vitoolkit.step_function import StepFunction
 from vitoolkit.steps import counter_of
@@ -123,22 +125,29 @@ def resume(
     given = {name: again(value, name) for name, value in recorded.items() if name not in options}
 
     def before(inference: KLqp, recorder: Recorder) -> None:
-        differ.extend(_differences(found, inference))
-        if differ and strict:
-            raise ValueError(
-                f"run {found.row.id} of {journal.path} was another: {'; '.join(differ)}. "
-                "strict=False goes on all the same"
-            )
-        if differ:
-            warn_user(f"the fit goes on, and is another than it was: {'; '.join(differ)}")
-        trace = found.trace(journal, whole=bool(differ))
         counter_of(inference.approx).step = found.step - 1
-        recorder.goes_on(trace, inference.approx, found.seconds)
+        recorder.goes_on(read)
+
+    def read(run: Run, empty: Trace) -> tuple[Trace, float]:
+        if not empty.same_layout(found.empty()):
+            differ.append(
+                f"the columns {', '.join(found.empty().columns)} were recorded, here they are "
+                f"{', '.join(empty.columns)}"
+            )
+        differ.extend(_differences(found, run))
+        if differ and (strict or not empty.same_layout(found.empty())):
+            raise ValueError(
+                f"run {found.row.id} of {journal.path} was another: {'; '.join(differ)}"
+                + "; strict=False goes on all the same" * empty.same_layout(found.empty())
+            )
+        trace = found.trace(journal, whole=bool(differ))
         journal.goes_on(trace, found.row.id)
         if differ:
+            warn_user(f"the fit goes on, and is another than it was: {'; '.join(differ)}")
             trace.cut(found.step)
-        inference.hist = np.full(found.step, np.nan)
-        inference.hist[trace.step] = trace.loss
+        hist = run.inference.hist = np.full(found.step, np.nan)
+        hist[trace.step] = trace.loss
+        return trace, found.seconds
 
     def compiled(recipe: Recipe) -> StepFunction:
         step = recipe.compile()
@@ -163,7 +172,7 @@ def resume(
 #: Kinds of control that an option makes, and that stand as it says if it is given anew.
 _MOVED = {"beta": Beta, "learning_rate": LearningRate}
 #: What a fingerprint says of the start, which a checkpoint has left behind.
-_PAST = ("generator", "parameters", "seed")
+_PAST = ("generator", "parameters", "seed", "steps_per_execution", "first", "n")
 
 
 class _Found(NamedTuple):
@@ -173,19 +182,27 @@ class _Found(NamedTuple):
     state: State | None
     events: int
     seconds: float
-    attrs: dict[str, Any]
+    description: dict[str, Any]
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """Attributes of its trace."""
+        return self.description["attrs"]
 
     @property
     def step(self) -> int:
         """The step to go on from."""
         return 0 if self.state is None else self.state.step
 
+    def empty(self) -> Trace:
+        """A trace of its columns and attributes."""
+        return Trace(*empty_fields(self.description))
+
     def trace(self, journal: Journal, *, whole: bool) -> Trace:
         """What was recorded up to the checkpoint, or the whole of it."""
         with JournalFile(journal.path) as file, file.transaction("DEFERRED"):
-            empty = Trace(*empty_fields(file.description(self.row.id)))
             trace = file.fill(
-                empty,
+                self.empty(),
                 self.row.id,
                 stop=None if whole else self.step,
                 events=None if whole else self.events,
@@ -214,8 +231,8 @@ def _read(journal: Journal, run: int | None) -> _Found:
             if steps:
                 saved = file.checkpoint(row.id, steps[-1])
                 state, events = State.read(saved.step, saved.data, saved.controls), saved.events
-            attrs = file.description(row.id)["attrs"]
-            return _Found(row, state, events, 0.0 if last is None else float(last[1]), attrs)
+            seconds = 0.0 if last is None else float(last[1])
+            return _Found(row, state, events, seconds, file.description(row.id))
     except sqlite3.Error as error:
         raise ValueError(f"{journal.path} cannot be read as a journal: {error}") from error
 
@@ -228,8 +245,13 @@ def _differs(recorded: Mapping[str, Any], name: str, value: Any) -> bool:
     return told(value) != before
 
 
-def _differences(found: _Found, inference: KLqp) -> list[str]:
-    return []
+def _differences(found: _Found, run: Run) -> list[str]:
+    """What the fit was, and is not any more; its start is past, and how it calls has no part."""
+    recorded, here = dict(found.attrs.get("fingerprint", {})), run.inference.fingerprint()
+    for name in _PAST:
+        recorded.pop(name, None)
+        here.pop(name, None)
+    return differences(recorded, here)
 
 
 def _short(value: Any) -> str:
