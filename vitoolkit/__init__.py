@@ -10,10 +10,12 @@ from vitoolkit.controls import Beta, Control, LearningRate, Switch
 from vitoolkit.events import Event
 from vitoolkit.fit import Fit, fit, fit_async
 from vitoolkit.inference import ADVI, FullRankADVI, KLqp
+from vitoolkit.journal import Journal
 from vitoolkit.lr_find import LRFind, lr_find
 from vitoolkit.many import Fits, fit_many
 from vitoolkit.monitor import KLMonitor
 from vitoolkit.recorder import Recorder
+from vitoolkit.resume import resume
 from vitoolkit.stock import StockRun  # noqa: F401  # makes callbacks work in PyMC's own loop
 from vitoolkit.stopping import StopWhenConverged
 from vitoolkit.trace import Trace
@@ -40,6 +42,7 @@ __all__ = [
     "fit",
     "fit_async",
     "fit_many",
+    "resume",
     "lr_find",
     "LRFind",
     "Fit",
@@ -52,6 +55,7 @@ __all__ = [
     "StopWhenConverged",
     # the record
     "Recorder",
+    "Journal",
     "KLMonitor",
     "Trace",
     "Event",

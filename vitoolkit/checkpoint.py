@@ -49,7 +49,7 @@ class Checkpoint:
 
     def restore(self, variables: Mapping[str, Any]) -> None:
         """Put the values into shared variables of the same names; may be done again."""
-        self._check(variables)
+        self.check(variables)
         for name, saved in self.values.items():
             if isinstance(saved, dict):
                 variables[name].set_value(with_state(saved), borrow=True)
@@ -83,7 +83,8 @@ class Checkpoint:
             states = json.loads(found["generators"].tobytes(), object_hook=_revived)
         return cls({**arrays, **states})
 
-    def _check(self, variables: Mapping[str, Any]) -> None:
+    def check(self, variables: Mapping[str, Any]) -> None:
+        """Raise where the variables are others than those that were saved."""
         missing = sorted(self.values.keys() - variables.keys())
         new = sorted(variables.keys() - self.values.keys())
         if missing or new:

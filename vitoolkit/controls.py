@@ -404,6 +404,28 @@ class Control:
         self.__dict__.update(state)
         self._write(state["_value"])
 
+    def check(self, request: Request) -> None:
+        """Raise what :meth:`set` or :meth:`reschedule` would raise of a request from elsewhere."""
+        if request.kind == "set":
+            if request.value is None:
+                raise ValueError(f"a set of {self.name!r} needs a value")
+            self._checked(request.value)
+        elif request.kind == "reschedule" and request.schedule is None:
+            self._checked_course(request.end, request.steps)
+        elif request.schedule is not None:
+            run = self._running()
+            self._checked(request.schedule(0 if run is None else run.step))
+
+    def standing(self) -> dict[str, Any]:
+        """Where it stands at a step boundary: its value, who has the wheel, what moves it."""
+        return {"asked": self._asked, "manual": self._manual, **self.law.standing()}
+
+    def stand(self, found: dict[str, Any]) -> None:
+        """Stand there again; `found` is what :meth:`standing` told."""
+        self._manual = found["manual"]
+        self.law.stand(found)
+        self._write(found["asked"])
+
     # --- what the fitting thread does ----------------------------------------------------------
 
     def advance(self, step: int) -> float:

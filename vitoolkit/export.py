@@ -38,6 +38,8 @@ __all__ = [
     "Format",
     "branches_of",
     "describe",
+    "parse",
+    "plain",
     "read",
     "replacing",
     "save",
@@ -149,20 +151,21 @@ def describe(trace: Table) -> dict[str, Any]:
         "variables": list(trace.variables),
         "controls": list(trace.controls),
         "measures": list(trace.measures),
-        "parts": [_plain(asdict(part), f"parts[{name!r}]") for name, part in trace.parts.items()],
-        "attrs": _plain(trace.attrs, "attrs"),
+        "parts": [plain(asdict(part), f"parts[{name!r}]") for name, part in trace.parts.items()],
+        "attrs": plain(trace.attrs, "attrs"),
         "events": _events(trace),
         "branches": [_packed(branch) for branch in trace.branches],
     }
 
 
 def _events(trace: Table) -> list[dict[str, Any]]:
-    return [_plain(event._asdict(), f"events[{i}]") for i, event in enumerate(trace.events)]
+    return [plain(event._asdict(), f"events[{i}]") for i, event in enumerate(trace.events)]
 
 
-def _plain(value: Any, where: str) -> Any:
+def plain(value: Any, where: str) -> Any:
+    """Return what JSON can hold in the place of a value, which `parse` makes of it again."""
     if isinstance(value, (np.generic, np.ndarray)):
-        return _plain(value.tolist(), where)
+        return plain(value.tolist(), where)
     if isinstance(value, float) and not math.isfinite(value):
         return {FLOAT: repr(float(value))}
     if value is None or isinstance(value, (str, int, float)):
@@ -171,10 +174,10 @@ def _plain(value: Any, where: str) -> Any:
         for key in value:
             if not isinstance(key, str):
                 raise TypeError(f"{where} has the key {key!r}; the keys of attributes are strings")
-        found = {str(key): _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
+        found = {str(key): plain(item, f"{where}[{key!r}]") for key, item in value.items()}
         return {FLOAT: [found[FLOAT]]} if found.keys() == {FLOAT} else found
     if isinstance(value, (list, tuple)):
-        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+        return [plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
     raise TypeError(
         f"{where} cannot be written: numbers, strings, True, False, None, lists and dicts of them "
         f"are accepted; received {type(value).__name__}: {value!r}"
@@ -214,8 +217,8 @@ def _checksum(trace: Table) -> str:
     return f"crc32 {crc:08x}"
 
 
-def _parse(text: str | bytes) -> dict[str, Any]:
-    """Read a description, or a whole JSON file that has one."""
+def parse(text: str | bytes) -> Any:
+    """Read the JSON of what `plain` returned."""
 
     def revive(item: dict[str, Any]) -> Any:
         if item.keys() != {FLOAT}:
@@ -223,7 +226,12 @@ def _parse(text: str | bytes) -> dict[str, Any]:
         marked = item[FLOAT]  # in a list if it is an attribute that looks like a mark
         return {FLOAT: marked[0]} if isinstance(marked, list) else float(marked)
 
-    content = json.loads(text, object_hook=revive)
+    return json.loads(text, object_hook=revive)
+
+
+def _parse(text: str | bytes) -> dict[str, Any]:
+    """Read a description, or a whole JSON file that has one."""
+    content = parse(text)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise _not_a_trace()
     if content["version"] not in READABLE:
@@ -522,15 +530,15 @@ def _label_array(labels: Sequence[str | int | float]) -> NDArray[Any]:
 def _readable(attrs: Mapping[str, Any]) -> dict[str, str | int | float]:
     """Attributes as people look them up; only the description has to be exact."""
     readable: dict[str, str | int | float] = {}
-    for key, value in _plain(attrs, "attrs").items():
+    for key, value in plain(attrs, "attrs").items():
         if not key.isidentifier() or key == "q":  # q has arrays of its own
             continue
-        plain = (
+        simple = (
             value.isprintable()
             if isinstance(value, str)
             else type(value) is float or (type(value) is int and abs(value) < 2**63)
         )
-        readable[key] = value if plain else json.dumps(value)
+        readable[key] = value if simple else json.dumps(value)
     return readable
 
 

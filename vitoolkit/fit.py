@@ -17,7 +17,9 @@ from vitoolkit.arviz_groups import with_record
 from vitoolkit.background import Background
 from vitoolkit.checks import flag, shown, unknown_option
 from vitoolkit.controls import Control, LearningRate
+from vitoolkit.given import told
 from vitoolkit.inference import ADVI, BetaLike, FullRankADVI, KLqp
+from vitoolkit.journal import journal_of
 from vitoolkit.options import FIT_OPTIONS, callback_list, fit_options, step_count
 from vitoolkit.recipe import Recipe
 from vitoolkit.recorder import Recorder
@@ -270,8 +272,9 @@ def fit(
         How to approximate; an inference of vitoolkit brings its own β.
     model : pymc.Model, optional
         The model; default is the one in context.
-    record : path, optional
-        A journal on disk; not available yet.
+    record : path or Journal, optional
+        A journal: an SQLite file that holds the record while it grows, at most a second behind, and
+        the state to go on from, see :class:`~vitoolkit.journal.Journal`.
     dashboard : bool or Dashboard
         Show a live panel in the notebook.
     background : bool
@@ -307,8 +310,8 @@ def fit(
         is said before anything is shown or compiled.
     RuntimeError
         When a control, or the inference, is in another running fit.
-    NotImplementedError
-        For `record`.
+    FileNotFoundError
+        When there is no folder for `record`. Whatever else is wrong with it is a warning.
 
     Notes
     -----
@@ -335,7 +338,7 @@ def fit(
     >>> len(fit.trace), sorted(fit.controls)
     (300, ['beta', 'learning_rate'])
     """
-    wired = wire(
+    return start_fit(
         n,
         Recipe.compile,
         beta=beta,
@@ -359,10 +362,22 @@ def fit(
         progressbar=progressbar,
         **kwargs,
     )
-    if not background:
+
+
+def start_fit(n: int, compile_step: Callable[[Recipe], StepFunction], **options: Any) -> Fit:
+    """Wire a fit and train it, here or in the background; the parameters are those of `wire`."""
+    wired = wire(n, compile_step, **options)
+    if not options["background"]:
         wired.train()
         return wired.fit()
     return wired.fit(Background(wired.run, wired.train).start())
+
+
+#: What a journal does not hold of the arguments of `wire`: it is given anew in another process.
+_OF_A_PROCESS = (
+    "n", "compile_step", "model", "record", "dashboard", "background", "progressbar", "before",
+    "kwargs",
+)  # fmt: skip
 
 
 class Wired(NamedTuple):
@@ -408,6 +423,7 @@ def wire(
     closed_form,
     steps_per_execution,
     gradient,
+    before: Callable[[KLqp, Recorder], None] | None = None,
     **kwargs: Any,
 ) -> Wired:
     """Check what :func:`fit` was given, and begin the fit.
@@ -420,13 +436,14 @@ def wire(
         Gives the step function of a recipe.
     beta, learning_rate, optimizer, ...
         As for :func:`fit`.
+    before : callable, optional
+        Called with inference and recorder before the fit begins.
     """
-    if record is not None:
-        raise NotImplementedError(
-            "record= (a journal on disk) is not available yet; fit.trace.to_netcdf(path) and its "
-            "siblings write the record of a fit that has ended, also by an error or an interrupt"
-        )
+    asked = {name: value for name, value in locals().items() if name not in _OF_A_PROCESS}
     _check_names(kwargs)
+    journal = journal_of(record)
+    if journal is not None:
+        journal.options = {name: told(value) for name, value in {**asked, **kwargs}.items()}
     n = step_count(n)
     background, progressbar = flag("background", background), flag("progressbar", progressbar)
     given = callback_list(callbacks)
@@ -443,8 +460,14 @@ def wire(
     )
     inference = _inference(method, beta, model, options)
     optimizer, rate = _optimizer_and_rate(optimizer, learning_rate, given)
-    recorder = Recorder(rate, every=every)
+    recorder = Recorder(rate, every=every, record=journal)
     panel = _dashboard(dashboard, recorder)
+    if panel is not None:
+        recorder = panel.recorder
+        if journal is not None:
+            recorder.journal = journal
+    if before is not None:
+        before(inference, recorder)
     train = inference.begin(
         n,
         callbacks=[recorder if panel is None else panel, rate, *given],
@@ -454,8 +477,6 @@ def wire(
         compile_step=compile_step,
         **kwargs,
     )
-    if panel is not None:
-        recorder = panel.recorder
     controls = (*inference.controls, rate)
     return Wired(inference, recorder, controls, panel, train)
 

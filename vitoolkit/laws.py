@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection
 from typing import Any, TypeAlias
 
@@ -123,6 +124,25 @@ class Law:
         steps = before.steps if request.steps is None else request.steps
         assert end is not None and steps is not None
         return redirected(before, at=step, value=value, end=end, steps=steps)
+
+    def standing(self) -> dict[str, Any]:
+        """Where it stands: its schedule, and what its rule has learned."""
+        rule = self.rule
+        return {
+            "schedule": self.schedule,
+            "begun": self._begun,
+            "left": self._left,
+            "rule": None if rule is None else type(rule).__name__,
+            "learned": None if rule is None else copy.deepcopy(vars(rule)),
+        }
+
+    def stand(self, found: dict[str, Any]) -> None:
+        """Stand there again; `found` is what :meth:`standing` told."""
+        self.schedule = found["schedule"]
+        self._begun, self._left = found["begun"], found["left"]
+        if self.rule is not None:
+            vars(self.rule).clear()
+            vars(self.rule).update(found["learned"])
 
     # --- the rule ---------------------------------------------------------------------------------
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from vitoolkit.block import Block
 from vitoolkit.callback import Callback
 from vitoolkit.checks import whole_number
 from vitoolkit.controls import Control, distinct_controls
+from vitoolkit.journal import Journal, journal_of
 from vitoolkit.monitor import KLMonitor
 from vitoolkit.run import Run
 from vitoolkit.trace import Trace
@@ -34,9 +37,14 @@ class Recorder(Callback):
     monitor : KLMonitor, optional
         Evaluates the terms under an inference of PyMC's own, which does not hand them out; a row it
         does not evaluate has NaN.
+    record : str, Path or Journal, optional
+        A journal: the record is on disk as well, while it grows. A
+        :class:`~vitoolkit.journal.Journal` says how often the state is saved.
 
     Attributes
     ----------
+    journal : Journal or None
+        The journal.
     trace : Trace
         The record of the current fit, or of the last one. ``refine`` goes on with it, a fit of
         another approximation starts a new one.
@@ -73,13 +81,18 @@ class Recorder(Callback):
     """
 
     def __init__(
-        self, *controls: Control, every: int = 1, monitor: KLMonitor | None = None
+        self,
+        *controls: Control,
+        every: int = 1,
+        monitor: KLMonitor | None = None,
+        record: str | Path | Journal | None = None,
     ) -> None:
         self.controls = distinct_controls(controls)
         if monitor is not None and not isinstance(monitor, KLMonitor):
             raise TypeError(f"monitor must be a KLMonitor, received {monitor!r}")
         self.every = whole_number("every", every, least=1, of="steps")
         self.monitor = monitor
+        self.journal = journal_of(record)
         self._trace = Trace(controls=[control.name for control in self.controls])
         self.traces = [self._trace]
         self._approx: Any = None
@@ -88,6 +101,7 @@ class Recorder(Callback):
         self._logged = 0
         self._origin = 0.0
         self._next_step = 0
+        self._read: Callable[[Run, Trace], tuple[Trace, float]] | None = None
 
     #: Rows are thinned when they come: no block has to end there.
     due = None
@@ -99,6 +113,17 @@ class Recorder(Callback):
             _ = self._run.running  # PyMC tells nobody that its loop is over: look
         return self._trace
 
+    def goes_on(self, read: Callable[[Run, Trace], tuple[Trace, float]]) -> None:
+        """Go on with a trace of a file.
+
+        Parameters
+        ----------
+        read : callable
+            Called when the fit starts, with the run and an empty trace of its columns. Returns the
+            trace up to the run's first step, and what its clock showed, seconds.
+        """
+        self._read = read
+
     def on_fit_start(self, run: Run) -> None:
         """Open a new trace, or go on with the one of the same approximation."""
         names = [control.name for control in run.controls]
@@ -107,6 +132,11 @@ class Recorder(Callback):
         # Two recorders of one run that would keep the same rows keep them once.
         kind = self.every if type(self) is Recorder else id(self)
         record = run.records.get(kind)
+        if self._read is not None:
+            read, self._read = self._read, None
+            self._trace, seconds = read(run, trace)
+            self._approx, self.traces[-1] = run.approx, self._trace
+            self._origin = time.perf_counter() - seconds
         if run.approx is not self._approx or not trace.same_layout(self._trace):
             self._origin, self._next_step = run.begun, 0
             if record is not None and trace.same_layout(record[0]):
@@ -129,6 +159,8 @@ class Recorder(Callback):
         if run.unused:
             self._trace.attrs["unused"] = list(run.unused)
         self._run, self._logged = run, 0
+        if self.journal is not None:
+            self.journal.begin(run, self._trace)
 
     def on_compiled(self, run: Run) -> None:
         """Note how many steps a call takes, and why, and which controls none of them uses."""
@@ -137,6 +169,8 @@ class Recorder(Callback):
             self._trace.attrs["compilation"] = run.prepared
         if run.unused:
             self._trace.attrs["unused"] = list(run.unused)
+        if self.journal is not None and run.running:
+            self.journal.compiled(run)
 
     def on_block(self, run: Run, block: Block) -> None:
         """Record the steps of one compiled call."""
@@ -159,9 +193,13 @@ class Recorder(Callback):
     def on_idle(self, run: Run) -> None:
         """Collect the events of a fit that is paused."""
         self._collect_events()
+        if self.journal is not None:
+            self.journal.idle(run)
 
     def on_fit_end(self, run: Run) -> None:
         """Collect the last events and note how the fit ended."""
+        if self._run is not run:  # it was refused before it began
+            return
         self._collect_events()
         self.on_compiled(run)  # the clock may have chosen another number by now
         self._trace.attrs["status"] = run.status
@@ -175,6 +213,8 @@ class Recorder(Callback):
         if self._writes:
             self._trace.attrs["verdict"] = verdict_of(self._trace).text
             _logger.info(self._trace.attrs["verdict"])
+        if self.journal is not None:
+            self.journal.end(run)
 
     def __getstate__(self) -> dict[str, Any]:
         """What was recorded, without the run; the clock is that of this process."""

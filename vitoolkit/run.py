@@ -116,6 +116,8 @@ class Run:
         self.last_block: Block | None = None
         #: What recorders keep of this run, by what they keep.
         self.records: dict[Any, Any] = {}
+        #: Called with the run when all of a block is done, rules included: at a step boundary.
+        self.on_boundary: list[Callable[[Run], None]] = []
         self.begun = time.perf_counter()
         self.compile_seconds: float | None = None
         self.choice: str | None = None
@@ -484,6 +486,8 @@ class Run:
         for control in self._rules:
             control.law.observe(block)
             control.decide(self.step, self.parameters)
+        for look in tuple(self.on_boundary):
+            look(self)
 
     def join(self, callback: Hooks) -> None:
         """Take in a callback that was wrapped in a plain function, at the step just taken."""

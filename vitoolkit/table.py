@@ -718,6 +718,10 @@ class Table:
         """Make a table of the same columns from what `kept` returned, without events."""
         return self._of([rows] if len(rows) else [])
 
+    def put_branches(self, branches: Iterable[Branch]) -> None:
+        """Say which rows were left behind before; for one who reads a file."""
+        self._store.branches = tuple(branches)
+
     def __getstate__(self) -> dict[str, Any]:
         now = self[:]
         names = (self.variables, self.controls, tuple(self.parts.values()), self.measures)

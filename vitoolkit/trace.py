@@ -1,6 +1,7 @@
 """The record of a fit: its rows in words, in views and in files."""
 
 import html
+import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from vitoolkit import export, means
 from vitoolkit.decimation import View
 from vitoolkit.events import Event
+from vitoolkit.journal_file import JournalFile, empty_fields, is_journal
 from vitoolkit.means import ACTIVE, TAIL
 from vitoolkit.parts import Part
 from vitoolkit.table import GROUPS, RESERVED, Branch, Columns, Table  # noqa: F401  # of before
@@ -454,7 +456,7 @@ class Trace(Table):
         return export.save(self, path, ".html", title=title)
 
     @classmethod
-    def open(cls, path: str | Path) -> "Trace":
+    def open(cls, path: str | Path, *, run: int | None = None) -> "Trace":
         """Read a trace back, equal to the one that was written.
 
         Parameters
@@ -462,7 +464,11 @@ class Trace(Table):
         path : str or Path
             A file, or a Zarr store. Its name tells the format: ``.csv``, ``.parquet``, ``.nc``,
             ``.zarr``, ``.json``. A data set of draws that ``Fit.sample`` returned and that was
-            written to NetCDF or Zarr gives the trace of its group ``variational_trace``.
+            written to NetCDF or Zarr gives the trace of its group ``variational_trace``. A journal
+            (``record="run.db"``), under any name, gives what is in it at this moment, while the fit
+            runs or after its process has died.
+        run : int, optional
+            Which run of a journal; the last by default.
 
         Returns
         -------
@@ -476,6 +482,8 @@ class Trace(Table):
             damaged: the checksum of what was written is in every file. The message names the file.
         FileNotFoundError
             If nothing is there.
+        KeyError
+            If the journal has no such run.
         ImportError
             If the format needs a package that is not installed.
         """
@@ -493,10 +501,23 @@ class Trace(Table):
             trace.attrs = description["attrs"]
             for event in description["events"]:
                 trace.add_event(Event(**event))
-            trace._store.branches = export.branches_of(fields, trace)
+            trace.put_branches(export.branches_of(fields, trace))
             return trace
 
+        if is_journal(path):
+            return _of_journal(cls, path, run)
+        if run is not None:
+            raise ValueError(f"run={run!r} is for a journal, which {str(path)!r} is not")
         return export.read(path, build)
+
+
+def _of_journal(cls: type[Trace], path: str | Path, run: int | None) -> Trace:
+    try:
+        with JournalFile(path) as file, file.transaction("DEFERRED"):
+            number = file.run(run).id
+            return file.fill(cls(*empty_fields(file.description(number))), number)  # type: ignore
+    except sqlite3.Error as error:
+        raise ValueError(f"{path} cannot be read as a journal: {error}") from error
 
 
 def _same_rows(mine: Trace, others: Trace, start: int) -> bool:

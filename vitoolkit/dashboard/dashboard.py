@@ -21,6 +21,7 @@ from vitoolkit.dashboard.kernel_events import KernelEvents, after_the_cell
 from vitoolkit.dashboard.marimo import MarimoEvents, Tree, in_marimo
 from vitoolkit.dashboard.panel import Panel
 from vitoolkit.events import Event
+from vitoolkit.journal import Journal
 from vitoolkit.monitor import KLMonitor
 from vitoolkit.pace import checked_pace
 from vitoolkit.recorder import Recorder
@@ -73,6 +74,8 @@ class Dashboard(Callback):
     compare : Trace, str or Path, optional
         An earlier run, or a file of one as `Trace.open` reads it: its loss, ELBO, KL and controls
         are drawn softly behind those of this one.
+    record : str, Path or Journal, optional
+        A journal on disk, as of a `Recorder`; only without `recorder`.
 
     Attributes
     ----------
@@ -90,8 +93,8 @@ class Dashboard(Callback):
         When something else than a control, than a Recorder for `recorder`, or than a trace or a
         path for `compare` is given.
     ValueError
-        When `every` is given along with `recorder`, two controls clash, `steps_per_second` is not
-        above 0, or `compare` has no rows.
+        When `every` or `record` is given along with `recorder`, two controls clash,
+        `steps_per_second` is not above 0, or `compare` has no rows.
 
     Notes
     -----
@@ -128,17 +131,24 @@ class Dashboard(Callback):
         steps_per_second: float | None = None,
         notify: bool = False,
         compare: Trace | str | Path | None = None,
+        record: str | Path | Journal | None = None,
     ) -> None:
         self.paused, self.notify = flag("paused", paused), flag("notify", notify)
         self.steps_per_second = checked_pace(steps_per_second)
         self._earlier = earlier_run(compare)
         if recorder is None:
-            recorder = Recorder(*controls, every=every, monitor=_CautiousMonitor(self._without_kl))
+            monitor = _CautiousMonitor(self._without_kl)
+            recorder = Recorder(*controls, every=every, monitor=monitor, record=record)
         elif not isinstance(recorder, Recorder):
             raise TypeError(f"recorder must be a vitoolkit Recorder, received {recorder!r}")
         elif every != 1:
             raise ValueError(
                 f"every belongs to the recorder: Recorder(every={every!r}), received with recorder="
+            )
+        elif record is not None:
+            raise ValueError(
+                f"record belongs to the recorder: Recorder(record={record!r}), received with "
+                "recorder="
             )
         else:
             recorder.controls = distinct_controls([*recorder.controls, *controls])

@@ -1,0 +1,365 @@
+"""The record on disk while it grows, written by a thread that reads the trace as any view does.
+
+The fitting thread writes no file: now and then it copies its state. What other processes ask is
+read here as well, and put where a widget of this process would put it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from vitoolkit.advise import warn_user
+from vitoolkit.checks import real_number, shown, whole_number
+from vitoolkit.journal_file import ENDED, JournalFile, Saved, network_kind
+from vitoolkit.requests import CHANGES
+from vitoolkit.run import Run
+from vitoolkit.state import State
+from vitoolkit.termination import Termination
+from vitoolkit.trace import Trace
+from vitoolkit.wishes import Wishes
+
+__all__ = ["Journal", "journal_of"]
+
+#: Seconds between two looks at what other processes ask, and between two writes.
+LOOK, WRITE = 0.1, 0.4
+#: Seconds between two signs of life while nothing else is written.
+BEAT = 4.0
+#: Seconds until a journal that cannot be written is tried again.
+AGAIN = 3.0
+#: Seconds that the end of a fit waits for the last rows to be written.
+LAST = 20.0
+#: Copying the state takes at most one part in this of the time.
+SHARE = 200
+#: Kinds of event after which the state is copied at once, so that a resumed run knows of them.
+PERSONAL = (*CHANGES, "undo", "rewind", "rollback")
+
+
+class Journal:
+    """Where a fit is recorded while it runs, and how often its state is saved.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, an SQLite database. It may hold any number of runs, each with a number of its own,
+        and any number of processes may read it at any time. A new file is for its owner only.
+    seconds : float
+        Seconds between two checkpoints.
+    steps : int, optional
+        Steps between two checkpoints, if fewer than `seconds` take.
+    keep : int
+        So many checkpoints of a run are kept, the last ones.
+
+    Attributes
+    ----------
+    run_id : int or None
+        Number of the present run in the file, None before there is one.
+    problem : str or None
+        Why it is not written at the moment, in words.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When an argument cannot have its value.
+    FileNotFoundError
+        When the folder does not exist.
+
+    Notes
+    -----
+    Rows, events and requests are on disk less than a second after they were. What was written is
+    there whole: after the process was killed, and, as SQLite waits for the disk at each write
+    (``synchronous=FULL``), after a loss of power. At most the last second is missing.
+
+    A journal that cannot be written (a full disk, a folder without permission, a file that is
+    damaged or locked, a network file system) costs the fit nothing: one warning says what to do,
+    the trace is in memory, and the journal catches up if it can.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import pymc as pm
+    >>> import vitoolkit as vt
+    >>> with tempfile.TemporaryDirectory() as folder, pm.Model():
+    ...     z = pm.Normal("z")
+    ...     y = pm.Normal("y", z, observed=[0.2, 1.1])
+    ...     fit = vt.fit(200, record=f"{folder}/run.db", random_seed=1, progressbar=False)
+    ...     vt.Trace.open(f"{folder}/run.db").equals(fit.trace)
+    True
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        seconds: float = 10.0,
+        steps: int | None = None,
+        keep: int = 3,
+    ) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(f"record is the path of a journal, received {shown(path)}")
+        self.path = Path(path).expanduser()
+        if self.path.is_dir():
+            raise ValueError(f"record is the path of a file; {str(path)!r} is a folder")
+        if not self.path.parent.is_dir():
+            raise FileNotFoundError(
+                f"no journal can be made at {str(path)!r}: there is no folder "
+                f"{str(self.path.parent)!r}"
+            )
+        self.seconds = real_number("seconds", seconds, above=0)
+        self.steps = None if steps is None else whole_number("steps", steps, least=1)
+        self.keep = whole_number("keep", keep, least=1)
+        #: What the fit was asked for, for those who resume it.
+        self.options: dict[str, Any] | None = None
+        self.run_id: int | None = None
+        self.problem: str | None = None
+        self._trace: Trace | None = None
+        self._thread: threading.Thread | None = None
+        self._wake = threading.Event()
+        self._states: deque[tuple[State, int]] = deque(maxlen=self.keep)
+        self._rows = self._events = self._branches = 0
+        self._ending = self._for_good = False
+        self._held = False  # until what was resumed can take steps: what fails before is no run
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("path", "seconds", "steps", "keep", "options")
+        return {name: getattr(self, name) for name in kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        options = state.pop("options")
+        self.__init__(**state)  # type: ignore[misc]
+        self.options = options
+
+    def __repr__(self) -> str:
+        where = "" if self.run_id is None else f", run {self.run_id}"
+        return f"<Journal {str(self.path)!r}{where}>"
+
+    def goes_on(self, trace: Trace, run_id: int) -> None:
+        """Go on with a run of the file, whose trace was read up to a checkpoint."""
+        self._trace, self.run_id = trace, run_id
+        self._rows, self._events = len(trace), len(trace.events)
+        self._branches = len(trace.branches)
+        self._held = True
+
+    # --- what the fitting thread does -----------------------------------------------------------
+
+    def begin(self, run: Run, trace: Trace) -> None:
+        """Begin to follow a trace, or go on with it."""
+        if trace is not self._trace:
+            self._trace, self.run_id = trace, None
+            self._rows = self._events = self._branches = 0
+            self._states.clear()
+        self.problem, self._said, self._ending, self._for_good = None, False, False, False
+        self._run, self._fields = run, _standing_of(run)
+        if self.options is not None:
+            self._fields["options"] = self.options
+        if (kind := network_kind(self.path)) is not None:
+            self._fail(
+                f"it is on a network file system ({kind}), where what SQLite promises does not "
+                "hold",
+                "give record= a path on a disk of this machine",
+                for_good=True,
+            )
+            self._say()
+            return
+        self._seen_log, self._whole = len(run.log), -1
+        self._saved_step, self._due = run.step, time.monotonic() + self.seconds
+        self._free = 0.0  # when the state may be copied again
+        run.on_boundary.append(self.boundary)
+        self._wake.clear()
+        self._thread = threading.Thread(target=self._work, name="vitoolkit journal", daemon=True)
+        self._thread.start()
+        self._termination = Termination.of(run)
+
+    def compiled(self, run: Run) -> None:
+        """Save where the run begins."""
+        self._fields, self._held = _standing_of(run), False
+        self._save(run)
+
+    def boundary(self, run: Run) -> None:
+        """Save the state if that is due; called when all of a block is done."""
+        self._whole = run.step
+        if self.problem is not None:
+            self._say()
+        changed = False
+        if len(run.log) != self._seen_log:
+            changed = any(event.kind in PERSONAL for event in run.log[self._seen_log :])
+            self._seen_log = len(run.log)
+        now = time.monotonic()
+        many = self.steps is not None and run.step - self._saved_step >= self.steps
+        if (changed or many or now > self._due) and now > self._free:
+            self._save(run)
+
+    def idle(self, run: Run) -> None:
+        """Say what is wrong, while the fit is paused."""
+        if self.problem is not None:
+            self._say()
+
+    def end(self, run: Run) -> None:
+        """Save the last state, and wait for all to be written."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        if self.boundary in run.on_boundary:
+            run.on_boundary.remove(self.boundary)
+        if self._whole == run.step and run.status != "failed":
+            self._save(run)
+        self._fields = _standing_of(run)
+        self._ending = True
+        self._wake.set()
+        thread.join(LAST)
+        if thread.is_alive():
+            self._fail("the last rows could not be written in time", "save the trace yourself")
+        if self.problem is not None:
+            self._say()
+        self._termination.over(run)
+
+    def _save(self, run: Run) -> None:
+        """Copy the state, for the other thread to write."""
+        begun = time.monotonic()
+        if getattr(run.inference, "step_function", None) is None:  # PyMC's own loop keeps it
+            return
+        assert self._trace is not None
+        state = State.of(run)
+        if state.checkpoint.finite():
+            self._states.append((state, len(self._trace.events)))
+            self._saved_step = run.step
+        now = time.monotonic()
+        self._due, self._free = now + self.seconds, now + SHARE * (now - begun)
+
+    def _say(self) -> None:
+        if not self._said:
+            self._said = True
+            warn_user(
+                f"the journal {self.path} is not written: {self.problem}. The fit goes on, and its "
+                f"trace is in memory: trace.save('fit.nc') writes it. To have a journal, "
+                f"{self._advice}",
+                RuntimeWarning,
+            )
+
+    def _fail(self, problem: str, advice: str, *, for_good: bool = False) -> None:
+        self._advice, self._for_good = advice, for_good
+        self.problem = problem
+
+    # --- what the other thread does ---------------------------------------------------------------
+
+    def _work(self) -> None:
+        file: JournalFile | None = None
+        wishes = Wishes(self._run)
+        written = again = 0.0
+        try:
+            while True:
+                self._wake.wait(LOOK)
+                last, now = self._ending, time.monotonic()
+                if self.problem is not None and now < again and not last:
+                    continue
+                try:
+                    if file is None:
+                        file = JournalFile(self.path, write=True)
+                    wishes.look(file, self.run_id, last=last)
+                    if not self._held and (last or now - written > WRITE):
+                        self._write(file, last)
+                        written = now
+                    self.problem = None
+                except Exception as error:  # whatever is wrong with a journal is no fit's end
+                    self._fail(*_explained(error, self.path), for_good=_hopeless(error))
+                    again = time.monotonic() + AGAIN
+                    if file is not None:
+                        file.close()
+                        file = None
+                    if self._for_good:
+                        return
+                if last:
+                    return
+        finally:
+            if file is not None:
+                file.close()
+
+    def _write(self, file: JournalFile, last: bool) -> None:
+        """Write what is new, all or nothing."""
+        assert self._trace is not None
+        states = list(self._states)
+        trace, run = self._trace[:], self._run  # after the states: their rows are there
+        fields: dict[str, Any] = {"status": run.status, "step": run.step, **self._fields}
+        whole = bool(states) or last or self.run_id is None
+        new = self.run_id is None or len(trace) != self._rows or len(trace.events) != self._events
+        if not (whole or new) and time.monotonic() - self._beat < BEAT:
+            return
+        with file.transaction():
+            number, rows = self.run_id, self._rows
+            if number is None:
+                number = file.add_run(trace, **fields)
+            for i, branch in enumerate(trace.branches[self._branches :], self._branches + 1):
+                file.put_branch(number, i, branch)
+                rows = min(rows, int((trace.step < branch.step).sum()))
+            if len(trace) > rows:
+                file.put_rows(number, trace[rows:].kept())
+            if len(trace.events) > self._events or last:
+                file.put_events(number, self._events, trace.events[self._events :])
+            for state, events in states:
+                saved = Saved(
+                    state.step, events, state.controls_to_json(), state.checkpoint.to_bytes()
+                )
+                file.put_checkpoint(number, saved, self.keep)
+            if run.status == "finished":
+                file.drop_rows(number, run.step)  # of a run that was resumed to fewer steps
+            if last:
+                fields["status"] = run.status if run.status in ENDED else "failed"
+            file.update(number, trace if whole else None, **fields)
+        self.run_id, self._beat = number, time.monotonic()
+        self._rows, self._events = len(trace), len(trace.events)
+        self._branches = len(trace.branches)
+        for written in states:
+            if self._states and self._states[0] is written:
+                self._states.popleft()
+
+    _beat = 0.0
+
+
+def journal_of(record: Any) -> Journal | None:
+    """The journal that ``record=`` asks for: a path, or a Journal, which may say how often."""
+    return record if record is None or isinstance(record, Journal) else Journal(record)
+
+
+def _standing_of(run: Run) -> dict[str, Any]:
+    controls = {
+        control.name: {
+            "kind": type(control).__name__,
+            "value": control.value,
+            "bounds": control.bounds,
+        }
+        for control in run.controls
+        if control.name not in run.unused
+    }
+    return {"first": run.first, "stop": run.first + run.n, "controls": controls}
+
+
+def _hopeless(error: Exception) -> bool:
+    """Whether trying again will not help."""
+    if isinstance(error, sqlite3.OperationalError):
+        return False
+    return not isinstance(error, OSError) or isinstance(error, PermissionError)
+
+
+def _explained(error: Exception, path: Path) -> tuple[str, str]:
+    """What is wrong, and what to do about it."""
+    text = str(error)
+    if "locked" in text or "busy" in text:
+        return (
+            "another program holds its lock",
+            "end that program or let it go: the journal then catches up",
+        )
+    if "full" in text or getattr(error, "errno", None) == 28:
+        return "the disk is full", "free some space: the journal then catches up"
+    if isinstance(error, PermissionError) or "readonly" in text or "unable to open" in text:
+        return (
+            f"it cannot be written there ({text})",
+            "give record= a folder that you may write to",
+        )
+    if isinstance(error, sqlite3.DatabaseError | ValueError):
+        return text, "give record= another file; this one is left as it is"
+    return f"{type(error).__name__}: {text}", "give record= another path"

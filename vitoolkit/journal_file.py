@@ -1,0 +1,573 @@
+"""The file of a journal: what is in it, and how it is written and read.
+
+It is an SQLite database in WAL mode, so that any number of processes read it while one writes.
+Numbers are kept as bytes and words as JSON: nothing in it is executed or unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitoolkit import export
+from vitoolkit.events import Event
+from vitoolkit.table import Branch, Part, Table
+
+__all__ = ["ENDED", "JournalFile", "RunRow", "Saved", "empty_fields", "is_journal", "network_kind"]
+
+MAGIC = b"SQLite format 3\0"
+APPLICATION, VERSION = 0x76746A6C, 1  # "vtjl"
+#: Seconds that one who writes waits for another to be done.
+PATIENCE = 5.0
+#: Seconds without a sign of life after which the process of a run counts as gone.
+SILENCE = 15.0
+ROWS = 2**15  # of a block at most
+LONGEST = 2**16  # bytes of a request
+ENDED = ("finished", "stopped", "interrupted", "failed")
+
+_SCHEMA = """
+CREATE TABLE run (
+    id INTEGER PRIMARY KEY, created TEXT NOT NULL, description TEXT NOT NULL,
+    status TEXT NOT NULL, first INTEGER NOT NULL, step INTEGER NOT NULL, stop INTEGER NOT NULL,
+    host TEXT NOT NULL, pid INTEGER NOT NULL, beat REAL NOT NULL,
+    controls TEXT NOT NULL, options TEXT, fingerprint TEXT
+);
+CREATE TABLE block (
+    run INTEGER NOT NULL, branch INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+    rows INTEGER NOT NULL, data BLOB NOT NULL, crc INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX block_first ON block (run, branch, first);
+CREATE TABLE branch (
+    run INTEGER NOT NULL, id INTEGER NOT NULL, step INTEGER NOT NULL, at TEXT NOT NULL,
+    PRIMARY KEY (run, id)
+);
+CREATE TABLE event (
+    run INTEGER NOT NULL, seq INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (run, seq)
+);
+CREATE TABLE checkpoint (
+    run INTEGER NOT NULL, step INTEGER NOT NULL, events INTEGER NOT NULL, saved REAL NOT NULL,
+    controls TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (run, step)
+);
+CREATE TABLE request (
+    id INTEGER PRIMARY KEY, run INTEGER NOT NULL, asked REAL NOT NULL, body TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'asked', answer TEXT, step INTEGER
+);
+CREATE INDEX request_state ON request (run, state);
+"""
+
+
+class RunRow(NamedTuple):
+    """What a journal says of one run.
+
+    Attributes
+    ----------
+    id : int
+        Its number in the file.
+    created : str
+        When it began, UTC, ISO 8601.
+    status : str
+        As of a run; "lost" when the process that wrote it is gone without a word.
+    first, step, stop : int
+        First step of the last call of ``fit``, the next step, and the one at which it ends.
+    host, pid : str, int
+        Which process writes it, or wrote it last.
+    beat : float
+        When that was, seconds since 1970.
+    controls : dict
+        Value, bounds and kind of each control, by name.
+    options, fingerprint : dict or None
+        What the fit was asked for, and of what it was.
+    """
+
+    id: int
+    created: str
+    status: str
+    first: int
+    step: int
+    stop: int
+    host: str
+    pid: int
+    beat: float
+    controls: dict[str, Any]
+    options: dict[str, Any] | None
+    fingerprint: dict[str, Any] | None
+
+    @property
+    def alive(self) -> bool:
+        """Whether a process trains it now."""
+        if self.status in ENDED:
+            return False
+        if self.host == socket.gethostname() and not _process(self.pid):
+            return False
+        return time.time() - self.beat < SILENCE
+
+    @property
+    def state(self) -> str:
+        """The status, or "lost"."""
+        return self.status if self.status in ENDED or self.alive else "lost"
+
+
+class Saved(NamedTuple):
+    """A checkpoint as a journal keeps it.
+
+    Attributes
+    ----------
+    step : int
+        Steps that had been taken.
+    events : int
+        Events that had been logged.
+    controls : str
+        State of the controls, JSON.
+    data : bytes
+        What :meth:`vitoolkit.checkpoint.Checkpoint.to_bytes` gave.
+    """
+
+    step: int
+    events: int
+    controls: str
+    data: bytes
+
+
+class JournalFile:
+    """One open journal.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    write : bool
+        Whether to write to it; a file that is not there is made, for its owner only.
+    patience : float
+        Seconds to wait for another one who writes.
+
+    Raises
+    ------
+    FileNotFoundError
+        When it shall be read and is not there.
+    ValueError
+        When it is something else than a journal, or one of a newer vitoolkit.
+    OSError, sqlite3.Error
+        When it cannot be opened.
+    """
+
+    def __init__(
+        self, path: str | Path, *, write: bool = False, patience: float = PATIENCE
+    ) -> None:
+        self.path = Path(path).expanduser()
+        if write:
+            _make(self.path)
+        elif not self.path.exists():
+            raise FileNotFoundError(f"there is no {str(self.path)!r}")
+        if self.path.stat().st_size and not is_journal(self.path):
+            raise ValueError(f"{self.path} is no journal: it is not an SQLite file")
+        uri = f"{self.path.absolute().as_uri()}?mode={'rw' if write else 'ro'}"
+        self._sql = sqlite3.connect(uri, uri=True, timeout=patience, isolation_level=None)
+        try:
+            self._check(write)
+        except BaseException:
+            self._sql.close()
+            raise
+
+    def _check(self, write: bool) -> None:
+        run = self._sql.execute
+        run("PRAGMA trusted_schema=OFF")
+        if write:
+            if (mode := run("PRAGMA journal_mode=WAL").fetchone()[0]) != "wal":
+                raise OSError(f"SQLite writes {self.path} in mode {mode!r}, and needs WAL")
+            run("PRAGMA synchronous=FULL")
+            with self.transaction():
+                if not run("PRAGMA user_version").fetchone()[0] and not self._tables():
+                    for statement in _SCHEMA.split(";"):
+                        run(statement)
+                    run(f"PRAGMA application_id={APPLICATION}")
+                    run(f"PRAGMA user_version={VERSION}")
+        if run("PRAGMA application_id").fetchone()[0] != APPLICATION:
+            raise ValueError(f"{self.path} is no journal of vitoolkit, but another SQLite file")
+        version = run("PRAGMA user_version").fetchone()[0]
+        if version != VERSION:
+            raise ValueError(
+                f"{self.path} is a journal of version {version}; this vitoolkit reads {VERSION}"
+            )
+
+    def _tables(self) -> int:
+        return self._sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+
+    def close(self) -> None:
+        """Close it."""
+        self._sql.close()
+
+    def __enter__(self) -> JournalFile:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @contextmanager
+    def transaction(self, how: str = "IMMEDIATE") -> Iterator[None]:
+        """All that is written inside is there, or nothing; all that is read is of one moment."""
+        self._sql.execute(f"BEGIN {how}")
+        try:
+            yield
+            self._sql.execute("COMMIT")
+        except BaseException:
+            if self._sql.in_transaction:
+                self._sql.execute("ROLLBACK")
+            raise
+
+    # --- runs -------------------------------------------------------------------------------
+
+    def add_run(self, trace: Table, **fields: Any) -> int:
+        """Begin a run and return its number."""
+        row = self._sql.execute(
+            "INSERT INTO run (created, description, status, first, step, stop, host, pid, beat, "
+            "controls) VALUES (?, ?, 'compiling', 0, 0, 0, ?, ?, ?, '{}')",
+            (str(trace.attrs.get("created")), _description(trace), *_me()),
+        )
+        number = row.lastrowid
+        assert number is not None
+        self.update(number, **fields)
+        return number
+
+    def update(self, run: int, trace: Table | None = None, **fields: Any) -> None:
+        """Note where a run stands, and that its process lives."""
+        host, pid, beat = _me()
+        fields |= {"host": host, "pid": pid, "beat": beat}
+        if trace is not None:
+            fields["description"] = _description(trace)
+        for name in ("controls", "options", "fingerprint"):
+            if name in fields:
+                fields[name] = json.dumps(fields[name])
+        names = ", ".join(f"{name} = ?" for name in fields)  # of this module, never of a file
+        self._sql.execute(f"UPDATE run SET {names} WHERE id = ?", (*fields.values(), run))
+
+    def runs(self) -> list[RunRow]:
+        """All runs, in the order in which they began."""
+        names = ", ".join(RunRow._fields)
+        rows = self._sql.execute(f"SELECT {names} FROM run ORDER BY id").fetchall()
+        plain = len(RunRow._fields) - 3
+        return [
+            RunRow(*row[:plain], *(None if text is None else json.loads(text) for text in row[-3:]))
+            for row in rows
+        ]
+
+    def run(self, number: int | None = None) -> RunRow:
+        """One run; the last by default.
+
+        Raises
+        ------
+        KeyError
+            When there is none of this number; the message lists those that there are.
+        """
+        runs = {row.id: row for row in self.runs()}
+        if number is None and runs:
+            return runs[max(runs)]
+        if number not in runs:
+            known = ", ".join(map(str, runs)) or "none yet"
+            raise KeyError(f"{self.path} has no run {number}; its runs are {known}")
+        return runs[number]
+
+    # --- rows -------------------------------------------------------------------------------
+
+    def put_rows(self, run: int, kept: NDArray[np.float64], branch: int = 0) -> None:
+        """Write rows as :meth:`Table.kept` gives them, in the place of others of these steps."""
+        for start in range(0, len(kept), ROWS):
+            self._put_block(run, branch, kept[start : start + ROWS])
+
+    def _put_block(self, run: int, branch: int, rows: NDArray[np.float64]) -> None:
+        first, last = rows[[0, -1], 0].view(np.int64).tolist()
+        for block in self._blocks(run, branch, first, last):
+            step = block[:, 0].view(np.int64)
+            self._sql.execute(
+                "DELETE FROM block WHERE run = ? AND branch = ? AND first = ?",
+                (run, branch, int(step[0])),
+            )
+            for rest in (block[step < first], block[step > last]):
+                if len(rest):
+                    self._put_block(run, branch, rest)
+        data = np.ascontiguousarray(rows.T, dtype="<f8").tobytes()
+        self._sql.execute(
+            "INSERT INTO block (run, branch, first, last, rows, data, crc) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (run, branch, first, last, len(rows), data, zlib.crc32(data)),
+        )
+
+    def _blocks(self, run: int, branch: int, first: int, last: int) -> list[NDArray[np.float64]]:
+        found = self._sql.execute(
+            "SELECT first, rows, data, crc FROM block WHERE run = ? AND branch = ? AND last >= ? "
+            "AND first <= ? ORDER BY first",
+            (run, branch, first, last),
+        )
+        blocks = []
+        for begin, rows, data, crc in found:
+            if zlib.crc32(data) != crc or rows < 1 or len(data) % (8 * rows):
+                raise ValueError(f"{self.path} is damaged: the rows from step {begin} on")
+            numbers = np.frombuffer(data, "<f8").astype(float)
+            blocks.append(np.ascontiguousarray(numbers.reshape(-1, rows).T))
+        return blocks
+
+    def rows(
+        self, run: int, branch: int = 0, *, first: int = 0, stop: int | None = None
+    ) -> NDArray[np.float64] | None:
+        """Rows from a step on, before another one; None without any."""
+        last = 2**62 if stop is None else stop - 1
+        blocks = self._blocks(run, branch, first, last)
+        if not blocks:
+            return None
+        rows = np.concatenate(blocks)
+        step = rows[:, 0].view(np.int64)
+        return rows[(step >= first) & (step <= last)]
+
+    def drop_rows(self, run: int, first: int) -> None:
+        """Take out the rows of a step and all later ones."""
+        kept = [block for block in self._blocks(run, 0, first, 2**62)]
+        self._sql.execute(
+            "DELETE FROM block WHERE run = ? AND branch = 0 AND last >= ?", (run, first)
+        )
+        for block in kept:
+            if len(block := block[block[:, 0].view(np.int64) < first]):
+                self._put_block(run, 0, block)
+
+    def put_branch(self, run: int, number: int, branch: Branch) -> None:
+        """Write rows that a run has left behind, out of the others."""
+        self.drop_rows(run, branch.step)
+        self._sql.execute(
+            "INSERT OR REPLACE INTO branch (run, id, step, at) VALUES (?, ?, ?, ?)",
+            (run, number, branch.step, branch.when),
+        )
+        self.put_rows(run, branch.rows.kept(), number)
+
+    # --- events, checkpoints, requests ------------------------------------------------------
+
+    def put_events(self, run: int, first: int, events: Sequence[Event]) -> None:
+        """Write events, the first of this number; those of later numbers are of another past."""
+        self._sql.execute("DELETE FROM event WHERE run = ? AND seq >= ?", (run, first))
+        self._sql.executemany(
+            "INSERT INTO event (run, seq, body) VALUES (?, ?, ?)",
+            [
+                (run, seq, json.dumps(export.plain(event._asdict(), f"events[{seq}]")))
+                for seq, event in enumerate(events, first)
+            ],
+        )
+
+    def put_checkpoint(self, run: int, saved: Saved, keep: int) -> None:
+        """Write a checkpoint, and keep only the last ones up to it."""
+        self._sql.execute(
+            "INSERT OR REPLACE INTO checkpoint (run, step, events, saved, controls, data) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            (run, saved.step, saved.events, time.time(), saved.controls, saved.data),
+        )
+        self._sql.execute(
+            "DELETE FROM checkpoint WHERE run = ?1 AND (step > ?2 OR step NOT IN "
+            "(SELECT step FROM checkpoint WHERE run = ?1 AND step <= ?2 "
+            "ORDER BY step DESC LIMIT ?3))",
+            (run, saved.step, keep),
+        )
+
+    def checkpoints(self, run: int) -> list[int]:
+        """Steps of the checkpoints that are kept."""
+        found = self._sql.execute("SELECT step FROM checkpoint WHERE run = ? ORDER BY step", (run,))
+        return [step for (step,) in found]
+
+    def checkpoint(self, run: int, step: int) -> Saved:
+        """The checkpoint of a step, which is one of :meth:`checkpoints`."""
+        found = self._sql.execute(
+            "SELECT step, events, controls, data FROM checkpoint WHERE run = ? AND step = ?",
+            (run, step),
+        )
+        return Saved(*found.fetchone())
+
+    def ask(self, run: int, body: Mapping[str, Any]) -> int:
+        """Ask the process of a run for something; returns the number of the request."""
+        row = self._sql.execute(
+            "INSERT INTO request (run, asked, body) VALUES (?, ?, ?)",
+            (run, time.time(), json.dumps(dict(body))),
+        )
+        assert row.lastrowid is not None
+        return row.lastrowid
+
+    def asked(self, run: int) -> list[tuple[int, str]]:
+        """Requests that nobody has looked at, with their text; a few at a time."""
+        found = self._sql.execute(
+            "SELECT id, CASE WHEN typeof(body) = 'text' AND length(body) <= ? THEN body END "
+            "FROM request WHERE run = ? AND state = 'asked' ORDER BY id LIMIT 256",
+            (LONGEST, run),
+        )
+        return [(number, "" if body is None else body) for number, body in found]
+
+    def answer(self, number: int, state: str, answer: str = "", step: int | None = None) -> None:
+        """Note what became of a request."""
+        self._sql.execute(
+            "UPDATE request SET state = ?, answer = ?, step = ? WHERE id = ?",
+            (state, answer, step, number),
+        )
+
+    def answered(self, number: int) -> tuple[str, str | None, int | None]:
+        """What became of a request: its state, what was said, and the step it is in force from."""
+        found = self._sql.execute("SELECT state, answer, step FROM request WHERE id = ?", (number,))
+        return found.fetchone()
+
+    # --- a trace ----------------------------------------------------------------------------
+
+    def description(self, run: int) -> dict[str, Any]:
+        """Names, parts and attributes of the trace of a run."""
+        found = self._sql.execute("SELECT description FROM run WHERE id = ?", (run,)).fetchone()
+        return export.parse(found[0])
+
+    def events(self, run: int) -> list[Event]:
+        """Events of a run."""
+        found = self._sql.execute("SELECT body FROM event WHERE run = ? ORDER BY seq", (run,))
+        return [Event(**export.parse(body)) for (body,) in found]
+
+    def last_row(self, run: int) -> NDArray[np.float64] | None:
+        """The last row of a run as it is kept, None without any."""
+        found = self._sql.execute(
+            "SELECT max(last) FROM block WHERE run = ? AND branch = 0", (run,)
+        )
+        (last,) = found.fetchone()
+        return None if last is None else self._blocks(run, 0, last, last)[-1][-1]
+
+    def fill(
+        self, empty: Table, run: int, stop: int | None = None, events: int | None = None
+    ) -> Table:
+        """Rows, events and branches of a run in a table of its columns.
+
+        Parameters
+        ----------
+        empty : Table
+            A table of these columns, whose attributes it takes over.
+        run : int
+            Number of the run.
+        stop : int, optional
+            The first step that is left out; by default none is.
+        events : int, optional
+            Take so many events; by default all.
+        """
+        rows = self.rows(run, stop=stop)
+        table = empty if rows is None else empty.of_kept(rows)
+        table.attrs = empty.attrs
+        for event in self.events(run)[:events]:
+            table.add_event(event)
+        branches = self._sql.execute(
+            "SELECT id, step, at FROM branch WHERE run = ? ORDER BY id", (run,)
+        )
+        found = [
+            Branch(step, at, empty.of_kept(left))
+            for number, step, at in branches
+            if (left := self.rows(run, number)) is not None
+        ]
+        table.put_branches(found)
+        return table
+
+
+def _description(trace: Table) -> str:
+    bare = trace.of_kept(np.empty((0, trace.width)))
+    bare.attrs = dict(trace.attrs)
+    return json.dumps(export.describe(bare))
+
+
+def empty_fields(description: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Arguments of a trace with the columns that a description names."""
+    return (
+        description["variables"],
+        description["controls"],
+        description["attrs"],
+        [Part(**part) for part in description.get("parts", ())],
+        description.get("measures", ()),
+    )
+
+
+def is_journal(path: str | Path) -> bool:
+    """Whether a file is an SQLite file, as a journal is."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def _make(path: Path) -> None:
+    """Make a file that only its owner reads, unless there is one."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        pass  # SQLite gives the two files beside it the same permissions
+
+
+def _me() -> tuple[str, int, float]:
+    return socket.gethostname(), os.getpid(), time.time()
+
+
+def _process(pid: int) -> bool:
+    if os.name != "posix":  # elsewhere signal 0 is not a question
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+#: Kinds of file systems that several machines share: there WAL loses what it promises.
+NETWORK = (
+    "nfs",
+    "cifs",
+    "smb",
+    "afs",
+    "9p",
+    "ceph",
+    "lustre",
+    "gluster",
+    "beegfs",
+    "gpfs",
+    "sshfs",
+)
+
+
+def network_kind(path: str | Path, mounts: str | None = None) -> str | None:
+    r"""The kind of a network file system that a path is on, None on one of this machine.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file that need not be there.
+    mounts : str, optional
+        What is mounted where, as ``/proc/mounts`` tells it, which is the default; where there is no
+        such file nothing is known.
+
+    Examples
+    --------
+    >>> mounts = "/dev/sda1 / ext4 rw 0 0\nhost:/home /home nfs4 rw 0 0"
+    >>> network_kind("/home/me/run.db", mounts), network_kind("/tmp/run.db", mounts)
+    ('nfs4', None)
+    """
+    if mounts is None:
+        try:
+            mounts = Path("/proc/mounts").read_text("utf-8", errors="replace")
+        except OSError:
+            return None
+    place = Path(path).expanduser().absolute()
+    if mounts is not None and place.parent.exists():
+        place = place.resolve()
+    best, found = -1, ""
+    for line in mounts.splitlines():
+        fields = line.split(" ")
+        if len(fields) < 3:
+            continue
+        where = Path(fields[1].replace("\\040", " "))
+        if (place == where or where in place.parents) and len(where.parts) >= best:
+            best, found = len(where.parts), fields[2]
+    kind = found.removeprefix("fuse.")
+    return found if kind.startswith(NETWORK) else None

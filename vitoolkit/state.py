@@ -1,0 +1,158 @@
+"""Everything the coming steps of a run depend on, at one moment: to write down, and to go back to.
+
+That is what a step changes (parameters, the optimizer's state, random generators, the place in a
+minibatch), and where each control stands: its value, who has the wheel, its schedule, what its rule
+has learned.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vitoolkit import schedules
+from vitoolkit.checkpoint import Checkpoint
+from vitoolkit.controls import Control
+from vitoolkit.rules.rule import Mean
+
+__all__ = ["State"]
+
+
+class State(NamedTuple):
+    """A run at a step boundary.
+
+    Attributes
+    ----------
+    step : int
+        Index of the next step.
+    checkpoint : Checkpoint
+        What a step changes.
+    controls : dict
+        What :meth:`Control.standing` told of each control, by name.
+    """
+
+    step: int
+    checkpoint: Checkpoint
+    controls: dict[str, dict[str, Any]]
+
+    @classmethod
+    def of(cls, run: Any) -> State:
+        """What is there now; only the fitting thread calls this, between two steps."""
+        standing = {control.name: control.standing() for control in run.controls}
+        return cls(run.step, Checkpoint.of(run.inference.step_function.state), standing)
+
+    def put_back(self, step_function: Any, controls: Iterable[Control]) -> None:
+        """Be there again. Controls that the state does not know are left alone.
+
+        Raises
+        ------
+        ValueError
+            When the step function, or what moves a control, is another; nothing has changed then.
+        """
+        self.checkpoint.check(step_function.state)
+        known = [(c, self.controls[c.name]) for c in controls if c.name in self.controls]
+        standing = [(control, _with_schedule(control, found)) for control, found in known]
+        self.checkpoint.restore(step_function.state)
+        for control, found in standing:
+            control.stand(copy.deepcopy(found))
+
+    def controls_to_json(self) -> str:
+        """Where the controls stand, as text."""
+        return json.dumps({name: _plain(found) for name, found in self.controls.items()})
+
+    @classmethod
+    def read(cls, step: int, data: bytes, controls: str) -> State:
+        """The state of what ``checkpoint.to_bytes`` and :meth:`controls_to_json` gave."""
+        return cls(step, Checkpoint.from_bytes(data), json.loads(controls, object_hook=_revived))
+
+
+def _with_schedule(control: Control, found: Mapping[str, Any]) -> dict[str, Any]:
+    """What was read, with the schedule that a text stands for."""
+    text = found["schedule"]
+    own = control.schedule
+    rule = None if control.rule is None else type(control.rule).__name__
+    if rule != found["rule"]:
+        raise ValueError(
+            f"{control.name!r} was moved by the rule {found['rule']}, and is given {rule} here: "
+            "give it the same again"
+        )
+    if control.rule is not None:
+        found = {**found, "learned": _learned(control, found["learned"])}
+    if not isinstance(text, str):
+        return dict(found)
+    if own is not None and repr(own) == text:
+        return {**found, "schedule": own}
+    try:
+        return {**found, "schedule": schedules.parse(text)}
+    except ValueError as error:
+        raise ValueError(
+            f"{control.name!r} was on the schedule {text}, a function that no file can hold, and "
+            f"is on {own!r} here: give it the same again"
+        ) from error
+
+
+def _learned(control: Control, found: Mapping[str, Any]) -> dict[str, Any]:
+    """What a rule has learned, with its functions, which no file can hold, as they are here."""
+    here = vars(control.rule)
+    learned = {}
+    for name, value in found.items():
+        if isinstance(value, Unwritten):
+            if not callable(here.get(name)):
+                raise ValueError(
+                    f"the rule of {control.name!r} has a {value.kind} as {name!r}, which no file "
+                    "can hold: numbers, strings, arrays, and lists and dicts of them can be kept"
+                )
+            value = here[name]
+        learned[name] = value
+    return learned
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold in the place of a value; of what it cannot, the type."""
+    if isinstance(value, schedules.Schedule):
+        return repr(value)
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return {"__array__": value.tolist(), "dtype": str(value.dtype), "shape": value.shape}
+    if isinstance(value, Mean):
+        return {"__mean__": [_plain(item) for item in vars(value).values()]}
+    if isinstance(value, deque):
+        return {"__deque__": [_plain(item) for item in value], "most": value.maxlen}
+    if isinstance(value, tuple):
+        return {"__tuple__": [_plain(item) for item in value]}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _plain(item) for key, item in value.items()}
+    return {"__unwritten__": type(value).__name__}
+
+
+def _revived(item: dict[str, Any]) -> Any:
+    if "__array__" in item:
+        return np.array(item["__array__"], item["dtype"]).reshape(item["shape"])
+    if "__mean__" in item:
+        mean = Mean()
+        for name, value in zip(vars(mean), item["__mean__"], strict=True):
+            setattr(mean, name, value)
+        return mean
+    if "__deque__" in item:
+        return deque(item["__deque__"], item["most"])
+    if "__tuple__" in item:
+        return tuple(item["__tuple__"])
+    if "__unwritten__" in item:
+        return Unwritten(item["__unwritten__"])
+    return item
+
+
+class Unwritten(NamedTuple):
+    """Stands for a value that no file can hold."""
+
+    kind: str
