@@ -2,6 +2,7 @@
 
 import sys
 from importlib.resources import files
+from pathlib import Path
 
 import pymc as pm
 
@@ -16,18 +17,12 @@ assert any(name.endswith(".js") for name in packaged), packaged
 assert any(name.endswith(".css") for name in packaged), packaged
 assert files("vitoolkit").joinpath("py.typed").is_file()
 
-beta = vt.Beta(schedule=vt.schedules.linear(0.0, 1.0, steps=50))
-dashboard = vt.Dashboard(beta)
-with pm.Model():
-    z = pm.Normal("z")
-    pm.Normal("y", z, observed=[0.2, 1.1])
-    pm.fit(
-        100,
-        method=vt.ADVI(beta=beta, random_seed=1),
-        callbacks=[dashboard],
-        progressbar=False,
-        compile_kwargs={"mode": "FAST_COMPILE"},
-    )
-assert len(dashboard.trace) == 100
-assert beta.value == 1.0
+# The README's example as it is printed there.
+readme = Path(__file__).parent.parent.joinpath("README.md").read_text(encoding="utf-8")
+example = readme.split("```python\n")[1].split("```")[0]
+names: dict = {}
+exec(compile(example, "README.md", "exec"), names)
+dashboard = names["dashboard"]
+assert len(dashboard.trace) == 20_000
+assert names["beta"].value == 1.0
 print(f"vitoolkit {vt.__version__} with PyMC {pm.__version__}: {dashboard.trace!r}")
