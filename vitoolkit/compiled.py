@@ -17,12 +17,11 @@ import pytensor
 from pymc.model import Model
 from pymc.pytensorf import compile
 from pytensor.compile.mode import Mode, get_mode
-from pytensor.graph.replace import graph_replace
 from pytensor.link.numba import NumbaLinker
 from pytensor.tensor.type import TensorType
 
 from vitoolkit.compilation import ROWS, compile_for, compile_now, faster, takes_rows
-from vitoolkit.structure import structure
+from vitoolkit.structure import rebuilt, structure
 
 __all__ = ["CompiledStep", "clear_cache", "compiled_step", "like"]
 
@@ -68,8 +67,8 @@ class CompiledStep:
         own = {variable: like(variable) for variable in shared}
         for variable, copy in own.items():
             if (update := _default_update(variable)) is not None:
-                (copy.default_update,) = graph_replace([update], own, strict=False)
-        output, *new = graph_replace([output, *updates.values()], own, strict=False)
+                (copy.default_update,) = rebuilt([update], own)
+        output, *new = rebuilt([output, *updates.values()], own)
         changed = {own[variable]: node for variable, node in zip(updates, new, strict=True)}
         self.function = compile([], output, updates=changed, mode=mode, **kwargs)
         self.function.trust_input = True  # it has none; PyTensor would check the shared variables

@@ -22,7 +22,6 @@ from pymc.data import MinibatchOp
 from pymc.pytensorf import constant_fold
 from pytensor.compile.builders import OpFromGraph
 from pytensor.graph.basic import Apply, Variable, equal_computations
-from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.random.basic import IntegersRV, NormalRV
 from pytensor.tensor.random.type import RandomGeneratorType
@@ -30,7 +29,7 @@ from pytensor.tensor.rewriting.ofg import inline_ofg_node
 
 from vitoolkit.checkpoint import with_state
 from vitoolkit.compilation import ROWS
-from vitoolkit.structure import in_order
+from vitoolkit.structure import in_order, rebuilt
 
 __all__ = ["DrawsAhead", "draws_ahead", "inlined"]
 
@@ -271,7 +270,7 @@ def inlined(nodes: Sequence[Variable]) -> list[Variable]:
         # One that needs another waits for it: PyTensor 2 cannot replace both at once.
         if not any(variable.owner in graphs for variable in ancestors(node.inputs)):
             inner.update(zip(node.outputs, inline_ofg_node(node), strict=True))
-    return inlined(graph_replace(nodes, inner, strict=False)) if inner else list(nodes)
+    return inlined(rebuilt(nodes, inner)) if inner else list(nodes)
 
 
 def _opens(op: Any) -> bool:

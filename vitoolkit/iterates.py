@@ -185,12 +185,14 @@ class Iterates(Callback):
         return {**self.__dict__, "_coordinates": None}
 
 
-def r_hat(samples: Array) -> Array:
+def r_hat(samples: Array, floor: float = 0.0) -> Array:
     """Split R-hat of one chain: its two halves against each other.
 
     Parameters
     ----------
     samples : ndarray, shape (n, ...)
+    floor : float
+        Its square is added to the variance within the halves.
 
     Returns
     -------
@@ -209,7 +211,7 @@ def r_hat(samples: Array) -> Array:
     """
     half = len(samples) // 2
     one, two = samples[len(samples) - 2 * half : -half], samples[-half:]
-    within = (one.var(axis=0, ddof=1) + two.var(axis=0, ddof=1)) / 2
+    within = (one.var(axis=0, ddof=1) + two.var(axis=0, ddof=1)) / 2 + floor**2
     between = (one.mean(axis=0) - two.mean(axis=0)) ** 2 / 2
     still = within + between == 0
     within = np.where(within > 0, within, np.finfo(float).tiny)

@@ -367,7 +367,7 @@ class BetaKL(Operator):
         Their sum is the log density of the model, whatever is counted as prior and as data; only
         what is asked for in closed form is an expectation.
         """
-        data_term = self.approx.model.datalogp
+        data_term = self._data_term
         priors = [
             _log_prior(latent, self._factors[latent.name], latent.name in self.closed_form)
             for latent in self.latents
@@ -498,18 +498,37 @@ class BetaKL(Operator):
     def _entries(self) -> dict[Any, Any]:
         return {k: v for group in self.approx.groups for k, v in entries(group).items()}
 
+    @property
+    def _data_term(self) -> pt.TensorVariable:
+        """Log density of the observed variables and the potentials, as PyMC tells it; nats."""
+        model, (_, observed) = self.approx.model, self._log_densities
+        if observed is None:
+            return model.datalogp
+        return pt.add(*[factor.sum() for factor in observed], model.potentiallogp)
+
+    @cached_property
+    def _log_densities(self) -> tuple[list, list | None]:
+        """Log densities of the free variables and of the observed ones, in the order of the model.
+
+        They are asked for once, and late: of a model with hundreds of variables it takes seconds.
+        Those of variables with one density together depend on which are asked for: None.
+        """
+        free, observed = [v.variable for v in self.latents], self.approx.model.observed_RVs
+        if any(latent.joined is not None for latent in self.latents):
+            return self.approx.model.logp(vars=free, sum=False), None
+        factors = self.approx.model.logp(vars=[*free, *observed], sum=False)
+        return factors[: len(free)], factors[len(free) :]
+
     @cached_property
     def _factors(self) -> dict[str, pt.TensorVariable]:
         """log p of each variable as PyMC tells it, elementwise where it splits.
-
-        It is asked for once, and late: of a model with hundreds of variables it takes seconds.
 
         Raises
         ------
         TypeError
             When a variable has no density of its own: every number made of it would be wrong.
         """
-        factors = self.approx.model.logp(vars=[v.variable for v in self.latents], sum=False)
+        factors, _ = self._log_densities
         for latent, factor in self._with(factors):
             if latent.joined is None and 0 in factor.type.shape and 0 not in latent.shape:
                 raise TypeError(

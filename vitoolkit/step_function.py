@@ -20,7 +20,6 @@ from pymc.model import Model
 from pymc.pytensorf import collect_default_updates, compile, floatX, reseed_rngs
 from pytensor.compile.mode import Mode, get_mode
 from pytensor.compile.sharedvalue import SharedVariable
-from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 from pytensor.link.jax import JAXLinker
 
@@ -29,6 +28,7 @@ from vitoolkit.compiled import CompiledStep, compiled_step, like
 from vitoolkit.constants import data_as_shared
 from vitoolkit.controls import Control
 from vitoolkit.draws import DrawsAhead, draws_ahead, inlined
+from vitoolkit.structure import rebuilt
 
 __all__ = ["StepFunction", "cores"]
 
@@ -144,7 +144,7 @@ class StepFunction:
         else:
             stand_ins = self._stand_ins(values[0], [draws.stand_in[0] for draws in self._draws])
             row: Any = outputs
-            output, *new = graph_replace([row[None], *new], stand_ins, strict=False)
+            output, *new = rebuilt([row[None], *new], stand_ins)
             output, *new = data_as_shared([output, *new])
             self._code, self._shared, self.reused = compiled_step(
                 output, dict(zip(state, new)), mode, kwargs
@@ -301,7 +301,7 @@ class StepFunction:
 
     def _one(self, state, new, generators, outputs, values, mode, kwargs):
         stand_ins = self._stand_ins(values[0], [draws.stand_in[0] for draws in self._draws])
-        outputs, *new = graph_replace([outputs, *new], stand_ins, strict=False)
+        outputs, *new = rebuilt([outputs, *new], stand_ins)
         return compile([], outputs[None], updates=dict(zip(state, new)), mode=mode, **kwargs)
 
     def _many(self, state, new, generators, outputs, values, mode, kwargs):
@@ -313,7 +313,7 @@ class StepFunction:
         def one_step(row, *rest):
             drawn, now = rest[:n_draws], rest[n_draws:]
             replaced = {**self._stand_ins(row, drawn), **dict(zip([*state, *rngs], now))}
-            nodes = graph_replace([*new, *after, outputs], replaced, strict=False)
+            nodes = rebuilt([*new, *after, outputs], replaced)
             typed = [
                 variable.type.filter_variable(pt.cast(node, variable.dtype))
                 for variable, node in zip(state, nodes)
@@ -368,8 +368,8 @@ def _with_own_generators(nodes):
     }
     for rng, new in own.items():
         if getattr(rng, "default_update", None) is not None:
-            new.default_update = graph_replace([rng.default_update], own, strict=False)[0]
-    return graph_replace(nodes, own, strict=False)
+            new.default_update = rebuilt([rng.default_update], own)[0]
+    return rebuilt(nodes, own)
 
 
 def _inner_mode(mode: Mode) -> dict[str, Mode]:
