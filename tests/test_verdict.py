@@ -159,3 +159,14 @@ def test_6271_reaches_the_posterior_by_rule_alone():
     assert approx.mean.eval() == pytest.approx([8.0], abs=0.05)
     assert recorder.trace.attrs["verdict"].startswith("Finished and still")
     assert "verdict" in recorder.trace.to_xarray().attrs
+
+
+def test_a_trifle_is_no_rise():
+    """Without noise, as near the optimum of a model whose posterior is in the family of q."""
+    trace = Trace()
+    for step in range(4_000):
+        trace.append(step, 0.1 * step, 1e-5 * step, np.nan, ())
+    assert verdict_of(trace).kind == "still"
+    for step in range(4_000, 8_000):
+        trace.append(step, 0.1 * step, 0.04 - 1e-5 * (step - 4_000), np.nan, ())
+    assert verdict_of(trace).kind == "rising"

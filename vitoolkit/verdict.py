@@ -77,7 +77,8 @@ def verdict_of(table: Table, attrs: Mapping[str, Any] | None = None) -> Verdict:
     half of the steps or since a β moved last, whichever is shorter. By the slope and its standard
     error, see :func:`vitoolkit.trend.trend_of`, it rises, falls, stands still, or the noise leaves
     it open. To stand still means that a rise of a quarter of a single step's noise over these steps
-    is ruled out. It does not mean that q is near the posterior.
+    is ruled out, or one of 0.03 nats, if that is more. It does not mean that q is near the
+    posterior.
 
     Examples
     --------
