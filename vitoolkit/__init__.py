@@ -14,6 +14,7 @@ from vitoolkit.lr_find import LRFind, lr_find
 from vitoolkit.many import Fits, fit_many
 from vitoolkit.monitor import KLMonitor
 from vitoolkit.recorder import Recorder
+from vitoolkit.replay import Replay
 from vitoolkit.stock import StockRun  # noqa: F401  # makes callbacks work in PyMC's own loop
 from vitoolkit.trace import Trace
 from vitoolkit.watch import watch
@@ -51,6 +52,7 @@ __all__ = [
     # the record
     "Recorder",
     "KLMonitor",
+    "Replay",
     "Trace",
     "Event",
     # the panel, imported when it is first used

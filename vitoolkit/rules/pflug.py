@@ -6,7 +6,7 @@ import numpy as np
 
 from vitoolkit.block import Block
 from vitoolkit.checks import whole_number
-from vitoolkit.rules.rule import RateRule
+from vitoolkit.rules.rule import RateRule, summed
 
 __all__ = ["pflug"]
 
@@ -80,7 +80,7 @@ class pflug(RateRule):  # noqa: N801  # reads as a word at the call: rule=vt.rul
         burnt = max(self.burn_in - self._count, 0)
         self._count += len(products)
         late = products[burnt:]
-        self._sum += float(late[np.isfinite(late)].sum())
+        self._sum = summed(self._sum, late[np.isfinite(late)])
 
     def value(self, step: int) -> float:
         """One factor down where the sum is negative."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vitoolkit.block import Block
 from vitoolkit.checks import real_number, whole_number
 
-__all__ = ["KLRule", "Mean", "RateRule", "Rule"]
+__all__ = ["KLRule", "Mean", "RateRule", "Rule", "summed"]
 
 
 class Rule:
@@ -84,7 +84,7 @@ class Mean:
     def add(self, values: NDArray[np.float64]) -> None:
         """Take in some numbers."""
         finite = values[np.isfinite(values)]
-        self._sum += float(finite.sum())
+        self._sum = summed(self._sum, finite)
         self._count += len(finite)
 
     def take(self) -> float:
@@ -92,6 +92,18 @@ class Mean:
         mean = self._sum / self._count if self._count else float("nan")
         self._sum, self._count = 0.0, 0
         return mean
+
+
+def summed(so_far: float, values: NDArray[np.float64]) -> float:
+    """Add one number after the other: where a block ends, which is the clock's, has no part in it.
+
+    Examples
+    --------
+    >>> numbers = np.array([1e16, 1.0, -1e16, 0.1])
+    >>> summed(summed(0.0, numbers[:2]), numbers[2:]) == summed(0.0, numbers)
+    True
+    """
+    return float(np.add.accumulate(np.concatenate([[so_far], values]))[-1])
 
 
 class KLRule(Rule):
