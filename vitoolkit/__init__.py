@@ -15,6 +15,7 @@ from vitoolkit.lr_find import LRFind, lr_find
 from vitoolkit.many import Fits, fit_many
 from vitoolkit.monitor import KLMonitor
 from vitoolkit.recorder import Recorder
+from vitoolkit.replay import Replay
 from vitoolkit.resume import resume
 from vitoolkit.stock import StockRun  # noqa: F401  # makes callbacks work in PyMC's own loop
 from vitoolkit.stopping import StopWhenConverged
@@ -57,6 +58,7 @@ __all__ = [
     "Recorder",
     "Journal",
     "KLMonitor",
+    "Replay",
     "Trace",
     "Event",
     # the panel, imported when it is first used

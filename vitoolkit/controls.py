@@ -404,17 +404,25 @@ class Control:
         self.__dict__.update(state)
         self._write(state["_value"])
 
-    def check(self, request: Request) -> None:
-        """Raise what :meth:`set` or :meth:`reschedule` would raise of a request from elsewhere."""
+    def check(self, request: Request, step: int) -> None:
+        """Raise what :meth:`set` or :meth:`reschedule` would raise of a request from elsewhere.
+
+        Parameters
+        ----------
+        request : Request
+            Of this control.
+        step : int
+            The first step that shall run with it.
+        """
         if request.kind == "set":
             if request.value is None:
                 raise ValueError(f"a set of {self.name!r} needs a value")
             self._checked(request.value)
-        elif request.kind == "reschedule" and request.schedule is None:
-            self._checked_course(request.end, request.steps)
-        elif request.schedule is not None:
-            run = self._running()
-            self._checked(request.schedule(0 if run is None else run.step))
+        elif request.kind == "reschedule":
+            if request.end is not None or request.steps is not None:
+                self._checked_course(request.end, request.steps)
+            if request.schedule is not None:
+                self._checked(as_schedule(request.schedule)(step))
 
     def standing(self) -> dict[str, Any]:
         """Where it stands at a step boundary: its value, who has the wheel, what moves it."""
@@ -515,7 +523,8 @@ class Control:
         self.begin(step)
         end = None if law.schedule is None else law.schedule.end
         new = end if kind == "reschedule" else self._value
-        self._note(step, kind, old, new, request.source, text)
+        asked = None if request.in_force else request.time
+        self._note(step, kind, old, new, request.source, text, asked)
         return None if request.in_force else change
 
     def take_back(self, change: Change, request: Request, step: int) -> None:
@@ -525,7 +534,7 @@ class Control:
         self.law.give_back(step)
         self._write(self.law.value(step) if self._on_schedule(step) else value)
         self.begin(step)
-        self._note(step, "undo", old, self._value, request.source, change.kind)
+        self._note(step, "undo", old, self._value, request.source, change.kind, request.time)
 
     def begin(self, step: int) -> None:
         """Let the rule begin before `step`, if it has the wheel and has not begun."""
@@ -597,8 +606,8 @@ class Control:
         """Whether the schedule has the wheel: not a person, nor the rule that comes after it."""
         return not self._manual and self.law.scheduled(step)
 
-    def _note(self, step, kind, old, new, source, text) -> None:
-        event = Event(step, time.perf_counter(), kind, self.name, old, new, source, text)
+    def _note(self, step, kind, old, new, source, text, asked=None) -> None:
+        event = Event(step, time.perf_counter(), kind, self.name, old, new, source, text, asked)
         self.log.append(event)
         if self._run is not None:
             self._run.log.append(event)

@@ -26,13 +26,18 @@ class Event(NamedTuple):
     control : str or None
         Name of the control that was changed, or None if the event concerns the whole fit.
     old, new : float or None
-        Value of the control before and after; of a ``"reschedule"``, the end of its schedule.
+        Value that the step would have used, and the one that it used; of a ``"reschedule"``, the
+        end of the schedule before and after.
     source : str
         Who did it: ``"user"`` (a person at a widget), ``"dashboard"``, ``"schedule"``, a rule,
         or ``"code"``.
     text : str or None
         The words of a note, the new schedule of a ``"reschedule"``, the kind of the change that an
         ``"undo"`` took back, why a rule decided so.
+    asked : float or None
+        When the change of a control was asked for, seconds since the trace began: undo takes a
+        slider that is dragged as one change by it. None of what nobody asked for, and of what was
+        in force before the fit.
 
     Examples
     --------
@@ -51,6 +56,7 @@ class Event(NamedTuple):
     new: float | None = None
     source: str = "code"
     text: str | None = None
+    asked: float | None = None
 
 
 class Unread:

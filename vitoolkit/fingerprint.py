@@ -7,6 +7,7 @@ a trace, where a replay looks before it compiles anything.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import platform
 import re
 import weakref
@@ -24,7 +25,7 @@ from pytensor.graph.basic import Constant, Variable
 
 from vitoolkit.structure import in_order
 
-__all__ = ["differences", "fingerprint_of"]
+__all__ = ["differences", "fingerprint_of", "fingerprint_of_run"]
 
 _PACKAGES = ("vitoolkit", "pymc", "pytensor", "numpy")
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -99,6 +100,24 @@ def fingerprint_of(inference: Any, options: Mapping[str, Any] | None = None) -> 
     return found
 
 
+def fingerprint_of_run(run: Any) -> dict[str, Any]:
+    """The fingerprint of a run that starts: of what is trained, its controls, and how long it is.
+
+    Parameters
+    ----------
+    run : Run
+        A run of which no step is taken yet.
+
+    Returns
+    -------
+    dict
+        As :func:`fingerprint_of` and, for each control, the call that makes it, with the value, the
+        schedule and the rule it begins with.
+    """
+    controls = {f"control[{c.name}]": _control(c, run.inbox.waiting(c.name)) for c in run.controls}
+    return {**run.inference.fingerprint(), **controls, "first": run.first, "n": run.n}
+
+
 def differences(recorded: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """Say in words what two fingerprints do not have in common.
 
@@ -165,7 +184,8 @@ def _model(model: Any) -> tuple[str, dict[str, str]]:
 
 
 def _approximation(approx: Any) -> str:
-    lines, arrays = [], []
+    lines: list[str] = []
+    arrays: list[Any] = []
     for group in approx.groups:
         lines += [type(group).__name__, *(value.name for value in group.group)]
         for name, parameter in group.params_dict.items():
@@ -250,6 +270,46 @@ def _optimizer(optimizer: Any) -> str:
     keywords = dict(getattr(optimizer, "keywords", {}))
     name = getattr(getattr(optimizer, "func", optimizer), "__name__", type(optimizer).__name__)
     return f"{name}({', '.join(f'{key}={_words(keywords[key])}' for key in sorted(keywords))})"
+
+
+def _control(control: Any, waiting: Sequence[Any]) -> str:
+    """The call that makes a control, as it was before what was asked between two fits."""
+    value = next((r.old for r in waiting if r.in_force and r.old is not None), control.value)
+    kind = type(control).__name__
+    if kind == "Switch":
+        return f"{kind}({bool(value)})"
+    given: dict[str, Any] = {"bounds": control.bounds}
+    if kind == "Control":
+        given["scale"] = control.scale
+    if control.schedule is not None:
+        given["schedule"] = control.schedule
+    if control.rule is not None:
+        given["rule"] = _call(control.rule)
+    start = "" if "schedule" in given and not control._manual else f"{value!r}, "
+    held = ", manual" if control._manual else ""
+    arguments = ", ".join(f"{key}={_code(item)}" for key, item in given.items())
+    return f"{kind}({start}{arguments}, name={control.name!r}){held}"
+
+
+def _code(item: Any) -> str:
+    return item if isinstance(item, _Text) else repr(item)
+
+
+class _Text(str):
+    """Python, to be written as it is."""
+
+    __slots__ = ()
+
+
+def _call(rule: Any) -> _Text:
+    """The call that makes a rule, with what differs from the defaults."""
+    arguments = []
+    for name, parameter in inspect.signature(type(rule)).parameters.items():
+        value = getattr(rule, name, parameter.default)
+        if value != parameter.default:
+            keyword = f"{name}=" if parameter.kind is parameter.KEYWORD_ONLY else ""
+            arguments.append(f"{keyword}{value!r}")
+    return _Text(f"{type(rule).__name__}({', '.join(arguments)})")
 
 
 def _words(value: Any) -> Any:

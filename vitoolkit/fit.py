@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cloudpickle
@@ -17,18 +18,22 @@ from vitoolkit.arviz_groups import with_record
 from vitoolkit.background import Background
 from vitoolkit.checks import flag, shown, unknown_option
 from vitoolkit.controls import Control, LearningRate
+from vitoolkit.events import Event
 from vitoolkit.given import told
 from vitoolkit.inference import ADVI, BetaLike, FullRankADVI, KLqp
 from vitoolkit.journal import journal_of
 from vitoolkit.options import FIT_OPTIONS, callback_list, fit_options, step_count
 from vitoolkit.recipe import Recipe
 from vitoolkit.recorder import Recorder
+from vitoolkit.replay import Replay, replay_of
 from vitoolkit.run import Run
 from vitoolkit.step_function import StepFunction
 from vitoolkit.trace import Trace
 
 __all__ = ["Fit", "fit", "fit_async"]
 
+#: Steps of a fit that is not told how many.
+STEPS = 10_000
 _METHODS: dict[str, Callable[..., KLqp]] = {"advi": ADVI, "fullrank_advi": FullRankADVI}
 
 
@@ -232,7 +237,7 @@ class Fit:
 
 
 def fit(
-    n: int = 10_000,
+    n: int | None = None,
     *,
     beta: BetaLike | Mapping[str, BetaLike] = 1.0,
     learning_rate: float | Control | Callable[[int], float] | None = None,
@@ -253,14 +258,15 @@ def fit(
     every: int = 1,
     gradient: bool = False,
     progressbar: bool = True,
+    replay: Trace | Replay | Sequence[Event] | str | Path | None = None,
     **kwargs: Any,
 ) -> Fit:
     """Fit a model with live β and learning rate, and keep the whole record.
 
     Parameters
     ----------
-    n : int
-        Number of steps.
+    n : int, optional
+        Number of steps; default is 10,000, or what the run of `replay` was asked for.
     beta : float, Control, schedule or mapping of str to one of these
         β of every variable, or of the variables named; see :class:`~vitoolkit.inference.KLqp`.
     learning_rate : float, Control or schedule, optional
@@ -293,6 +299,11 @@ def fit(
         Whether to record norm and signal-to-noise ratio of the gradient as well.
     progressbar : bool
         Whether to show a progress bar where no dashboard is shown.
+    replay : Trace, path, Replay or list of Event, optional
+        A recorded run that is repeated: what a person or a callback did to its controls is done
+        again, each at its step, and every number is the same. Give model and options as they were;
+        `n` and `random_seed` are those of the record unless they are given. Whatever else differs
+        is named, and refused, before anything is compiled; see :class:`~vitoolkit.Replay`.
     **kwargs
         Passed on to the inference's ``fit``: ``obj_n_mc``, ``compile_kwargs``, ``backend`` ...
 
@@ -360,11 +371,12 @@ def fit(
         every=every,
         gradient=gradient,
         progressbar=progressbar,
+        replay=replay,
         **kwargs,
     )
 
 
-def start_fit(n: int, compile_step: Callable[[Recipe], StepFunction], **options: Any) -> Fit:
+def start_fit(n: int | None, compile_step: Callable[[Recipe], StepFunction], **options: Any) -> Fit:
     """Wire a fit and train it, here or in the background; the parameters are those of `wire`."""
     wired = wire(n, compile_step, **options)
     if not options["background"]:
@@ -401,7 +413,7 @@ class Wired(NamedTuple):
 
 
 def wire(
-    n: int,
+    n: int | None,
     compile_step: Callable[[Recipe], StepFunction],
     *,
     beta,
@@ -423,6 +435,7 @@ def wire(
     closed_form,
     steps_per_execution,
     gradient,
+    replay=None,
     before: Callable[[KLqp, Recorder], None] | None = None,
     **kwargs: Any,
 ) -> Wired:
@@ -430,7 +443,7 @@ def wire(
 
     Parameters
     ----------
-    n : int
+    n : int or None
         Number of steps.
     compile_step : callable
         Gives the step function of a recipe.
@@ -444,7 +457,11 @@ def wire(
     journal = journal_of(record)
     if journal is not None:
         journal.options = {name: told(value) for name, value in {**asked, **kwargs}.items()}
-    n = step_count(n)
+    repeated = replay_of(replay)
+    recorded = {} if repeated is None else repeated.fingerprint
+    n = step_count(recorded.get("n", STEPS) if n is None else n)
+    if random_seed is None and isinstance(method, str):
+        random_seed = recorded.get("seed")
     background, progressbar = flag("background", background), flag("progressbar", progressbar)
     given = callback_list(callbacks)
     fit_options("vitoolkit.fit", _without_begin(kwargs))
@@ -470,7 +487,12 @@ def wire(
         before(inference, recorder)
     train = inference.begin(
         n,
-        callbacks=[recorder if panel is None else panel, rate, *given],
+        callbacks=[
+            *([] if repeated is None else [repeated]),
+            recorder if panel is None else panel,
+            rate,
+            *given,
+        ],
         obj_optimizer=_live_optimizer(optimizer, rate),
         progressbar=progressbar and not background,
         background=background,
@@ -481,12 +503,12 @@ def wire(
     return Wired(inference, recorder, controls, panel, train)
 
 
-async def fit_async(n: int = 10_000, **kwargs: Any) -> Fit:
+async def fit_async(n: int | None = None, **kwargs: Any) -> Fit:
     """Fit in the background and await the end: :func:`fit` for an ``async`` cell or program.
 
     Parameters
     ----------
-    n : int
+    n : int, optional
         Number of steps.
     **kwargs
         As for :func:`fit`.

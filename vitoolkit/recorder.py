@@ -12,6 +12,7 @@ from vitoolkit.block import Block
 from vitoolkit.callback import Callback
 from vitoolkit.checks import whole_number
 from vitoolkit.controls import Control, distinct_controls
+from vitoolkit.fingerprint import fingerprint_of_run
 from vitoolkit.journal import Journal, journal_of
 from vitoolkit.monitor import KLMonitor
 from vitoolkit.run import Run
@@ -152,8 +153,7 @@ class Recorder(Callback):
             self._trace.attrs.pop(of_the_end, None)
         self._trace.attrs.update(trained.described())
         if "fingerprint" not in self._trace.attrs:
-            began = {"first": run.first, "n": run.n}
-            self._trace.attrs["fingerprint"] = {**trained.fingerprint(), **began}
+            self._trace.attrs["fingerprint"] = fingerprint_of_run(run)
         kinds = {control.name: type(control).__name__ for control in run.controls}
         self._trace.attrs["controls"] = {name: kinds[name] for name in self._trace.controls}
         if run.unused:
@@ -232,5 +232,6 @@ class Recorder(Callback):
         assert self._run is not None
         log = self._run.log
         for event in log[self._logged :] if self._writes else ():
-            self._trace.add_event(event._replace(time=event.time - self._origin))
+            asked = None if event.asked is None else event.asked - self._origin
+            self._trace.add_event(event._replace(time=event.time - self._origin, asked=asked))
         self._logged = len(log)

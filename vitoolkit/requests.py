@@ -7,6 +7,8 @@ request is put there from any thread, taken by the fitting thread between two st
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections import deque
 from collections.abc import Iterable, Mapping, MutableSequence
 from typing import Any, NamedTuple
@@ -47,7 +49,8 @@ class Request(NamedTuple):
     time : float
         When it was asked for, seconds of ``time.perf_counter``.
     in_force, old : bool, float or None
-        Whether it was in force at once, between two fits, and the value before it.
+        Whether it was in force at once, between two fits, and the value before it; of a pause and
+        what belongs to it, that it is over, and only has its place in the log.
 
     Examples
     --------
@@ -136,18 +139,37 @@ class Inbox:
 
     def __init__(self) -> None:
         self._waiting: deque[Request] = deque()
+        self._ahead: list[tuple[int, int, Request]] = []  # by step, then by the order they came
+        self._number = itertools.count()
         self._changes: deque[Change] = deque(maxlen=_MOST_CHANGES)
 
-    def ask(self, request: Request) -> None:
-        """Put a request into the inbox."""
-        self._waiting.append(request)
+    def ask(self, request: Request, at: int | None = None) -> None:
+        """Put a request into the inbox, for the next step boundary or for the one before `at`."""
+        if at is None:
+            self._waiting.append(request)
+        else:
+            heapq.heappush(self._ahead, (at, next(self._number), request))
 
-    def take(self) -> list[Request]:
-        """Take all requests out; of values that followed each other, only the last."""
-        taken = []
+    def take(self, step: int | None = None) -> list[Request]:
+        """Take requests out: those for `step`, and all that wait for the next step boundary.
+
+        Of values that wait and followed each other, only the last is taken.
+        """
+        ahead, taken = [], []
+        while step is not None and self._ahead and self._ahead[0][0] <= step:
+            ahead.append(heapq.heappop(self._ahead)[2])
         while self._waiting:
             taken.append(self._waiting.popleft())
-        return _merged(taken)
+        return [*ahead, *_merged(taken)]
+
+    @property
+    def next_step(self) -> int | None:
+        """The first step that a request is there for, None without one."""
+        return self._ahead[0][0] if self._ahead else None
+
+    def ahead(self) -> list[tuple[int, Request]]:
+        """Requests for later steps, each with its step."""
+        return [(step, request) for step, _, request in sorted(self._ahead)]
 
     def waiting(self, control: str | None = None) -> list[Request]:
         """Requests that wait, of one control or of all; an undo of the last change is of all."""

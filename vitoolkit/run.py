@@ -19,12 +19,13 @@ from vitoolkit.controls import Control, distinct_controls
 from vitoolkit.events import Event
 from vitoolkit.needs import Hooks
 from vitoolkit.pace import Pace, checked_pace
-from vitoolkit.requests import CHANGES, Inbox, Request, checked_note
+from vitoolkit.requests import CHANGES, KINDS, Inbox, Request, checked_note
 from vitoolkit.steps import counter_of
 
 __all__ = ["Run"]
 
 _PAUSE_SECONDS = 0.02
+_PAUSES = ("pause", "step", "resume")
 #: Seconds that a compilation took the last time in this process, by what was compiled.
 _took: dict[str, float] = {}
 
@@ -178,24 +179,43 @@ class Run:
 
     # --- what people and code ask ---------------------------------------------------------------
 
-    def ask(self, request: Request) -> None:
+    def ask(self, request: Request, *, at: int | None = None) -> None:
         """Ask for something, in force from the next step boundary on.
 
         Parameters
         ----------
         request : Request
             Of the run, or of one of its controls.
+        at : int, optional
+            The first step that shall run with it: a compiled call ends before it. One that is over
+            is the next step.
 
         Raises
         ------
-        ValueError
-            When the request is of a control that the run does not have.
+        TypeError, ValueError
+            When the request is of a kind or a control that the run does not have, or has a value
+            that its control does not take. Nothing has changed then.
         """
-        if request.control is not None and request.control not in self._by_name():
-            names = ", ".join(map(repr, self._by_name())) or "none"
-            raise ValueError(f"this fit has no control {request.control!r}; it has {names}")
-        self.inbox.ask(request)
-        self.asked = True
+        request = self._checked(request, self.step if at is None else max(at, self.step))
+        self.inbox.ask(request, at)
+        if at is None or at <= self.step:
+            self.asked = True
+
+    def _checked(self, request: Request, step: int) -> Request:
+        kind, name = request.kind, request.control
+        if kind not in KINDS:
+            raise ValueError(f"a request is one of {', '.join(KINDS)}; received {kind!r}")
+        if kind in CHANGES or (kind == "undo" and name is not None):
+            control = self._by_name().get(name)  # type: ignore[arg-type]
+            if control is None:
+                names = ", ".join(map(repr, self._by_name())) or "none"
+                raise ValueError(f"this fit has no control {name!r}; it has {names}")
+            control.check(request, step)
+        elif name is not None:
+            raise ValueError(f"{kind!r} is of a fit, not of a control; received control={name!r}")
+        elif kind == "note":
+            return request._replace(text=checked_note(request.text))  # type: ignore[arg-type]
+        return request
 
     def stop(self, *, source: str = "code", why: str | None = None) -> None:
         """End the fit at the next step boundary and keep everything; `why` goes into the event."""
@@ -347,7 +367,7 @@ class Run:
             time.sleep(_PAUSE_SECONDS)
 
     def _take(self) -> None:
-        requests = self.inbox.take()
+        requests = self.inbox.take(self.step)
         while requests:
             request = requests.pop(0)
             try:
@@ -360,15 +380,20 @@ class Run:
     def _do(self, request: Request) -> None:
         kind, source = request.kind, request.source
         if kind in CHANGES:
-            change = self._by_name()[str(request.control)].apply(request, self.step)
+            control = self._by_name()[str(request.control)]
+            if not request.in_force:  # what the step would use else is what it was before
+                control.advance(self.step)
+            change = control.apply(request, self.step)
             if change is not None:
                 self.inbox.remember(change)
         elif kind == "undo":
             change = self.inbox.forget(request.control)
             if change is not None:
-                self._by_name()[change.control].take_back(change, request, self.step)
-        elif kind == "note":
-            self.add_event("note", source, request.text)
+                control = self._by_name()[change.control]
+                control.advance(self.step)
+                control.take_back(change, request, self.step)
+        elif kind == "note" or (kind in _PAUSES and request.in_force):
+            self.add_event(kind, source, request.text)
         elif kind == "pause":
             self._pause(source)
         elif kind == "step":
@@ -381,6 +406,7 @@ class Run:
             self._single.clear()
             self.add_event("resume", source)
         elif kind == "interrupt":
+            self.interrupted = self.interrupted or source
             raise KeyboardInterrupt
         elif kind == "stop":
             raise StopIteration(source, request.text)
@@ -409,7 +435,8 @@ class Run:
             left = min(left, period - self.step % period)
         for control in self._rules:
             left = min(left, control.law.to_end(self.step) or left)
-        return left
+        ahead = self.inbox.next_step
+        return left if ahead is None else min(left, max(ahead - self.step, 1))
 
     def renew_due(self) -> None:
         """Ask the callbacks again when they are due; one of them has changed its mind."""
@@ -488,6 +515,8 @@ class Run:
             control.decide(self.step, self.parameters)
         for look in tuple(self.on_boundary):
             look(self)
+        ahead = self.inbox.next_step
+        self.asked |= ahead is not None and ahead <= self.step
 
     def join(self, callback: Hooks) -> None:
         """Take in a callback that was wrapped in a plain function, at the step just taken."""

@@ -7,7 +7,7 @@ import time
 
 from vitoolkit.events import Event
 from vitoolkit.journal_file import JournalFile
-from vitoolkit.requests import CHANGES, Request, checked_note
+from vitoolkit.requests import Request, checked_note
 from vitoolkit.run import Run
 
 __all__ = ["Wishes"]
@@ -61,16 +61,10 @@ class Wishes:
         """Check a request, and put it into the inbox."""
         request = Request.from_json(json.loads(body))
         request = request._replace(time=time.perf_counter(), in_force=False, old=None)
-        if request.kind in CHANGES:
-            controls = {control.name: control for control in self._run.controls}
-            if request.control not in controls:
-                names = ", ".join(map(repr, controls)) or "none"
-                raise ValueError(f"this fit has no control {request.control!r}; it has {names}")
-            controls[request.control].check(request)
-        elif request.kind == "note":
-            request = request._replace(text=checked_note(request.text))  # type: ignore[arg-type]
-        elif request.kind == "interrupt":
+        if request.kind == "interrupt":
             raise ValueError("an interrupt is Ctrl-C in the process itself: ask it to stop")
+        if request.kind == "note":
+            request = request._replace(text=checked_note(request.text))  # type: ignore[arg-type]
         self._run.ask(request)
         return request
 

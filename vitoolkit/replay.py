@@ -1,0 +1,200 @@
+"""A steered run once more: what was asked of it is asked again, each at its own step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vitoolkit import schedules
+from vitoolkit.advise import warn_user
+from vitoolkit.block import Block
+from vitoolkit.callback import Callback
+from vitoolkit.checks import flag, shown
+from vitoolkit.events import Event
+from vitoolkit.fingerprint import differences, fingerprint_of_run
+from vitoolkit.requests import CHANGES, KINDS, Request
+from vitoolkit.run import Run
+from vitoolkit.trace import Trace
+
+__all__ = ["Replay", "replay_of"]
+
+#: How long the run was is no part of what it was.
+_NOT_COMPARED = ("n",)
+_OVER = ("pause", "step", "resume")
+
+
+class Replay(Callback):
+    """Repeat what was done to a recorded run, each change at its own step.
+
+    It is what ``vitoolkit.fit(..., replay=trace)`` puts among the callbacks. With the same model,
+    data, seed and options every recorded number of the run is the same to the last bit: losses,
+    terms, controls, parameters; and so are the events, but for their times. Rules decide by
+    themselves. Nothing waits for a pause.
+
+    Parameters
+    ----------
+    record : Trace, path or sequence of Event
+        The run: its trace, a file of it, or only its events.
+    strict : bool
+        Whether a run that cannot give the same numbers is refused, before anything is compiled;
+        else the differences are a warning.
+
+    Attributes
+    ----------
+    fingerprint : dict
+        What the numbers of the recorded run depend on; empty where only events are given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When it is no record, or there is something in it that cannot be repeated: an event of an
+        unknown kind, a schedule that is a function of your own, rows that were left behind.
+    ValueError
+        When a fit starts that is not the recorded one; every difference is named.
+
+    Notes
+    -----
+    Repeated is what is in the record: a watch, or another callback that steered, is not needed
+    again, and must not steer twice. A callback that changes parameters or data by itself leaves no
+    event: give it again. ``refine`` goes on with the changes that were made during ``refine``.
+
+    Examples
+    --------
+    >>> import pymc as pm
+    >>> import vitoolkit as vt
+    >>> with pm.Model() as model:
+    ...     z = pm.Normal("z")
+    ...     y = pm.Normal("y", z, observed=[0.2, 1.1])
+    >>> stop = vt.watch("step >= 200", then="stop")
+    >>> once = vt.fit(1_000, model=model, random_seed=1, callbacks=stop, progressbar=False)
+    >>> again = vt.fit(model=model, replay=once.trace, progressbar=False)
+    >>> len(again.trace), bool((again.trace.loss == once.trace.loss).all())
+    (200, True)
+    """
+
+    def __init__(
+        self, record: Trace | str | Path | Sequence[Event], *, strict: bool = True
+    ) -> None:
+        self.strict = flag("strict", strict)
+        events, self.fingerprint = _record(record)
+        self._left = _by_step(events, trusted=bool(self.fingerprint))
+        self._notes = _notes_of_callbacks(events)
+        self._first = True
+
+    def on_fit_start(self, run: Run) -> None:
+        """Refuse a fit that is another one, and ask for everything at its step."""
+        if self._first and self.fingerprint:
+            self._compare(run)
+        self._first = False
+        for step, request in self._left:
+            run.ask(request._replace(time=run.begun + request.time), at=step)
+
+    def on_block(self, run: Run, block: Block) -> None:
+        """Log what a callback has logged before the rules decided."""
+        for event in self._notes.pop(run.step, ()):
+            run.add_event(event.kind, event.source, event.text)
+
+    def on_fit_end(self, run: Run) -> None:
+        """Log what was said at the very end, and keep the rest for ``refine``."""
+        begun = run.begun
+        self._left = [(at, r._replace(time=r.time - begun)) for at, r in run.inbox.ahead()]
+        while self._left and self._left[0][0] == run.step and self._left[0][1].kind == "note":
+            _, note = self._left.pop(0)
+            run.add_event("note", note.source, note.text)
+
+    def _compare(self, run: Run) -> None:
+        here = fingerprint_of_run(run)
+        found = differences(_comparable(self.fingerprint), _comparable(here))
+        if not found:
+            return
+        listed = "".join(f"\n- {line}" for line in found)
+        if self.strict:
+            raise ValueError(
+                f"this is not the fit that was recorded, so that its numbers would be others:"
+                f"{listed}\nreplay=vitoolkit.Replay(trace, strict=False) repeats the changes "
+                "nevertheless"
+            )
+        warn_user(f"the replay will not give the numbers of the record:{listed}")
+
+    def __repr__(self) -> str:
+        return f"<Replay, {len(self._left)} changes to come>"
+
+
+def replay_of(replay: Any) -> Replay | None:
+    """A replay of what ``replay=`` of a fit was given."""
+    return replay if replay is None or isinstance(replay, Replay) else Replay(replay)
+
+
+def _comparable(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fingerprint.items() if key not in _NOT_COMPARED}
+
+
+def _record(record: Any) -> tuple[Sequence[Event], dict[str, Any]]:
+    if isinstance(record, str | Path):
+        record = Trace.open(record)
+    if isinstance(record, Trace):
+        if record.branches:
+            raise ValueError(
+                "the recorded run left rows behind and went on from an earlier step, which cannot "
+                "be replayed"
+            )
+        return record.events, dict(record.attrs.get("fingerprint", {}))
+    if isinstance(record, Sequence) and all(isinstance(event, Event) for event in record):
+        return record, {}
+    raise TypeError(
+        "replay must be a Trace, the path of one, a vitoolkit.Replay or a list of "
+        f"vitoolkit.Event, received {shown(record)}"
+    )
+
+
+def _by_step(events: Sequence[Event], *, trusted: bool) -> list[tuple[int, Request]]:
+    """What has to be asked for, each with its step; rules decide by themselves."""
+    notes = {id(event) for found in _notes_of_callbacks(events).values() for event in found}
+    return [
+        (event.step, _request(event, trusted))
+        for event in events
+        if event.kind != "rule" and id(event) not in notes
+    ]
+
+
+def _notes_of_callbacks(events: Iterable[Event]) -> dict[int, list[Event]]:
+    """Notes that stand before a rule's decision at the same step: no request comes that early."""
+    waiting: list[Event] = []
+    found: dict[int, list[Event]] = {}
+    for event in events:
+        if waiting and waiting[0].step != event.step:
+            waiting = []
+        if event.kind == "note":
+            waiting.append(event)
+        elif event.kind == "rule" and waiting:
+            found.setdefault(event.step, []).extend(waiting)
+            waiting = []
+    return found
+
+
+def _request(event: Event, trusted: bool) -> Request:
+    kind = event.kind
+    if kind not in KINDS:
+        raise ValueError(
+            f"an event of kind {kind!r} (step {event.step:,}) cannot be replayed; what can is "
+            f"{', '.join(KINDS)}"
+        )
+    value = event.new if kind == "set" else None
+    # Events of an older record, or written by hand, do not say when they were asked for.
+    at_once = kind in _OVER or (trusted and kind in CHANGES and event.asked is None)
+    asked = event.time if event.asked is None else event.asked
+    schedule = None
+    if kind == "reschedule" and event.text not in (None, "None"):
+        try:
+            schedule = schedules.parse(str(event.text))
+        except ValueError as error:
+            raise ValueError(
+                f"the schedule that {event.control!r} was given at step {event.step:,} cannot be "
+                f"read back: {error}"
+            ) from None
+    return Request(
+        kind, event.control, value, event.source,
+        event.text if kind in ("note", "stop") else None,
+        schedule=schedule, time=asked, in_force=at_once, old=event.old,
+    )  # fmt: skip
