@@ -152,9 +152,9 @@ def test_what_it_refuses():
     with pm.Model():
         pm.Normal("x")
         plain, early = vt.ADVI(), vt.ADVI(average=True)
+        with pytest.raises(TypeError, match="average"):
+            vt.ADVI(average="tail")
     with pytest.raises(RuntimeError, match="average=True"):
         _ = plain.averaged
     with pytest.raises(RuntimeError, match="before the first step"):
         _ = early.averaged
-    with pytest.raises(TypeError, match="average"):
-        vt.ADVI(average="tail")

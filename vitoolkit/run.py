@@ -411,6 +411,12 @@ class Run:
             left = min(left, control.law.to_end(self.step) or left)
         return left
 
+    def add(self, callback: Hooks) -> None:
+        """Take in a callback of a callback, from its `on_fit_start`."""
+        self.own.append(callback)
+        self._started.append(callback)
+        callback.on_fit_start(self)
+
     def renew_due(self) -> None:
         """Ask the callbacks again when they are due; one of them has changed its mind."""
         self._periods = self._all_periods()
@@ -437,7 +443,7 @@ class Run:
 
     def start(self, callbacks: Sequence[Hooks] | None = None) -> None:
         """Tell the callbacks that the fit starts, before anything is compiled."""
-        for callback in self.own if callbacks is None else callbacks:
+        for callback in tuple(self.own if callbacks is None else callbacks):
             self._started.append(callback)
             callback.on_fit_start(self)
         self.renew_due()
