@@ -12,8 +12,8 @@ from vitoolkit.block import Block
 from vitoolkit.callback import Callback
 from vitoolkit.checks import whole_number
 from vitoolkit.controls import Control, distinct_controls
-from vitoolkit.journal import Journal, journal_of
 from vitoolkit.iterates import Iterates
+from vitoolkit.journal import Journal, journal_of
 from vitoolkit.monitor import KLMonitor
 from vitoolkit.run import Run
 from vitoolkit.trace import Trace
