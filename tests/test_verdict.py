@@ -170,3 +170,30 @@ def test_a_trifle_is_no_rise():
     for step in range(4_000, 8_000):
         trace.append(step, 0.1 * step, 0.04 - 1e-5 * (step - 4_000), np.nan, ())
     assert verdict_of(trace).kind == "rising"
+
+
+def test_a_still_elbo_of_a_q_that_moves_is_not_finished():
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(2_000, 2))
+    y = 8.0 + x @ [1.0, -1.0] + 40.0 * rng.normal(size=2_000)
+    with pm.Model():
+        rows, seen = pm.Minibatch(x, y, batch_size=10)
+        intercept = pm.Normal("intercept", 0, 100)
+        slope = pm.Normal("slope", 0, 100, shape=2)
+        pm.Normal("y", intercept + rows @ slope, 40.0, observed=seen, total_size=2_000)
+        inference = vt.ADVI(random_seed=1, start={"intercept": 6.0, "slope": [1.0, -1.0]})
+    recorder = vt.Recorder()
+    inference.fit(
+        10_000,
+        obj_optimizer=pm.sgd(learning_rate=2e-2),
+        callbacks=[recorder],
+        progressbar=False,
+    )
+    attrs = dict(recorder.trace.attrs)
+    assert attrs["moves"]["name"] == "intercept" and attrs["moves"]["steps"] == 5_000
+    assert "but intercept still moves, by" in attrs["verdict"]
+    assert verdict_of(recorder.trace).kind == "moving" and not verdict_of(recorder.trace).ok
+    del attrs["moves"]
+    assert verdict_of(recorder.trace, attrs).kind == "still"  # by the ELBO alone
+    inference.refine(40_000, progressbar=False)
+    assert "moves" not in recorder.trace.attrs

@@ -102,6 +102,12 @@ class Fit:
         return self.inference.approx
 
     @property
+    def averaged(self) -> Approximation:
+        """The approximation at the average of its iterates, a copy; needs ``average=True``."""
+        self._check_quiet()
+        return self.inference.averaged
+
+    @property
     def trace(self) -> Trace:
         """The record of the fit."""
         return self.recorder.trace
@@ -187,6 +193,13 @@ class Fit:
         """Go on after :meth:`pause`."""
         self.run.resume()
 
+    def _check_quiet(self) -> None:
+        if not self.done and self.status != "paused":
+            raise RuntimeError(
+                f"the fit still runs ({self._where()}), so that its parameters change under way: "
+                "call fit.wait() for the end, or fit.pause() to sample where it stands"
+            )
+
     def _where(self) -> str:
         run = self.run
         return f"{run.status}, step {run.done:,} of {run.n:,}"
@@ -221,11 +234,7 @@ class Fit:
             the group ``fit``, what else was recorded in ``fit_stats``, and the whole record with
             its events in ``variational_trace``, where :meth:`Trace.open` finds it in a saved file.
         """
-        if not self.done and self.status != "paused":
-            raise RuntimeError(
-                f"the fit still runs ({self._where()}), so that its parameters change under way: "
-                "call fit.wait() for the end, or fit.pause() to sample where it stands"
-            )
+        self._check_quiet()
         with self.approx.model:
             posterior = self.approx.sample(draws, random_seed=random_seed)
         return with_record(posterior, self.trace)
@@ -257,6 +266,7 @@ def fit(
     steps_per_execution: int | str = "auto",
     every: int = 1,
     gradient: bool = False,
+    average: bool = False,
     progressbar: bool = True,
     replay: Trace | Replay | Sequence[Event] | str | Path | None = None,
     **kwargs: Any,
@@ -297,6 +307,8 @@ def fit(
         Record the steps that are a multiple of `every`.
     gradient : bool
         Whether to record norm and signal-to-noise ratio of the gradient as well.
+    average : bool
+        Whether to average the iterates of q: ``fit.averaged`` samples from the average.
     progressbar : bool
         Whether to show a progress bar where no dashboard is shown.
     replay : Trace, path, Replay or list of Event, optional
@@ -370,6 +382,7 @@ def fit(
         steps_per_execution=steps_per_execution,
         every=every,
         gradient=gradient,
+        average=average,
         progressbar=progressbar,
         replay=replay,
         **kwargs,
@@ -435,6 +448,7 @@ def wire(
     closed_form,
     steps_per_execution,
     gradient,
+    average,
     replay=None,
     before: Callable[[KLqp, Recorder], None] | None = None,
     **kwargs: Any,
@@ -474,6 +488,7 @@ def wire(
         closed_form=closed_form,
         steps_per_execution=steps_per_execution,
         gradient=gradient,
+        average=average,
     )
     inference = _inference(method, beta, model, options)
     optimizer, rate = _optimizer_and_rate(optimizer, learning_rate, given)

@@ -7,6 +7,7 @@ on any machine.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,11 +19,14 @@ from vitoolkit.controls import LearningRate
 from vitoolkit.coordinates import coordinates_of
 from vitoolkit.run import Run
 from vitoolkit.snapshots import moments
+from vitoolkit.trend import drift_of
 
-__all__ = ["Iterates", "Look", "mcse_of", "r_hat"]
+__all__ = ["Iterates", "Look", "Move", "mcse_of", "r_hat"]
 
 #: Most looks; when there would be more, every second one goes.
 MOST = 200
+#: Looks without which nothing is said of a movement, and a movement that counts as none, sd of q.
+LEAST, FAR = 8, 0.25
 #: A control under a rule is at rest while it stays within this share of its value.
 REST = 0.01
 
@@ -47,6 +51,28 @@ class Look(NamedTuple):
     objective: float
     noise: float
     moments: Array
+
+
+class Move(NamedTuple):
+    """How far a coordinate of q moved.
+
+    Attributes
+    ----------
+    name : str
+        The coordinate, or "the sd of" it.
+    rise, error : float
+        In sd of q, of a sd in units of itself; and its standard error.
+    steps : int
+        In how many steps.
+    """
+
+    name: str
+    rise: float
+    error: float
+    steps: int
+
+
+_START = Look(0, float("nan"), float("nan"), np.empty((2, 0)))
 
 
 class Iterates(Callback):
@@ -90,6 +116,7 @@ class Iterates(Callback):
         self.every: int = every
         self.names: tuple[str, ...] = ()
         self.since, self.is_elbo = 0, False
+        self._approx: Any = None
         self._begin(0)
 
     def _begin(self, step: int) -> None:
@@ -98,8 +125,10 @@ class Iterates(Callback):
         self._values: list[Array] = []
 
     def on_fit_start(self, run: Run) -> None:
-        """Begin."""
-        self.every = self.first
+        """Begin, or go on with the same approximation."""
+        if run.approx is self._approx and run.step >= (self.looks or [_START])[-1].step:
+            return
+        self._approx, self.every = run.approx, self.first
         self._coordinates = coordinates_of(run.approx)
         self.names = self._coordinates.names
         self.is_elbo = bool(run.variables) and getattr(run.inference, "monitor", None) is None
@@ -182,7 +211,37 @@ class Iterates(Callback):
         return np.array([look.moments for look in looks]).reshape(len(looks), 2, len(self.names))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_coordinates": None}
+        return {**self.__dict__, "_approx": None, "_coordinates": None}
+
+    def moves(self) -> Move | None:
+        """What moved furthest in the last half of the looks, of what moves beyond doubt.
+
+        Returns
+        -------
+        Move or None
+            None where nothing moves beyond doubt by more than a quarter of a sd, or there are fewer
+            than 8 looks in that half.
+
+        Notes
+        -----
+        By the slope of a line, see :func:`vitoolkit.trend.drift_of`; a false word in 200 for all
+        coordinates together.
+        """
+        half = self.looks[len(self.looks) // 2 :]
+        if len(half) < LEAST or not self.names:
+            return None
+        seen = self.moments(half)
+        seen[:, 0] /= np.exp(seen[-1, 1])
+        rise, error = drift_of(seen.reshape(len(half), -1))
+        doubt = NormalDist().inv_cdf(1 - 0.0025 / rise.size)
+        sure = (np.abs(rise) > doubt * error) & (np.abs(rise) > FAR) & np.isfinite(rise)
+        if not sure.any():
+            return None
+        at = int(np.argmax(np.where(sure, np.abs(rise), 0.0)))
+        name = self.names[at % len(self.names)]
+        name = name if at < len(self.names) else f"the sd of {name}"
+        steps = half[-1].step - half[0].step + self.every
+        return Move(name, float(rise[at]), float(error[at]), steps)
 
 
 def r_hat(samples: Array, floor: float = 0.0) -> Array:

@@ -27,6 +27,7 @@ from pytensor.tensor.random.basic import NormalRV
 
 from vitoolkit import triangle
 from vitoolkit.alike import Batch, batches, entries, join, stack, taken
+from vitoolkit.averaging import averages
 from vitoolkit.controls import Control
 from vitoolkit.gradient import gradient_stats
 from vitoolkit.latents import (
@@ -183,6 +184,8 @@ class BetaKLObjective(ObjectiveFunction):
             Passed to the compiler.
         steps : int or "auto"
             Steps in one call; with `controls` only.
+        average : bool
+            Whether the iterates are averaged, see :func:`vitoolkit.averaging.averages`.
         **kwargs
             As for PyMC's ``ObjectiveFunction.step_function``.
 
@@ -195,10 +198,21 @@ class BetaKLObjective(ObjectiveFunction):
         compile_kwargs = kwargs.pop("compile_kwargs", None) or {}
         steps = kwargs.pop("steps", "auto")
         parameters = [*self.approx.params, *(kwargs.get("more_obj_params") or ())]
+        average = kwargs.pop("average", False)
         updates = self.updates(**kwargs)
+        means, counters = (
+            averages(updates, parameters, self.op.beta.values()) if average else ({}, {})
+        )
         terms = pt.concatenate([self.terms, self.stats]) if self.op.measures else self.terms
         return StepFunction(
-            updates.loss, terms, updates, controls, self.seed(), compile_kwargs, steps, parameters
+            updates.loss,
+            terms,
+            {**updates, **means, **counters},
+            controls,
+            self.seed(),
+            compile_kwargs,
+            steps,
+            {"parameter": parameters, "average": list(means), "averaging": list(counters)},
         )
 
     def seed(self) -> int:

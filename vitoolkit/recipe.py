@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from vitoolkit.checkpoint import Checkpoint
 from vitoolkit.controls import Control
 from vitoolkit.step_function import StepFunction
@@ -75,6 +77,12 @@ class SavedStep:
         self.recipe = recipe
         self.controls = recipe.controls
         self._learned = Checkpoint.of(step.state)
+
+    @property
+    def averages(self) -> list[np.ndarray]:
+        """The average of each parameter; none where they are not averaged."""
+        values = self._learned.values
+        return [np.array(values[name]) for name in values if name.startswith("average[")]
 
     def compile(self) -> StepFunction:
         """Compile it, and put everything it had learned back.

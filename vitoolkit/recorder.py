@@ -13,6 +13,7 @@ from vitoolkit.callback import Callback
 from vitoolkit.checks import whole_number
 from vitoolkit.controls import Control, distinct_controls
 from vitoolkit.fingerprint import fingerprint_of_run
+from vitoolkit.iterates import Iterates
 from vitoolkit.journal import Journal, journal_of
 from vitoolkit.monitor import KLMonitor
 from vitoolkit.run import Run
@@ -21,6 +22,8 @@ from vitoolkit.verdict import verdict_of
 
 __all__ = ["Block", "Callback", "Recorder", "Run"]
 
+#: Steps between the first looks at q, and how many there are at least when there are many steps.
+LOOK, LOOKS = 200, 50
 #: That of PyMC's own messages on a fit.
 _logger = logging.getLogger("pymc.variational.inference")
 
@@ -97,9 +100,11 @@ class Recorder(Callback):
         self._trace = Trace(controls=[control.name for control in self.controls])
         self.traces = [self._trace]
         self._approx: Any = None
+        #: Looks at q, for the verdict.
+        self._iterates = Iterates(LOOK, most=2 * LOOKS)
         self._run: Run | None = None
         self._writes = True
-        self._logged = 0
+        self._logged = self._looked = 0
         self._origin = 0.0
         self._next_step = 0
         self._read: Callable[[Run, Trace], tuple[Trace, float]] | None = None
@@ -149,7 +154,7 @@ class Recorder(Callback):
             self._trace, self._approx = trace, run.approx
         self._writes = record is None or record[0] is not self._trace
         run.records.setdefault(kind, (self._trace, self._origin))
-        for of_the_end in ("status", "error", "rules", "verdict", "q"):
+        for of_the_end in ("status", "error", "rules", "verdict", "moves", "q"):
             self._trace.attrs.pop(of_the_end, None)
         self._trace.attrs.update(trained.described())
         if "fingerprint" not in self._trace.attrs:
@@ -161,6 +166,8 @@ class Recorder(Callback):
         self._run, self._logged = run, 0
         if self.journal is not None:
             self.journal.begin(run, self._trace)
+        if self._writes:
+            run.add(self._iterates)
 
     def on_compiled(self, run: Run) -> None:
         """Note how many steps a call takes, and why, and which controls none of them uses."""
@@ -188,6 +195,10 @@ class Recorder(Callback):
             block.terms[keep],
             control[keep],
         )
+        looks = len(self._iterates.looks)
+        if looks != self._looked and looks % 8 == 0:  # for a panel, which asks now and then
+            self._looked = looks
+            self._judge()
         self._collect_events()
 
     def on_idle(self, run: Run) -> None:
@@ -211,6 +222,7 @@ class Recorder(Callback):
                 name: {"rule": repr(rule), **rule.state()} for name, rule in rules.items()
             }
         if self._writes:
+            self._judge()
             self._trace.attrs["verdict"] = verdict_of(self._trace).text
             _logger.info(self._trace.attrs["verdict"])
         if self.journal is not None:
@@ -227,6 +239,13 @@ class Recorder(Callback):
 
     def __repr__(self) -> str:
         return f"<Recorder of {self.trace!r}>"
+
+    def _judge(self) -> None:
+        """Note which coordinate of q still moves, if one does."""
+        move = self._iterates.moves()
+        self._trace.attrs.pop("moves", None)
+        if move is not None:
+            self._trace.attrs["moves"] = move._asdict()
 
     def _collect_events(self) -> None:
         assert self._run is not None

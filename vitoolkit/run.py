@@ -438,6 +438,12 @@ class Run:
         ahead = self.inbox.next_step
         return left if ahead is None else min(left, max(ahead - self.step, 1))
 
+    def add(self, callback: Hooks) -> None:
+        """Take in a callback of a callback, from its `on_fit_start`."""
+        self.own.append(callback)
+        self._started.append(callback)
+        callback.on_fit_start(self)
+
     def renew_due(self) -> None:
         """Ask the callbacks again when they are due; one of them has changed its mind."""
         self._periods = self._all_periods()
@@ -464,7 +470,7 @@ class Run:
 
     def start(self, callbacks: Sequence[Hooks] | None = None) -> None:
         """Tell the callbacks that the fit starts, before anything is compiled."""
-        for callback in self.own if callbacks is None else callbacks:
+        for callback in tuple(self.own if callbacks is None else callbacks):
             self._started.append(callback)
             callback.on_fit_start(self)
         self.renew_due()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -67,8 +68,9 @@ class StepFunction:
         Passed to ``pymc.pytensorf.compile``.
     steps : int or "auto"
         Steps in one call. "auto" chooses by the clock on Numba; elsewhere it is 1.
-    parameters : sequence of SharedVariable
-        Those of `updates` that are parameters of the approximation.
+    roles : mapping of str to sequence of SharedVariable
+        What those of `updates` are that are no state of the optimizer: "parameter", "average" of a
+        parameter, "averaging".
 
     Attributes
     ----------
@@ -83,7 +85,8 @@ class StepFunction:
     reused : bool
         Whether it had been compiled before, in this process.
     variables : dict of str to SharedVariable
-        What a step changes, by name: ``parameter[i]``, ``optimizer[i]``, ``generator[i]``.
+        What a step changes, by name: ``parameter[i]``, ``optimizer[i]``, ``generator[i]``, and
+        ``average[i]`` and ``averaging[i]`` where iterates are averaged.
     reads : tuple of SharedVariable
         What a step reads and does not change, such as ``pm.Data``.
     unused : tuple of str
@@ -101,7 +104,7 @@ class StepFunction:
         seed: int,
         compile_kwargs: Mapping[str, Any],
         steps: int | str = "auto",
-        parameters: Sequence[Any] = (),
+        roles: Mapping[str, Sequence[Any]] = MappingProxyType({}),
     ) -> None:
         self.controls = tuple(controls)
         self.steps, self.auto = steps, steps == "auto"
@@ -128,7 +131,7 @@ class StepFunction:
         self._draws: list[DrawsAhead] = []
         if not jax:  # it keeps generators of its own
             self._draws = draws_ahead(generators, [outputs, *new])
-        self.variables = _named(state, generators, parameters)
+        self.variables = _named(state, generators, roles)
         known = {*state, *generators, *(control.shared for control in self.controls)}
         self.reads = tuple(v for v in read if isinstance(v, SharedVariable) and v not in known)
         if jax:
@@ -158,7 +161,7 @@ class StepFunction:
         """The code, at work on the shared variables of this step function."""
         assert self._code is not None
         storages = [variable.container.storage for variable in self._shared]
-        read = self._storages("parameter")
+        read = self._storages("parameter", "average[")
         if sum(storage[0].size for storage in read) > MOST_COPIED:
             read = []
         return self._code.bound(storages, copied=read)
@@ -272,6 +275,11 @@ class StepFunction:
             draws.settle()
         return self.variables
 
+    @property
+    def averages(self) -> list[np.ndarray]:
+        """The average of each parameter; none where they are not averaged."""
+        return [np.array(storage[0]) for storage in self._storages("average[")]
+
     def marks(self) -> list[int]:
         """Tell by other numbers when somebody else has written a parameter since the last call."""
         return [id(storage[0]) for storage in self._storages("parameter", "optimizer")]
@@ -350,14 +358,16 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def _named(state: Sequence[Any], generators: Iterable[Any], parameters: Sequence[Any]) -> dict:
+def _named(
+    state: Sequence[Any], generators: Iterable[Any], roles: Mapping[str, Sequence[Any]]
+) -> dict[str, Any]:
     """Name what a step changes by its role, and its place among those of that role."""
-    roles = {
-        "parameter": [variable for variable in state if variable in parameters],
-        "optimizer": [variable for variable in state if variable not in parameters],
-        "generator": list(generators),
-    }
-    return {f"{role}[{i}]": v for role, found in roles.items() for i, v in enumerate(found)}
+    role_of = {variable: role for role, found in roles.items() for variable in found}
+    by_role: dict[str, list[Any]] = {"parameter": [], "optimizer": [], "generator": []}
+    for variable in state:
+        by_role.setdefault(role_of.get(variable, "optimizer"), []).append(variable)
+    by_role["generator"] = list(generators)
+    return {f"{role}[{i}]": v for role, found in by_role.items() for i, v in enumerate(found)}
 
 
 def _with_own_generators(nodes):

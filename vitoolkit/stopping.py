@@ -298,6 +298,7 @@ class StopWhenConverged(Callback):
     def on_fit_start(self, run: Run) -> None:
         """Begin anew."""
         self._forget()
+        self.iterates = Iterates(self.iterates.first)
         self.iterates.on_fit_start(run)
 
     def on_block(self, run: Run, block: Block) -> None:
@@ -345,13 +346,10 @@ class StopWhenConverged(Callback):
         if self.method in ("both", "faso") and all(one.done for one in told):
             told.append(
                 faso(
-                    iterates.moments(),
-                    iterates.names,
-                    rhat=self.rhat,
-                    mcse=self.mcse,
-                    ess=self.ess,
+                    iterates.moments(), iterates.names,
+                    rhat=self.rhat, mcse=self.mcse, ess=self.ess,
                 )
-            )
+            )  # fmt: skip
         missing = [one.why for one in told if not one.done]
         return Told(not missing, "; ".join(missing or [one.why for one in told]))
 

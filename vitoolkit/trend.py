@@ -123,7 +123,8 @@ def trend_of_means(means: NDArray[np.float64], noise: float, each: int) -> Trend
     width = 3 * _deviation(rests)
     rests = np.clip(rests, -width, width)
     power = float(rests @ rests)
-    rho = _correlated(float(rests[1:] @ rests[:-1]) / power if power else 0.0, n)
+    rho = float(rests[1:] @ rests[:-1]) / power if power else 0.0
+    rho = min(rho, 0.9) if rho > 2 / math.sqrt(n) else 0.0
     spread = math.sqrt(power / (n - 2))
     # The median of slopes knows the slope of Gaussian means 5 % less well than least squares.
     error = 1.05 * spread * math.sqrt(12 / n * (1 + rho) / (1 - rho))
@@ -160,14 +161,9 @@ def drift_of(samples: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray
     rests = samples - samples.mean(axis=0) - at[:, None] * slope
     power = (rests * rests).sum(axis=0)
     rho = (rests[1:] * rests[:-1]).sum(axis=0) / np.where(power > 0, power, 1.0)
-    rho = np.array([_correlated(float(r), n) for r in rho])
+    rho = np.where(rho > 2 / math.sqrt(n), np.minimum(rho, 0.9), 0.0)
     error = np.sqrt(power / (n - 2) / spread * (1 + rho) / (1 - rho))
     return slope * n, error * n
-
-
-def _correlated(rho: float, n: int) -> float:
-    """The correlation of neighbors, 0 where it may be chance."""
-    return min(rho, 0.9) if rho > 2 / math.sqrt(n) else 0.0
 
 
 def steps_to_go(before: Trend, after: Trend, steps: int) -> int | None:

@@ -34,8 +34,8 @@ class Verdict:
     ----------
     text : str
         The sentence.
-    kind : {"still", "rising", "falling", "noisy", "unsure", "short", "failed", "empty"}
-        What the objective does at the end.
+    kind : {"still", "moving", "rising", "falling", "noisy", "unsure", "short", "failed", "empty"}
+        What the objective does at the end; "moving" where it stands still and q does not.
     ok : bool
         Whether nothing is missing: it stands still, at β = 1, and every row was finite.
     rise : float
@@ -77,8 +77,10 @@ def verdict_of(table: Table, attrs: Mapping[str, Any] | None = None) -> Verdict:
     half of the steps or since a β moved last, whichever is shorter. By the slope and its standard
     error, see :func:`vitoolkit.trend.trend_of`, it rises, falls, stands still, or the noise leaves
     it open. To stand still means that a rise of a quarter of a single step's noise over these steps
-    is ruled out, or one of 0.03 nats, if that is more. It does not mean that q is near the
-    posterior.
+    is ruled out, or one of 0.03 nats, if that is more, and that no coordinate of q moves beyond
+    doubt by more than a quarter of its sd: the attribute "moves" of a record names the one that
+    does. With minibatches a single step's noise can be hundreds of nats, under which a mean may
+    walk. To stand still does not mean that q is near the posterior.
 
     Examples
     --------
@@ -103,6 +105,13 @@ def verdict_of(table: Table, attrs: Mapping[str, Any] | None = None) -> Verdict:
     head = _STILL.get(str(status), "Still")
     remarks = [*_weights(table, attrs), *_not_finite(table)]
     said, kind, trend, more = what.said()
+    moves = attrs.get("moves")
+    if kind == "still" and moves:
+        kind = "moving"
+        said = (
+            f"Not finished: {said}, but {moves['name']} still moves, by {abs(moves['rise']):.2g} ± "
+            f"{moves['error']:.1g} sd of q in {moves['steps']:,} steps"
+        )
     said = f"{head}: {said}" if kind == "still" else said
     per = 1_000 / what.steps if trend is not None else float("nan")
     return Verdict(
