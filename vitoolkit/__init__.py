@@ -15,6 +15,7 @@ from vitoolkit.lr_find import LRFind, lr_find
 from vitoolkit.many import Fits, fit_many
 from vitoolkit.monitor import KLMonitor
 from vitoolkit.recorder import Recorder
+from vitoolkit.recover import Recover
 from vitoolkit.resume import resume
 from vitoolkit.stock import StockRun  # noqa: F401  # makes callbacks work in PyMC's own loop
 from vitoolkit.trace import Trace
@@ -42,6 +43,7 @@ __all__ = [
     "fit_async",
     "fit_many",
     "resume",
+    "Recover",
     "lr_find",
     "LRFind",
     "Fit",

@@ -343,8 +343,9 @@ class JournalFile:
                 self._put_block(run, 0, block)
 
     def put_branch(self, run: int, number: int, branch: Branch) -> None:
-        """Write rows that a run has left behind, out of the others."""
+        """Write rows that a run has left behind, out of the others, with their checkpoints."""
         self.drop_rows(run, branch.step)
+        self._sql.execute("DELETE FROM checkpoint WHERE run = ? AND step > ?", (run, branch.step))
         self._sql.execute(
             "INSERT OR REPLACE INTO branch (run, id, step, at) VALUES (?, ?, ?, ?)",
             (run, number, branch.step, branch.when),
