@@ -9,23 +9,31 @@ from models import regression, two_gaussians
 import vitoolkit as vt
 
 N = 400
-KINDS = ("minibatch", "full-rank", "single")
+KINDS = ("minibatch", "full-rank", "single", "fused")
 
 
 def model_of(kind):
-    return two_gaussians() if kind == "full-rank" else regression(minibatch=kind == "minibatch")
+    if kind == "full-rank":
+        return two_gaussians()
+    return regression(minibatch=kind in ("minibatch", "fused"))
 
 
-def options_of(kind, fast=True):
+def steps_of(kind):
+    """Steps of a whole fit."""
+    return 50_000 if kind == "fused" else N
+
+
+def options_of(kind):
     """Options of a fit of each kind; those that no file can hold are a dict of their own."""
-    mode = {"compile_kwargs": {"mode": "FAST_COMPILE"}} if fast else {}
+    mode = {} if kind == "fused" else {"compile_kwargs": {"mode": "FAST_COMPILE"}}
     plain = {"random_seed": 3, "progressbar": False, **mode}
-    if kind == "minibatch":
+    if kind in ("minibatch", "fused"):
         linear = vt.schedules.linear(0.0, 1.0, steps=100)
         rules = {"beta": vt.Beta(schedule=linear, rule=vt.rules.kl_target("w", 9.0, every=20))}
         plateau = vt.rules.reduce_on_plateau(patience=160, every=20)
         rules["learning_rate"] = vt.LearningRate(0.05, rule=plateau)
-        return plain | {"optimizer": pm.adam(beta1=0.8), "steps_per_execution": 7}, rules
+        steps = "auto" if kind == "fused" else 7
+        return plain | {"optimizer": pm.adam(beta1=0.8), "steps_per_execution": steps}, rules
     if kind == "full-rank":
         return plain | {"method": "fullrank_advi", "beta": {"z": 2.0}, "optimizer": pm.adamax}, {}
     rate = vt.schedules.cosine(0.05, 0.001, steps=N)
@@ -36,9 +44,11 @@ def parameters(fit):
     return [np.array(p.get_value()) for p in fit.approx.params]
 
 
-def begun(kind, journal, n=N, **more):
+def begun(kind, journal, n=None, **more):
     plain, others = options_of(kind)
-    return vt.fit(n, model=model_of(kind), record=journal, **plain, **others, **more)
+    return vt.fit(
+        n or steps_of(kind), model=model_of(kind), record=journal, **plain, **others, **more
+    )
 
 
 def resumed(kind, journal, **more):

@@ -15,6 +15,7 @@ from vitoolkit.lr_find import LRFind, lr_find
 from vitoolkit.many import Fits, fit_many
 from vitoolkit.monitor import KLMonitor
 from vitoolkit.recorder import Recorder
+from vitoolkit.recover import Recover
 from vitoolkit.replay import Replay
 from vitoolkit.resume import resume
 from vitoolkit.stock import StockRun  # noqa: F401  # makes callbacks work in PyMC's own loop
@@ -44,6 +45,7 @@ __all__ = [
     "fit_async",
     "fit_many",
     "resume",
+    "Recover",
     "lr_find",
     "LRFind",
     "Fit",

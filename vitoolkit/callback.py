@@ -75,6 +75,9 @@ class Callback:
     def on_idle(self, run: Run) -> None:
         """Again and again while the fit is paused, or waits for its pace."""
 
+    def on_rewind(self, run: Run) -> None:
+        """When the fit has gone back: ``run.step`` is the next step, and was taken before."""
+
     def on_fit_end(self, run: Run) -> None:
         """At the end of a fit, however it ended; ``run.status`` and ``run.error`` say how."""
 

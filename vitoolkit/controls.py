@@ -25,7 +25,7 @@ from vitoolkit.events import Event
 from vitoolkit.laws import Law, Parameters
 from vitoolkit.requests import REPLACED, Change, Inbox, Request
 from vitoolkit.rules import Rule
-from vitoolkit.schedules import Schedule, as_schedule
+from vitoolkit.schedules import Schedule, as_schedule, scaled
 from vitoolkit.steps import counter_of
 
 __all__ = ["Beta", "Control", "LearningRate", "Switch", "distinct_controls", "future_of"]
@@ -526,6 +526,19 @@ class Control:
         asked = None if request.in_force else request.time
         self._note(step, kind, old, new, request.source, text, asked)
         return None if request.in_force else change
+
+    def cut(self, factor: float, step: int) -> None:
+        """Multiply the value, or the schedule that has the wheel, down to the lower bound at most.
+
+        A rule that has the wheel goes on from there.
+        """
+        low = self.bounds[0]
+        if self._on_schedule(step):
+            self.law.schedule = scaled(self.law.schedule, factor, least=max(low, 0.0))  # type: ignore
+            self._write(self.law.value(step))
+        else:
+            self._write(max(factor * self._value, low))
+            self.law.give_back(step)
 
     def take_back(self, change: Change, request: Request, step: int) -> None:
         """Undo a change: all is as it was before, from `step` on."""

@@ -18,7 +18,7 @@ from pytensor.compile.sharedvalue import SharedVariable
 
 from vitoolkit.latents import Latent, constant_value, dims_of, latents_of
 
-__all__ = ["MOST", "Coordinates", "Source", "coordinates_of"]
+__all__ = ["MOST", "Coordinates", "Source", "coordinates_of", "labels_of"]
 
 #: Most coordinates that are followed; of larger variables every so many-th then.
 MOST = 2_000
@@ -215,6 +215,11 @@ def _names(source: Source) -> list[str]:
         f"{name}[{', '.join(str(label[i]) for label, i in zip(labels, place, strict=True))}]"
         for place in places
     ]
+
+
+def labels_of(latent: Latent, at: NDArray[np.int64]) -> list[str]:
+    """Names of coordinates of a variable, given by their places in flat order."""
+    return _names(Source(latent, at, True)) if len(at) else []
 
 
 def _transform(latent: Latent) -> tuple[str, Any, Any] | None:

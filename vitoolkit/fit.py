@@ -25,6 +25,7 @@ from vitoolkit.journal import journal_of
 from vitoolkit.options import FIT_OPTIONS, callback_list, fit_options, step_count
 from vitoolkit.recipe import Recipe
 from vitoolkit.recorder import Recorder
+from vitoolkit.recover import Recover
 from vitoolkit.replay import Replay, replay_of
 from vitoolkit.run import Run
 from vitoolkit.step_function import StepFunction
@@ -254,6 +255,7 @@ def fit(
     method: str | KLqp = "advi",
     model: Any = None,
     record: Any = None,
+    recover: bool | Recover = True,
     dashboard: Any = False,
     background: bool = False,
     callbacks: Callable | Sequence[Callable] = (),
@@ -291,6 +293,9 @@ def fit(
     record : path or Journal, optional
         A journal: an SQLite file that holds the record while it grows, at most a second behind, and
         the state to go on from, see :class:`~vitoolkit.journal.Journal`.
+    recover : bool or Recover
+        Whether the fit goes on after NaN or ±inf: back to the last good state, with a smaller
+        learning rate; see :class:`~vitoolkit.recover.Recover`.
     dashboard : bool or Dashboard
         Show a live panel in the notebook.
     background : bool
@@ -370,6 +375,7 @@ def fit(
         method=method,
         model=model,
         record=record,
+        recover=recover,
         dashboard=dashboard,
         background=background,
         callbacks=callbacks,
@@ -558,7 +564,7 @@ async def fit_async(n: int | None = None, **kwargs: Any) -> Fit:
 
 
 #: Keywords of ``inference.begin`` that are no option of the objective.
-_BEGIN = ("score", "progressbar_theme", "backend", "include_transformed")
+_BEGIN = ("score", "progressbar_theme", "backend", "include_transformed", "recover")
 
 
 def _without_begin(kwargs: Mapping[str, Any]) -> dict[str, Any]:

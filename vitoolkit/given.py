@@ -12,6 +12,7 @@ from pymc.variational import updates
 from vitoolkit import schedules
 from vitoolkit.checks import shown
 from vitoolkit.controls import Beta, Control, LearningRate
+from vitoolkit.recover import Recover
 
 __all__ = ["again", "told"]
 
@@ -50,6 +51,8 @@ def told(value: Any) -> Any:
         return {"__schedule__": repr(value)}
     if isinstance(value, Control):
         return _control(value)
+    if isinstance(value, Recover):
+        return {"__recover__": vars(value)}
     if callable(value) and not isinstance(value, type):
         function = getattr(value, "func", value)
         name = getattr(function, "__name__", "")
@@ -105,6 +108,8 @@ def again(value: Any, name: str = "an option") -> Any:
         return np.array(value["__array__"], value["dtype"]).reshape(value["shape"])
     if "__schedule__" in value:
         return schedules.parse(value["__schedule__"])
+    if "__recover__" in value:
+        return Recover(**value["__recover__"])
     if "__control__" in value:
         fields = dict(value)
         kind = _CONTROLS[fields.pop("__control__")]

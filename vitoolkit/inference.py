@@ -50,6 +50,7 @@ from vitoolkit.options import (
 )
 from vitoolkit.parts import Part
 from vitoolkit.recipe import Recipe, SavedStep
+from vitoolkit.recover import Recover, recover_of
 from vitoolkit.step_function import StepFunction
 from vitoolkit.steps import counter_of
 
@@ -220,6 +221,7 @@ class KLqp(Inference):
         )
         self.run: LoopRun | None = None
         self._recipe: Recipe | None = None
+        self._recover: Recover | None = None
         self._options: dict[str, Any] = {}
         self._optimizer: str | None = None
         self.step_function: StepFunction | None = None
@@ -408,6 +410,7 @@ class KLqp(Inference):
         *,
         backend: str | None = None,
         include_transformed: bool = False,
+        recover: bool | Recover | None = None,
         **kwargs: Any,
     ) -> Approximation:
         """Train for `n` steps.
@@ -430,6 +433,9 @@ class KLqp(Inference):
             "numba", "c" or "jax", PyMC 6 only.
         include_transformed : bool
             PyMC 6 only: as in ``pm.fit``.
+        recover : bool or Recover, optional
+            Whether the fit goes on after NaN, see :class:`~vitoolkit.recover.Recover`; by default
+            it does not, as in PyMC.
         **kwargs
             ``obj_n_mc``, ``obj_optimizer``, ``more_obj_params``, ``more_updates``,
             ``more_replacements``, ``total_grad_norm_constraint`` and ``compile_kwargs``, as in
@@ -455,6 +461,7 @@ class KLqp(Inference):
             progressbar_theme,
             backend=backend,
             include_transformed=include_transformed,
+            recover=recover,
             **kwargs,
         )()
         return self.approx
@@ -469,6 +476,7 @@ class KLqp(Inference):
         *,
         backend: str | None = None,
         include_transformed: bool = False,
+        recover: bool | Recover | None = None,
         background: bool = False,
         compile_step: Callable[[Recipe], StepFunction] = Recipe.compile,
         **kwargs: Any,
@@ -481,8 +489,14 @@ class KLqp(Inference):
         """
         fit_options(f"{type(self).__name__}.fit", kwargs, progressbar=progressbar)
         score = self._maybe_score(score)
+        self._recover = recover_of(recover)
         run = LoopRun(
-            self, step_count(n), callback_list(callbacks), self.controls, background=background
+            self,
+            step_count(n),
+            callback_list(callbacks),
+            self.controls,
+            background=background,
+            recover=self._recover,
         )
         check_schedules(run.controls, run.first, run.n)
         for updated in kwargs.get("more_updates") or {}:
@@ -540,7 +554,8 @@ class KLqp(Inference):
             raise TypeError("refine goes on with a compiled fit: call fit(...) first")
         _, step, last_callbacks, score = self.state
         callbacks = last_callbacks if callbacks is None else callback_list(callbacks)
-        run = LoopRun(self, step_count(n), callbacks, [*self.controls, *step.controls])
+        controls = [*self.controls, *step.controls]
+        run = LoopRun(self, step_count(n), callbacks, controls, recover=self._recover)
         # One that was pickled is compiled again first.
         compile_step = step.compile if isinstance(step, SavedStep) else step.again
         self._begun(run, compile_step, score, progressbar, progressbar_theme)()

@@ -155,8 +155,6 @@ class Journal:
             self._states.clear()
         self.problem, self._said, self._ending, self._for_good = None, False, False, False
         self._run, self._fields = run, _standing_of(run)
-        if self.options is not None:
-            self._fields["options"] = self.options
         if (kind := network_kind(self.path)) is not None:
             self._fail(
                 f"it is on a network file system ({kind}), where what SQLite promises does not "
@@ -193,6 +191,12 @@ class Journal:
         many = self.steps is not None and run.step - self._saved_step >= self.steps
         if (changed or many or now > self._due) and now > self._free:
             self._save(run)
+
+    def went_back(self, run: Run) -> None:
+        """Forget states that were left behind and are not written yet."""
+        self._states.clear()
+        self._saved_step, self._whole = run.step, -1
+        self._due = self._free = 0.0
 
     def idle(self, run: Run) -> None:
         """Say what is wrong, while the fit is paused."""
@@ -292,7 +296,7 @@ class Journal:
         with file.transaction():
             number, rows = self.run_id, self._rows
             if number is None:
-                number = file.add_run(trace, **fields)
+                number = file.add_run(trace, options=self.options, **fields)
             for i, branch in enumerate(trace.branches[self._branches :], self._branches + 1):
                 file.put_branch(number, i, branch)
                 rows = min(rows, int((trace.step < branch.step).sum()))

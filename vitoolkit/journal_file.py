@@ -192,6 +192,8 @@ class JournalFile:
                         run(statement)
                     run(f"PRAGMA application_id={APPLICATION}")
                     run(f"PRAGMA user_version={VERSION}")
+        if not self._tables():  # its writer was killed before it began
+            return
         if run("PRAGMA application_id").fetchone()[0] != APPLICATION:
             raise ValueError(f"{self.path} is no journal of vitoolkit, but another SQLite file")
         version = run("PRAGMA user_version").fetchone()[0]
@@ -253,6 +255,8 @@ class JournalFile:
 
     def runs(self) -> list[RunRow]:
         """All runs, in the order in which they began."""
+        if not self._tables():
+            return []
         names = ", ".join(RunRow._fields)
         rows = self._sql.execute(f"SELECT {names} FROM run ORDER BY id").fetchall()
         plain = len(RunRow._fields) - 3
@@ -339,8 +343,9 @@ class JournalFile:
                 self._put_block(run, 0, block)
 
     def put_branch(self, run: int, number: int, branch: Branch) -> None:
-        """Write rows that a run has left behind, out of the others."""
+        """Write rows that a run has left behind, out of the others, with their checkpoints."""
         self.drop_rows(run, branch.step)
+        self._sql.execute("DELETE FROM checkpoint WHERE run = ? AND step > ?", (run, branch.step))
         self._sql.execute(
             "INSERT OR REPLACE INTO branch (run, id, step, at) VALUES (?, ?, ?, ?)",
             (run, number, branch.step, branch.when),
@@ -488,10 +493,12 @@ def empty_fields(description: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def is_journal(path: str | Path) -> bool:
-    """Whether a file is an SQLite file, as a journal is."""
+    """Whether a file is an SQLite file, as a journal is, or one in which nothing is yet."""
     path = Path(path).expanduser()
     if not path.is_file():
         return False
+    if path.stat().st_size == 0:
+        return path.suffix.lower() not in export.FORMATS
     with path.open("rb") as file:
         return file.read(len(MAGIC)) == MAGIC
 

@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,12 +25,15 @@ from rich.progress import Progress, TextColumn
 from vitoolkit.advise import warn_user
 from vitoolkit.block import Block
 from vitoolkit.callback import Callback, every
+from vitoolkit.checkpoint import Checkpoint
 from vitoolkit.controls import Beta, Control
 from vitoolkit.interrupt import Interrupt, short_switch_interval
 from vitoolkit.needs import Trained
+from vitoolkit.recover import Recover, Recovery
 from vitoolkit.rewind import Culprit, Rewind
 from vitoolkit.run import Run
 from vitoolkit.schedules import Schedule
+from vitoolkit.state import State
 from vitoolkit.step_function import StepFunction
 
 __all__ = ["Block", "Callback", "LoopRun", "Run", "begin", "execute"]
@@ -71,12 +74,42 @@ class LoopRun(Run):
         controls: Sequence[Control],
         *,
         background: bool = False,
+        recover: Recover | None = None,
     ) -> None:
+        self.recover = recover
         super().__init__(inference, n, callbacks, controls, background=background)
         known = [*self.own, *self.controls]
         self.foreign = [c for c in self.callbacks if not any(c is other for other in known)]
         self.scores = np.empty(n)
         self.warned: list[Control] = []
+
+    def _all_periods(self) -> set[int]:
+        kept = set() if self.recover is None else {self.recover.every}
+        return super()._all_periods() | kept
+
+    def go_back(
+        self, state: State, *, keep: Collection[str | None] = (), generators: Mapping[str, Any] = {}
+    ) -> None:
+        """Go back to a state of this call; only the fitting thread does, between two steps.
+
+        Parameters
+        ----------
+        state : State
+            Where to.
+        keep : collection of str
+            Controls that stay as they are.
+        generators : mapping
+            States of random generators that take the place of those of `state`.
+        """
+        values = {**state.checkpoint.values, **generators}
+        there = state._replace(checkpoint=Checkpoint(values))
+        there.put_back(
+            self.inference.step_function, [c for c in self.controls if c.name not in keep]
+        )
+        self.step = state.step
+        self.counter.step = state.step - 1
+        for callback in self.own:
+            callback.on_rewind(self)
 
     @property
     def alone(self) -> bool:
@@ -235,14 +268,19 @@ def _train(
 ) -> None:
     rewind = Rewind(step)
     rows = _Rows(run, step, rewind, interrupt)
+    recovery = None if run.recover is None else Recovery(run, run.recover)
     try:
-        _take_steps(run, step, rows, rewind, interrupt, redraw, score)
+        while True:
+            _take_steps(run, step, rows, rewind, recovery, interrupt, redraw, score)
+            if not _went_back(run, rows, rewind, recovery, at_end=True):
+                return
     except (StopIteration, KeyboardInterrupt):
-        _check(run, rows, rewind, at_end=True)
+        _went_back(run, rows, rewind, recovery, at_end=True)
         raise
     finally:
         run.choice = step.choice  # the clock may have chosen another number by now
-    _check(run, rows, rewind, at_end=True)
+        if recovery is not None:
+            run.on_boundary.remove(recovery.look)
 
 
 def _take_steps(
@@ -250,6 +288,7 @@ def _take_steps(
     step: StepFunction,
     rows: _Rows,
     rewind: Rewind,
+    recovery: Recovery | None,
     interrupt: Interrupt,
     redraw: Callable[[], None],
     score: bool,
@@ -267,7 +306,8 @@ def _take_steps(
             continue
         most = 1 if alone or single else step.capacity if step.fused else _ROWS
         take(min(most, allowed, run.n - run.done, run.to_due()))
-        _check(run, rows, rewind)
+        if _went_back(run, rows, rewind, recovery) and not run.done:
+            continue
         now = time.perf_counter()
         rewind.save_when_due(now)
         if now - redrawn > _REDRAW_SECONDS:
@@ -282,14 +322,27 @@ def _take_steps(
         raise KeyboardInterrupt
 
 
-def _check(run: LoopRun, rows: _Rows, rewind: Rewind, *, at_end: bool = False) -> None:
-    """Raise where the last loss is NaN, or a parameter is not finite, from the step before that."""
+def _went_back(
+    run: LoopRun, rows: _Rows, rewind: Rewind, recovery: Recovery | None, *, at_end: bool = False
+) -> bool:
+    """Look whether the last loss is NaN, or a parameter not finite, and go back from there.
+
+    Without a recovery, or when that has given up, the parameters are those before that step, and it
+    is raised.
+    """
     if rows.last is None:
-        return
+        return False
     loss = rows.last.loss[-1]
-    if np.isnan(loss) or ((at_end or np.isinf(loss)) and not rewind.finite()):
-        culprit = rewind.to_last_finite()
-        raise FloatingPointError(_nan_message(run, rows.last, culprit))
+    if not (np.isnan(loss) or ((at_end or np.isinf(loss)) and not rewind.finite())):
+        return False
+    culprit, block = rewind.to_last_finite(), rows.last
+    error = FloatingPointError(_nan_message(run, block, culprit))
+    told = _not_finite(run, block) if culprit.step == run.step - 1 else []
+    if recovery is None or not recovery.roll_back(culprit, told):
+        raise error
+    rewind.start_again()
+    rows.last = None
+    return True
 
 
 class _Rows:
@@ -427,14 +480,15 @@ def _say_how_it_ended(run: LoopRun) -> None:
         _logger.info(f"{run.status.capitalize()} at {run.done:,d} [{share}]: {loss}")
 
 
+def _not_finite(run: LoopRun, block: Block) -> list[str]:
+    """The terms of the last step that are not finite, in words."""
+    names = ["the data term", *(f"the KL of {name!r}" for name in run.variables)]
+    terms = zip(names, block.terms[-1, : len(names)], strict=True)
+    return [name for name, term in terms if not np.isfinite(term)]
+
+
 def _nan_message(run: LoopRun, block: Block, culprit: Culprit) -> str:
-    names = ["the data term", *run.variables]
-    terms = dict(zip(names, block.terms[-1, : len(names)], strict=True))
-    not_finite = [
-        name if name == "the data term" else f"the KL of {name!r}"
-        for name, term in terms.items()
-        if not np.isfinite(term)
-    ]
+    not_finite = _not_finite(run, block)
     values = ", ".join(
         f"{c.name} = {value:g}" for c, value in zip(run.controls, block.control[-1], strict=True)
     )

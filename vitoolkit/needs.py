@@ -69,5 +69,8 @@ class Hooks(Protocol):
     def on_idle(self, run: Run) -> None:
         """While the fit is paused."""
 
+    def on_rewind(self, run: Run) -> None:
+        """When the fit has gone back."""
+
     def on_fit_end(self, run: Run) -> None:
         """At the end."""

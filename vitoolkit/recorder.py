@@ -207,6 +207,14 @@ class Recorder(Callback):
         if self.journal is not None:
             self.journal.idle(run)
 
+    def on_rewind(self, run: Run) -> None:
+        """Keep the rows that were left behind as a branch."""
+        self._next_step = run.step
+        if self._writes:
+            self._trace.cut(run.step)
+        if self.journal is not None:
+            self.journal.went_back(run)
+
     def on_fit_end(self, run: Run) -> None:
         """Collect the last events and note how the fit ended."""
         if self._run is not run:  # it was refused before it began

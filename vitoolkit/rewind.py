@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,10 +29,17 @@ class Culprit(NamedTuple):
     exact : bool
         False when that is a step before the one in question: what a step reads was changed in
         place, so that the steps since the last checkpoint could not be taken again.
+    generators : dict
+        States of the random generators after that step, by name.
+    spoiled : dict
+        Which parameters it left without a finite value: places in flat order, by the number of the
+        parameter.
     """
 
     step: int
     exact: bool
+    generators: Mapping[str, Any] = {}
+    spoiled: Mapping[int, list[int]] = {}
 
 
 class _Call(NamedTuple):
@@ -59,6 +67,10 @@ class Rewind:
     def __init__(self, step: StepFunction) -> None:
         self._step = step
         self._read = [variable.container.storage for variable in step.reads]
+        self._save(time.perf_counter())
+
+    def start_again(self) -> None:
+        """Somebody has put another state in place: that is the one to go back to."""
         self._save(time.perf_counter())
 
     def _save(self, now: float) -> None:
@@ -127,7 +139,22 @@ class Rewind:
                     self._checkpoint.restore(state)
                     return Culprit(first, exact=False)
                 if np.isnan(loss) or not self.finite():
+                    after = Checkpoint.of(self._step.state)
                     before.restore(state)
-                    return Culprit(step, exact=True)
+                    return Culprit(step, True, _generators(after), _spoiled(after))
                 step += 1
         return Culprit(step - 1, exact=True)
+
+
+def _generators(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {name: saved for name, saved in checkpoint.values.items() if isinstance(saved, dict)}
+
+
+def _spoiled(checkpoint: Checkpoint) -> dict[int, list[int]]:
+    found = {}
+    for name, saved in checkpoint.values.items():
+        if name.startswith("parameter[") and saved.dtype.kind == "f":
+            places = np.flatnonzero(~np.isfinite(saved)).tolist()
+            if places:
+                found[int(name[len("parameter[") : -1])] = places
+    return found

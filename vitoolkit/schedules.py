@@ -54,6 +54,7 @@ __all__ = [
     "piecewise_interpolated",
     "polynomial",
     "redirected",
+    "scaled",
     "sigmoid",
     "warm_restarts",
     "warmup",
@@ -854,6 +855,47 @@ def join(*schedules: ScheduleLike, boundaries: Sequence[int] | None = None) -> S
     return _end_to_end(parts, edges, text)
 
 
+def scaled(schedule: ScheduleLike, factor: float, *, least: float = 0.0) -> Schedule:
+    r"""Multiply a schedule, and let it go no lower than a bound.
+
+    .. math:: s(k) = \max(\text{factor} \cdot schedule(k),\ \text{least})
+
+    Parameters
+    ----------
+    schedule : Schedule, float or callable
+        See `as_schedule`.
+    factor : float
+        Not negative.
+    least : float, default 0.0
+        The lower bound.
+
+    Returns
+    -------
+    Schedule
+
+    Raises
+    ------
+    TypeError, ValueError
+        If something is not a schedule or a finite number, or `factor` is negative.
+
+    Examples
+    --------
+    >>> from vitoolkit import schedules
+    >>> rate = schedules.scaled(schedules.linear(1.0, 0.0, steps=4), 0.5, least=0.25)
+    >>> rate
+    scaled(linear(1.0, 0.0, steps=4), 0.5, least=0.25)
+    >>> rate.values(0, 5)
+    array([0.5  , 0.375, 0.25 , 0.25 , 0.25 ])
+    """
+    inner = as_schedule(schedule)
+    factor, least = _number("factor", factor), _number("least", least)
+    if factor < 0:
+        raise ValueError(f"factor must not be negative; received {factor!r}")
+    end = None if inner.end is None else max(factor * inner.end, least)
+    text = f"scaled({inner!r}, {factor!r}, least={least!r})"
+    return Schedule(_scaled, (factor, least, inner), inner.steps, end, text)
+
+
 def redirected(
     schedule: ScheduleLike, *, at: int, value: float, end: float, steps: int
 ) -> Schedule:
@@ -1083,6 +1125,13 @@ def _joined(step: Any, edges: tuple[int, ...], schedules: tuple[Schedule, ...]) 
         end = min([stop, *edges[i + 1 : i + 2]])
         values.append(schedules[i].values(begin - edges[i], end - begin))
     return np.concatenate(values)
+
+
+def _scaled(step: Any, factor: float, least: float, schedule: Schedule) -> Any:
+    if type(step) is int:
+        return max(factor * schedule(step), least)
+    values = factor * schedule.values(int(step[0]), len(step))
+    return np.maximum(values, least)
 
 
 def _foreign(step: Any, function: Callable[[int], float], name: str) -> Any:

@@ -144,6 +144,10 @@ class Snapshots(Callback):
         self.seconds += took
         self._due = begun + took + max(FASTEST, took / SHARE)
 
+    def on_rewind(self, run: Run) -> None:
+        """Forget what was left behind."""
+        self._safely(lambda: self._cut(run.step))
+
     def on_fit_end(self, run: Run) -> None:
         """Take the last one: of a fit that failed, whose parameters went back, there is none."""
         if run.error is None or isinstance(run.error, KeyboardInterrupt):

@@ -248,6 +248,11 @@ class Dashboard(Callback):
             if self._alone:
                 self._hurry(run)
 
+    def on_rewind(self, run: Run) -> None:
+        """Pass it on."""
+        self.recorder.on_rewind(run)
+        self.snapshots.on_rewind(run)
+
     def on_fit_end(self, run: Run) -> None:
         """Draw the last picture and leave one in the notebook that needs no kernel."""
         try:

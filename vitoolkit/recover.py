@@ -1,0 +1,178 @@
+"""A fit goes back to a good state where something was not finite, and on with a smaller rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from vitoolkit.checks import real_number, shown, whole_number
+from vitoolkit.controls import LearningRate
+from vitoolkit.coordinates import labels_of
+from vitoolkit.latents import latents_of
+from vitoolkit.requests import CHANGES
+from vitoolkit.rewind import Culprit
+from vitoolkit.state import State
+
+__all__ = ["Recover", "Recovery", "recover_of"]
+
+NAMED = 6  # coordinates that an event names
+
+
+class Recover:
+    """How a fit goes on after NaN or ±inf.
+
+    It goes back to its last good state, with a smaller learning rate and other draws; what was left
+    behind is a branch of the trace, and a "rollback" among the events names what went first.
+
+    Parameters
+    ----------
+    factor : float, default 0.5
+        The learning rate, or its schedule, is multiplied by it.
+    tries : int, default 5
+        So often; then the fit ends with PyMC's error and everything saved.
+    every : int, default 1000
+        States are kept at the steps that are a multiple of it, the last two. It decides where a fit
+        goes back to, so that the same seed does the same on any machine.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When a number is not one or out of its range.
+
+    Examples
+    --------
+    >>> import pymc as pm
+    >>> import vitoolkit as vt
+    >>> with pm.Model():
+    ...     z = pm.Normal("z", 0.0, 1e-3)
+    ...     y = pm.Poisson("y", pm.math.exp(1e3 * z), observed=[1, 2])
+    ...     fit = vt.fit(
+    ...         200, recover=vt.Recover(factor=0.1), random_seed=1, progressbar=False
+    ...     )
+    >>> fit.status
+    'finished'
+    """
+
+    def __init__(self, factor: float = 0.5, tries: int = 5, every: int = 1_000) -> None:
+        self.factor = real_number("factor", factor, above=0, below=1)
+        self.tries = whole_number("tries", tries, least=1)
+        self.every = whole_number("every", every, least=1, of="steps")
+
+    def __repr__(self) -> str:
+        return f"Recover({self.factor!r}, {self.tries!r}, {self.every!r})"
+
+
+def recover_of(recover: Any) -> Recover | None:
+    """What ``recover=`` asks for.
+
+    Raises
+    ------
+    TypeError
+        When it is neither True, False, None nor a Recover.
+    """
+    if recover is None or recover is False:
+        return None
+    if recover is True:
+        return Recover()
+    if not isinstance(recover, Recover):
+        raise TypeError(
+            f"recover must be True, False or a vitoolkit.Recover, received {shown(recover)}"
+        )
+    return recover
+
+
+class Recovery:
+    """The good states of a run, and the way back to them.
+
+    Parameters
+    ----------
+    run : LoopRun
+        The run, before its first step.
+    recover : Recover
+        How.
+    """
+
+    def __init__(self, run: Any, recover: Recover) -> None:
+        self.recover, self.done = recover, 0
+        self._run = run
+        #: States with the number of events that there were, and how often was gone back to them.
+        self._states: list[list[Any]] = []
+        self._keep()
+        run.on_boundary.append(self.look)
+
+    def look(self, run: Any) -> None:
+        """Keep the state of this step, if it is one of those that are kept."""
+        if run.step % self.recover.every == 0:
+            self._keep()
+
+    def _keep(self) -> None:
+        state = State.of(self._run)
+        if state.checkpoint.finite():
+            self._states = [*self._states[-1:], [state, len(self._run.log), 0]]
+
+    def roll_back(self, culprit: Culprit, terms: Iterable[str]) -> bool:
+        """Go back, and on with a smaller learning rate; False when all tries are used up.
+
+        Parameters
+        ----------
+        culprit : Culprit
+            The step that spoiled something.
+        terms : iterable of str
+            The terms that were not finite, in words.
+        """
+        run = self._run
+        if self.done >= self.recover.tries or not self._states:
+            return False
+        if self._states[-1][2] >= 2 and len(self._states) > 1:  # it is spoiled already, it seems
+            spoiled = self._states.pop()
+            self._states[-1][2] += spoiled[2]
+        self.done += 1
+        entry = self._states[-1]
+        state, logged, times = entry[0], entry[1], entry[2] + 1
+        entry[2] = times
+        by_hand = {e.control for e in run.log[logged:] if e.kind in (*CHANGES, "undo")}
+        by_hand -= {e.control for e in run.log[logged:] if e.source == "recover"}
+        run.go_back(state, keep=by_hand, generators=culprit.generators)
+        rates = [
+            c for c in run.controls if isinstance(c, LearningRate) and c.name not in run.unused
+        ]
+        cuts = []
+        for rate in rates:
+            before = rate.value
+            rate.cut(self.recover.factor ** (1 if rate.name in by_hand else times), run.step)
+            cuts.append(f"{rate.name} {before:g} → {rate.value:g}")
+        first = ", ".join([*terms, *_spoiled(run.approx, culprit)]) or "the loss"
+        run.add_event(
+            "rollback",
+            "recover",
+            f"not finite at step {culprit.step:,}: {first}. Back to step {state.step:,}, "
+            f"{'; '.join(cuts) or 'no learning rate to cut'} "
+            f"({self.done} of {self.recover.tries})",
+        )
+        return True
+
+
+def _spoiled(approx: Any, culprit: Culprit) -> list[str]:
+    """The coordinates whose parameters went first, by name."""
+    params = list(approx.params)
+    where = {params[i]: np.array(flat) for i, flat in culprit.spoiled.items()}
+    names: list[str] = []
+    try:
+        latents = latents_of(approx)
+    except TypeError:  # particles: no parameter belongs to a coordinate
+        return names
+    for latent in latents:
+        flat = [
+            where[parameter]
+            for name, parameter in latent.group.params_dict.items()
+            if name in ("mu", "rho") and parameter in where
+        ]
+        if not flat:
+            continue
+        here = np.unique(np.concatenate(flat))
+        here = here[(here >= latent.where.start) & (here < latent.where.stop)]
+        names += labels_of(latent, here - latent.where.start)
+    more = len(names) - NAMED
+    return [*names[:NAMED], f"{more:,} more"] if more > 0 else names
