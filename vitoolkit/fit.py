@@ -21,6 +21,7 @@ from vitoolkit.given import told
 from vitoolkit.inference import ADVI, BetaLike, FullRankADVI, KLqp
 from vitoolkit.journal import journal_of
 from vitoolkit.options import FIT_OPTIONS, callback_list, fit_options, step_count
+from vitoolkit.penalties import Penalty
 from vitoolkit.recipe import Recipe
 from vitoolkit.recorder import Recorder
 from vitoolkit.run import Run
@@ -252,6 +253,8 @@ def fit(
     steps_per_execution: int | str = "auto",
     every: int = 1,
     gradient: bool = False,
+    penalty: Penalty | Mapping[str, Penalty] | None = None,
+    gradient_estimator: str = "total",
     progressbar: bool = True,
     **kwargs: Any,
 ) -> Fit:
@@ -291,6 +294,12 @@ def fit(
         Record the steps that are a multiple of `every`.
     gradient : bool
         Whether to record norm and signal-to-noise ratio of the gradient as well.
+    penalty : Penalty or mapping of str to Penalty, optional
+        A function of the KL that stands in the loss in its place, such as
+        ``vitoolkit.penalties.capacity(20.0)``; see :class:`~vitoolkit.inference.KLqp`.
+    gradient_estimator : {"total", "stl"}
+        How the gradient is taken, see :class:`~vitoolkit.inference.KLqp`; "stl" is sticking the
+        landing.
     progressbar : bool
         Whether to show a progress bar where no dashboard is shown.
     **kwargs
@@ -359,6 +368,8 @@ def fit(
         steps_per_execution=steps_per_execution,
         every=every,
         gradient=gradient,
+        penalty=penalty,
+        gradient_estimator=gradient_estimator,
         progressbar=progressbar,
         **kwargs,
     )
@@ -423,6 +434,8 @@ def wire(
     closed_form,
     steps_per_execution,
     gradient,
+    penalty,
+    gradient_estimator,
     before: Callable[[KLqp, Recorder], None] | None = None,
     **kwargs: Any,
 ) -> Wired:
@@ -457,6 +470,8 @@ def wire(
         closed_form=closed_form,
         steps_per_execution=steps_per_execution,
         gradient=gradient,
+        penalty=penalty,
+        gradient_estimator=gradient_estimator,
     )
     inference = _inference(method, beta, model, options)
     optimizer, rate = _optimizer_and_rate(optimizer, learning_rate, given)
