@@ -49,6 +49,9 @@ _logger = logging.getLogger("pymc.variational.inference")
 class Keeper(Trained, Protocol):
     """An inference whose steps the loop takes."""
 
+    #: What takes them, once it is compiled.
+    step_function: StepFunction | None
+
     def keep(self, run: LoopRun, score: bool) -> None:
         """Take over what a run has reached so far."""
 
