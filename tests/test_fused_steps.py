@@ -133,6 +133,17 @@ def test_the_backend_of_this_pymc_gives_the_same(minibatch_regression):
     np.testing.assert_array_equal(values[1], values[0])
 
 
+def test_several_steps_a_call_of_jax_draw_what_pymc_draws(minibatch_regression):
+    """Noise and the rows of a minibatch, each of its own generator."""
+    pytest.importorskip("jax")
+    losses = []
+    for inference in pm.ADVI, lambda **seed: vt.ADVI(steps_per_execution=3, **seed):
+        fit = inference(random_seed=1)
+        fit.fit(6, compile_kwargs={"mode": "JAX"}, progressbar=False)
+        losses.append(fit.hist)
+    np.testing.assert_allclose(*losses, rtol=1e-9)
+
+
 @pytest.mark.parametrize("error", [StopIteration, ValueError])
 def test_a_callback_that_ends_the_fit_keeps_the_call_and_refine_goes_on(error):
     """Other callbacks are called once a call of 8 steps; this one ends the fit at the second."""

@@ -315,7 +315,8 @@ class StepFunction:
     def _many(self, state, new, generators, outputs, values, mode, kwargs):
         n_state, n_draws = len(state), len(self._draws)
         taken = {draws.source for draws in self._draws}
-        rngs = [generator for generator in generators if generator not in taken]
+        # PyMC seeds those of a scan from the last on: the order in which the loss has them.
+        rngs = [generator for generator in reversed(generators) if generator not in taken]
         after = [generators[generator] for generator in rngs]
 
         def one_step(row, *rest):
