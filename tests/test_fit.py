@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import cloudpickle
 import numpy as np
@@ -297,6 +298,24 @@ def test_a_control_or_an_inference_in_a_running_fit_is_refused_at_once(gaussians
     fit.stop()
     fit.wait()
     assert vt.fit(5, learning_rate=rate, **fast).controls["learning_rate"] is rate
+
+
+@pytest.mark.parametrize("what", ["control", "inference"])
+def test_a_fit_gives_way_when_its_thread_was_told_to_exit(gaussians, fast, monkeypatch, what):
+    class Thread(threading.Thread):  # that of marimo, in a cell that is run anew
+        should_exit = False
+
+    marimo = SimpleNamespace(Thread=Thread, running_in_notebook=lambda: False)
+    monkeypatch.setitem(sys.modules, "marimo", marimo)
+    same = {"beta": vt.Beta(1.0)} if what == "control" else {"method": vt.ADVI(random_seed=1)}
+    fit = vt.fit(10**6, background=True, **same, **fast)
+    with pytest.raises(RuntimeError):
+        vt.fit(5, **same, **fast)
+    fit._background._thread.should_exit = True
+    run = fit._background.run
+    vt.fit(5, **same, **fast)
+    assert fit.wait(60) and run.status == "stopped"
+    assert [(event.kind, event.source) for event in run.log] == [("stop", "marimo")]
 
 
 def test_an_error_in_the_background_is_raised_to_who_waits(gaussians, fast, capsys):

@@ -4,7 +4,7 @@ import math
 
 from records import a_trace
 
-from vitoolkit.dashboard.live_figure import LiveFigure
+from vitoolkit.dashboard.live_figure import BokehJS, LiveFigure
 from vitoolkit.views.frame import frame_of
 from vitoolkit.views.styles import variable_styles
 
@@ -25,3 +25,14 @@ def test_a_page_that_loads_reads_the_last_frame():
     figure._on_page(figure, {"kind": "lines", "names": ["w"]}, [])
     assert figure.picked == ("w",)
     figure.close()
+
+
+def test_a_new_library_is_made_when_the_old_one_was_closed(monkeypatch):
+    monkeypatch.setattr(BokehJS, "_shared", None)
+    first = BokehJS.shared()
+    assert BokehJS.shared() is first
+    monkeypatch.setattr(first.comm, "_closed", True, raising=False)  # as marimo does, in silence
+    second = BokehJS.shared()
+    assert second is not first
+    second.close()
+    assert BokehJS.shared() is not second

@@ -51,7 +51,7 @@ class Background:
         run_there = contextvars.copy_context().run
         # A plain thread does not get through to marimo's page.
         thread = getattr(sys.modules.get("marimo"), "Thread", threading.Thread)
-        self._thread = thread(
+        self._thread = run.thread = thread(
             target=run_there, args=(self._work,), name="vitoolkit fit", daemon=True
         )
 

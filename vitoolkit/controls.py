@@ -50,6 +50,9 @@ class Holder(Protocol):
     def ask(self, request: Request) -> None:
         """Put a request into the inbox."""
 
+    def give_way(self) -> None:
+        """End if nobody wants it any more."""
+
 
 class Control:
     """A named, bounded scalar in a PyTensor shared variable, also a callback for ``pm.fit``.
@@ -571,6 +574,9 @@ class Control:
     def bind(self, run: Holder) -> list[Request]:
         """Claim the control for a running fit; returns what was asked for since the last one."""
         self.law.check(run.columns)
+        held = self._running()
+        if held is not None and held is not run:
+            held.give_way()
         with self._lock:
             held = self._running()
             if held is not None and held is not run:

@@ -643,6 +643,8 @@ class KLqp(Inference):
         return copied
 
     def _begun(self, run, compile_step, score, progressbar, progressbar_theme):
+        if self.run is not None:
+            self.run.give_way()
         self._check_free()
         self.run, self.step_function = run, None
 

@@ -7,6 +7,7 @@ between two steps.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -26,6 +27,8 @@ __all__ = ["Run"]
 
 _PAUSE_SECONDS = 0.02
 _PAUSES = ("pause", "step", "resume")
+#: Seconds that the next fit of a control waits for one that ends.
+_WAY_SECONDS = 60.0
 #: Seconds that a compilation took the last time in this process, by what was compiled.
 _took: dict[str, float] = {}
 
@@ -111,6 +114,8 @@ class Run:
         self.log: list[Event] = []
         self.inbox = Inbox()
         self.asked = False
+        #: Where its steps are taken.
+        self.thread = threading.current_thread()
         #: Who wants the fit to end as by Ctrl-C.
         self.interrupted: str | None = None
         self.unused: tuple[str, ...] = ()
@@ -220,6 +225,15 @@ class Run:
     def stop(self, *, source: str = "code", why: str | None = None) -> None:
         """End the fit at the next step boundary and keep everything; `why` goes into the event."""
         self._ask("stop", source, why)
+
+    def give_way(self) -> None:
+        """End if the thread was told to exit, as marimo tells that of a cell which is run anew."""
+        if getattr(self.thread, "should_exit", False):
+            self.stop(source="marimo")
+            until = time.monotonic() + _WAY_SECONDS
+            elsewhere = threading.current_thread() is not self.thread
+            while elsewhere and self.running and time.monotonic() < until:
+                time.sleep(0.005)
 
     def interrupt(self, *, source: str = "user") -> None:
         """End the fit at the next step boundary as Ctrl-C does."""

@@ -37,9 +37,11 @@ class BokehJS(anywidget.AnyWidget):
     @classmethod
     def shared(cls) -> BokehJS:
         """Return the one of this kernel, made at first and after all widgets were closed."""
-        if cls._shared is None or cls._shared.comm is None:
-            cls._shared = cls(_source=bokehjs())
-        return cls._shared
+        shared = cls._shared
+        # marimo closes what a cell made when that is run anew, and tells the widget nothing.
+        if shared is None or shared.comm is None or getattr(shared.comm, "_closed", False):
+            shared = cls._shared = cls(_source=bokehjs())
+        return shared
 
 
 class StatusLine(anywidget.AnyWidget):

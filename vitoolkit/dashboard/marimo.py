@@ -104,6 +104,5 @@ class MarimoEvents:
         now = time.perf_counter()
         if now >= self.due:
             self.due = now + LOOK
-            if getattr(threading.current_thread(), "should_exit", False):
-                self._run.stop(source="marimo")
+            self._run.give_way()
         return 0

@@ -7,18 +7,20 @@ function scroller(el) { // what scrolls the panel through the window
   return document.scrollingElement;
 }
 
-// For a moment after it has appeared, as the notebook still makes room for it and for the next cell,
-// and only until a person does anything else.
+// For a moment after it has appeared and has its size, which a busy machine brings late: the notebook
+// still makes room for it and for the next cell. Only until a person does anything else.
 function bringIntoView(panel, key) {
   if (sessionStorage.getItem(key)) return () => {}; // a page that is loaded again
   sessionStorage.setItem(key, "shown");
-  const began = performance.now(), hands = ["wheel", "touchstart", "pointerdown", "keydown"];
+  let began = performance.now(), size = 0;
+  const hands = ["wheel", "touchstart", "pointerdown", "keydown"];
   let timer;
   const stop = () => { clearInterval(timer); for (const name of hands) document.removeEventListener(name, stop, true); };
   for (const name of hands) document.addEventListener(name, stop, { capture: true, passive: true });
   const look = () => {
     const view = scroller(panel), window_ = view.getBoundingClientRect();
     const top = view === document.scrollingElement ? 0 : window_.top, height = view.clientHeight;
+    if (panel.offsetHeight !== size) { size = panel.offsetHeight; began = performance.now(); }
     const { top: above, bottom } = panel.getBoundingClientRect();
     const far = above > top + 2 * height || bottom < top - height; // somebody reads elsewhere
     if (performance.now() - began > 3000 || far) return stop();
