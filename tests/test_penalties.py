@@ -161,18 +161,14 @@ def test_the_column_is_in_every_export_and_comes_back(tmp_path):
     _, trace = two({"z": vt.penalties.free_bits(0.5)})
     dataset, frame = trace.to_xarray(), trace.to_dataframe()
     assert dataset["penalty[z]"].attrs["units"] == frame.attrs["units"]["penalty[z]"] == "nats"
-    for name, write in [("a.csv", trace.to_csv), ("a.json", trace.to_json)]:
+    for name, write in [
+        ("a.csv", trace.to_csv),
+        ("a.json", trace.to_json),
+        ("a.nc", trace.to_netcdf),
+    ]:
         write(tmp_path / name)
         back = vt.Trace.open(tmp_path / name)
         np.testing.assert_array_equal(back.measure["penalty[z]"], trace.measure["penalty[z]"])
-
-
-def test_a_trace_with_a_penalty_goes_through_netcdf(tmp_path):
-    pytest.importorskip("netCDF4")
-    _, trace = two({"z": vt.penalties.free_bits(0.5)})
-    trace.to_netcdf(tmp_path / "a.nc")
-    back = vt.Trace.open(tmp_path / "a.nc")
-    np.testing.assert_array_equal(back.measure["penalty[z]"], trace.measure["penalty[z]"])
 
 
 def test_the_loss_is_said_in_words():

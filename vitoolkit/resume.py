@@ -246,12 +246,17 @@ def _differs(recorded: Mapping[str, Any], name: str, value: Any) -> bool:
 
 
 def _differences(found: _Found, run: Run) -> list[str]:
-    """What the fit was, and is not any more; its start is past, and how it calls has no part."""
-    recorded, here = dict(found.attrs.get("fingerprint", {})), run.inference.fingerprint()
-    for name in _PAST:
-        recorded.pop(name, None)
-        here.pop(name, None)
-    return differences(recorded, here)
+    """What the fit was, and is not any more.
+
+    Its start is past, how it calls has no part, and controls are among the options.
+    """
+    recorded = found.attrs.get("fingerprint", {})
+    past = {*_PAST, *(name for name in recorded if name.startswith("control["))}
+    then, now = (
+        {name: value for name, value in told.items() if name not in past}
+        for told in (recorded, run.inference.fingerprint())
+    )
+    return differences(then, now)
 
 
 def _short(value: Any) -> str:
