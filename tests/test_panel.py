@@ -13,7 +13,7 @@ from vitoolkit.dashboard import panel as panel_module
 from vitoolkit.dashboard.lifetime import close_widgets
 
 
-def a_panel(controls=()):
+def a_panel(controls=(), variables=("z", "w")):
     fit = SimpleNamespace(
         prepared="",
         first=0,
@@ -28,7 +28,20 @@ def a_panel(controls=()):
         took_before=None,
         steps_per_second=None,
     )
-    return panel_module.Panel(fit, controls, ("z", "w"), {}, {})
+    return panel_module.Panel(fit, controls, variables, {}, {})
+
+
+def test_the_last_picture_has_the_lines_of_all_variables_for_the_page_to_choose(monkeypatch):
+    names = tuple(f"v{i}" for i in range(30))
+    panel, sent = a_panel(variables=names), []
+    monkeypatch.setattr(panel.figure, "send", lambda content, buffers: sent.append(content))
+    panel.watch(a_trace(names), {})
+    panel.refresh()
+    panel.fit.running, panel.fit.status = False, "finished"
+    panel.finish()
+    assert [len(content["header"]["lines"]) for content in sent] == [12, 30]
+    legend = panel.figure._legend
+    assert (legend["largest"], legend["most"]) == (12, 24)
 
 
 def open_widgets():

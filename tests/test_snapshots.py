@@ -206,14 +206,15 @@ def test_dear_snapshots_back_off(monkeypatch):
         approx = pm.MeanField()
     snapshots, run, now = Snapshots(), _Run(approx), [0.0]
     snapshots.on_fit_start(run)
-    moments = module._moments
+    moments = module.moments
 
     def dear(coordinates):
         now[0] += 0.01  # ten milliseconds each
         return moments(coordinates)
 
-    monkeypatch.setattr(module, "_moments", dear)
-    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(module, "moments", dear)
+    for name in ("perf_counter", "thread_time"):
+        monkeypatch.setattr(module.time, name, lambda: now[0])
 
     def clock():
         now[0] += 0.005

@@ -8,7 +8,14 @@ import vitoolkit as vt
 from vitoolkit.means import final, final_kl
 from vitoolkit.parts import Part
 from vitoolkit.views.picture import picture_svg, summary_html
-from vitoolkit.views.tables import active_text, event_table, run_table, scales_of
+from vitoolkit.views.tables import (
+    active_text,
+    event_table,
+    in_words,
+    percent,
+    run_table,
+    scales_of,
+)
 
 
 def test_active_units_in_words():
@@ -77,3 +84,34 @@ def test_how_a_control_is_shown_that_is_not_at_hand():
     assert scales_of(trace, None) == found
     assert scales_of(trace, {"rate": "switch"}) == found | {"rate": "switch"}
     assert scales_of(trace[:0], None) == dict.fromkeys(found, "linear")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        (vt.schedules.constant(0.5), "constant at 0.5"),
+        (vt.schedules.linear(-1.0, 1e-7, steps=30_000), "linear from −1 to 1e−07 in 30,000 steps"),
+        (vt.schedules.cosine(0.1, 0.01, steps=9), "cosine from 0.1 to 0.01 in 9 steps"),
+    ],
+)
+def test_a_schedule_in_words(schedule, words):
+    assert in_words(repr(schedule)) == words
+
+
+@pytest.mark.parametrize("text", ["a note (of a person)", "", "f(", "x.y(1)", "linear(a, b)"])
+def test_what_is_no_schedule_stays_as_it_is(text):
+    assert in_words(text) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        (0.0009, "<0.1%"),
+        (0.001, "0.1%"),
+        (0.0994, "9.9%"),
+        (0.0996, "10%"),
+        (1, "100%"),
+    ],
+)
+def test_a_share_in_words(share, words):
+    assert percent(share) == words

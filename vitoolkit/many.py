@@ -402,3 +402,4 @@ def _progress(fits: Fits, show: bool) -> Iterator[Callable[[], None]]:
             yield redraw
         finally:
             redraw()
+            progress.refresh()  # rich does not by itself, in a notebook

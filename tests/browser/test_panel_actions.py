@@ -45,6 +45,7 @@ def test_pause_change_resume_undo_note_export_beside_free_cells(notebook):
     )
     page.type_number("beta[w]", 2.0)
     page.press("Note")
+    page.wait("document.activeElement.matches('.vitoolkit-drawer .widget-text input')")
     words = panel.locator(".widget-text input")
     words.fill("w looks odd")
     words.press("Enter")
@@ -63,6 +64,7 @@ def test_pause_change_resume_undo_note_export_beside_free_cells(notebook):
     for key in ("End", "ArrowLeft", "Home", "ArrowRight"):
         page.press_key("beta[w]", key, times=1, seconds=0.4)
     page.press("Export")
+    page.wait("document.activeElement.matches('.vitoolkit-drawer button')")
     page.press("CSV")
     page.wait("document.querySelector('.vitoolkit-panel').innerText.includes('steps are in')")
     assert page.running(3)

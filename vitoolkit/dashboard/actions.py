@@ -109,6 +109,7 @@ class Actions:
         )
         self._exporting = ipywidgets.HBox([*self.formats.values(), told], layout=rows)
         self.drawer = ipywidgets.VBox()
+        self.drawer.add_class("vitoolkit-drawer")
         self.show()
 
     def show(self) -> None:

@@ -259,10 +259,11 @@ class Panel:
     def _draw(self, end: float) -> int:
         if self.trace is None or self.view is None:
             return 0
-        self._chosen.picked = self.figure.picked
+        self._chosen.picked = self.figure.picked  # at the end, the page has all lines and chooses
         frame = frame_of(
             self.view, self.variables, self.lines, end=end, smooth=self.figure.smooth,
-            lines=self._chosen, ahead=self._ahead, marks=self._marks, clock=self._clock,
+            lines=self._chosen if self.fit.running else None, ahead=self._ahead,
+            marks=self._marks, clock=self._clock,
         )  # fmt: skip
         if not self.fit.running:  # what the table says, too
             frame = frame._replace(now=final_kl(self.trace))

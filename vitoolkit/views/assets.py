@@ -12,7 +12,7 @@ import bokeh
 from vitoolkit.views import charts
 from vitoolkit.views.charts import COMPARED, FIT, Chart, shown
 from vitoolkit.views.document import document
-from vitoolkit.views.frame import Header
+from vitoolkit.views.frame import LARGEST, MOST_LINES, Header
 from vitoolkit.views.names import plain
 from vitoolkit.views.styles import INK, Style
 
@@ -90,6 +90,8 @@ def figure_legend(
         "shown": [chart.name for chart in shown(variables, controls, measures, notes)],
         "q": q,
         "fit": FIT._asdict(),
+        "most": MOST_LINES,
+        "largest": LARGEST,
     }
 
 

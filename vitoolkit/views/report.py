@@ -15,7 +15,7 @@ from vitoolkit.files import replacing, target
 from vitoolkit.means import final_kl
 from vitoolkit.table import Table
 from vitoolkit.views.assets import CSS, bokehjs, document_of, figure_legend, page_code
-from vitoolkit.views.frame import LARGEST, MOST_LINES, frame_of
+from vitoolkit.views.frame import frame_of
 from vitoolkit.views.part_bars import part_sections
 from vitoolkit.views.styles import control_styles, variable_styles
 from vitoolkit.views.tables import (
@@ -146,13 +146,7 @@ def _figure(trace: Table, scales: Mapping[str, str]) -> str:
     lines = control_styles(controls, {}, styles)
     notes = {"loss": "this fit computes none"} if np.isnan(trace.loss).all() else {}
     legend = figure_legend(styles, lines, scales, notes, trace.measures)
-    run = {
-        "header": header,
-        "legend": legend,
-        "model": document_of(legend),
-        "largest": LARGEST,
-        "most": MOST_LINES,
-    }
+    run = {"header": header, "legend": legend, "model": document_of(legend)}
     bokeh, numbers = (base64.b64encode(data).decode() for data in (bokehjs(), arrays))
     return (
         f'<script type="text/plain" id="bokeh">{bokeh}</script>'

@@ -20,7 +20,7 @@ class Charts extends Sheet {
     this.chart = Object.fromEntries(this.charts.map((chart) => [chart.name, chart]));
     this.wish = "linear";
     this.unit = "steps";
-    const redraw = (...names) => () => this.last && this.draw(this.last, names);
+    const redraw = (...names) => () => this.whole && this.draw(this.whole, names);
     const { shown, notes } = legend;
     for (const { name, title, kind } of this.charts) {
       const section = this.section(name, title, kind === "list" ? "vitoolkit-bars" : undefined);
@@ -55,7 +55,7 @@ class Charts extends Sheet {
       kl.head.append(this.list.total, this.active);
     }
     if (legend.q) this.posterior = new PosteriorCharts(this, legend.q, send);
-    if (!kl.body.hidden && legend.kl.length > 24) kl.head.append(tag("span", "vitoolkit-soft", "the largest, and those you click in the list"));
+    if (!kl.body.hidden && legend.kl.length > legend.most) kl.head.append(tag("span", "vitoolkit-soft", "the largest, and those you click in the list"));
     this.control = chips(control.head, legend.control, redraw("control"));
     for (const { name, lines } of this.charts) {
       for (const { look: [label, color, dash] } of lines) {
@@ -114,6 +114,7 @@ class Charts extends Sheet {
   }
 
   draw(frame, names) {
+    if (frame !== this.last) { this.whole = frame; frame = this.chosen(frame); }
     this.x = this.unit === "steps" ? frame.step : frame.seconds;
     super.draw(frame, names);
     this.reading.follow();
@@ -193,6 +194,14 @@ class Charts extends Sheet {
       alpha: chosen.map((k) => (off.has(line(k)) ? 0 : look.alpha ?? 0.9)),
       width: chosen.map(() => look.width ?? 2),
     };
+  }
+
+  chosen(frame) { // of many variables that have a line only the largest are drawn, and those that were picked
+    const { now, lines, kl } = frame, { most, largest } = this.legend, size = (i) => now[i] || 0;
+    if (lines.length <= most) return frame;
+    const order = [...now.keys()].sort((a, b) => size(b) - size(a)).slice(0, largest);
+    const drawn = [...new Set([...order, ...this.list.picked])].sort((a, b) => a - b);
+    return { ...frame, lines: drawn, kl: drawn.map((i) => kl[lines.indexOf(i)]) };
   }
 
   kept(frame) { // the variables that have a line, and which of them are hidden

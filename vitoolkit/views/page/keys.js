@@ -1,4 +1,5 @@
-// The panel by keyboard: its keys are not the notebook's, and Escape closes what a button has unfolded.
+// The panel by keyboard: its keys are not the notebook's; the focus goes into what a button unfolds, and
+// Escape closes that.
 function keys(el) {
   const within = (target) => {
     const panel = el.closest(".vitoolkit-panel");
@@ -13,6 +14,19 @@ function keys(el) {
       if (!open || target.closest(".vitoolkit-controls")) return;
       open.click();
       open.focus();
+    },
+    click({ target }) { // one goes on in what Note and Export unfold
+      const toggle = target.closest?.(".vitoolkit-buttons button"), drawer = within(target)?.querySelector(".vitoolkit-drawer");
+      if (!toggle || !drawer) return;
+      const look = new MutationObserver((changes) => {
+        const added = changes.flatMap(({ addedNodes }) => [...addedNodes]).filter(({ matches }) => matches);
+        const first = added.map((node) => (node.matches("input, button") ? node : node.querySelector("input, button"))).find(Boolean);
+        if (!first) return;
+        look.disconnect();
+        if (toggle.matches(".mod-active") && [toggle, document.body].includes(document.activeElement)) first.focus();
+      });
+      look.observe(drawer, { childList: true, subtree: true });
+      setTimeout(() => look.disconnect(), 2000);
     },
   };
   for (const [name, act] of Object.entries(heard)) document.addEventListener(name, act);
