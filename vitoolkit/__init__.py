@@ -3,7 +3,7 @@
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
-from vitoolkit import rules, schedules
+from vitoolkit import penalties, rules, schedules
 from vitoolkit.callback import Callback, every
 from vitoolkit.compiled import clear_cache
 from vitoolkit.controls import Beta, Control, LearningRate, Switch
@@ -36,6 +36,7 @@ __all__ = [
     "Switch",
     "schedules",
     "rules",
+    "penalties",
     # inference
     "KLqp",
     "ADVI",

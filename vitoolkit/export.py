@@ -289,7 +289,7 @@ def to_dataframe(trace: Table) -> "pandas.DataFrame":
     trace = trace[:]
     columns = {"time": trace.time, **dict(zip(trace.columns, trace.values().T, strict=True))}
     frame = pd.DataFrame(columns, index=pd.Index(trace.step, name="step"))
-    others = {*trace.controls, *trace.measures}
+    others = {*trace.controls, *(name for name in trace.measures if not _measure_attrs(name))}
     terms = [name for name in trace.columns if name not in others]
     units = {**UNITS, **dict.fromkeys(terms, "nats")}
     frame.attrs = {**trace.attrs, "units": units, "events": _events(trace)}
@@ -448,7 +448,10 @@ def to_xarray(trace: Table) -> "xarray.Dataset":
                 {"long_name": "value that the step used"},
             ),
             **parts,
-            **{name: ("step", trace.measure[name].copy()) for name in trace.measures},
+            **{
+                name: ("step", trace.measure[name].copy(), _measure_attrs(name))
+                for name in trace.measures
+            },
             **arrays,
         },
         coords={
@@ -483,6 +486,12 @@ def _q_arrays(q: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, An
         arrays["prior"] = (dims, np.array(q["prior"]), {"long_name": f"prior: {middle}"})
     coords = {"coordinate": q["name"], "end": ["low", "median", "high"]}
     return arrays, {name: np.array(labels, dtype=object) for name, labels in coords.items()}
+
+
+def _measure_attrs(name: str) -> dict[str, str]:
+    if not name.startswith("penalty["):
+        return {}
+    return {"units": "nats", "long_name": "part of the loss in the place of β KL, not divided by c"}
 
 
 def _array_names(trace: Table) -> list[tuple[str, tuple[str, ...]]]:

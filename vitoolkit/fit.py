@@ -23,6 +23,7 @@ from vitoolkit.given import told
 from vitoolkit.inference import ADVI, BetaLike, FullRankADVI, KLqp
 from vitoolkit.journal import journal_of
 from vitoolkit.options import FIT_OPTIONS, callback_list, fit_options, step_count
+from vitoolkit.penalties import Penalty
 from vitoolkit.recipe import Recipe
 from vitoolkit.recorder import Recorder
 from vitoolkit.recover import Recover
@@ -269,6 +270,8 @@ def fit(
     every: int = 1,
     gradient: bool = False,
     average: bool = False,
+    penalty: Penalty | Mapping[str, Penalty] | None = None,
+    gradient_estimator: str = "total",
     progressbar: bool = True,
     replay: Trace | Replay | Sequence[Event] | str | Path | None = None,
     **kwargs: Any,
@@ -314,6 +317,12 @@ def fit(
         Whether to record norm and signal-to-noise ratio of the gradient as well.
     average : bool
         Whether to average the iterates of q: ``fit.averaged`` samples from the average.
+    penalty : Penalty or mapping of str to Penalty, optional
+        A function of the KL that stands in the loss in its place, such as
+        ``vitoolkit.penalties.capacity(20.0)``; see :class:`~vitoolkit.inference.KLqp`.
+    gradient_estimator : {"total", "stl"}
+        How the gradient is taken, see :class:`~vitoolkit.inference.KLqp`; "stl" is sticking the
+        landing.
     progressbar : bool
         Whether to show a progress bar where no dashboard is shown.
     replay : Trace, path, Replay or list of Event, optional
@@ -389,6 +398,8 @@ def fit(
         every=every,
         gradient=gradient,
         average=average,
+        penalty=penalty,
+        gradient_estimator=gradient_estimator,
         progressbar=progressbar,
         replay=replay,
         **kwargs,
@@ -455,6 +466,8 @@ def wire(
     steps_per_execution,
     gradient,
     average,
+    penalty,
+    gradient_estimator,
     replay=None,
     before: Callable[[KLqp, Recorder], None] | None = None,
     **kwargs: Any,
@@ -495,6 +508,8 @@ def wire(
         steps_per_execution=steps_per_execution,
         gradient=gradient,
         average=average,
+        penalty=penalty,
+        gradient_estimator=gradient_estimator,
     )
     inference = _inference(method, beta, model, options)
     optimizer, rate = _optimizer_and_rate(optimizer, learning_rate, given)

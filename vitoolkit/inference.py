@@ -49,6 +49,7 @@ from vitoolkit.options import (
     step_count,
 )
 from vitoolkit.parts import Part
+from vitoolkit.penalties import Penalty, penalized
 from vitoolkit.recipe import Recipe, SavedStep
 from vitoolkit.recover import Recover, recover_of
 from vitoolkit.step_function import StepFunction
@@ -69,6 +70,8 @@ class Options(TypedDict, total=False):
     steps_per_execution: int | str
     gradient: bool
     average: bool
+    penalty: Penalty | Mapping[str, Penalty] | None
+    gradient_estimator: str
 
 
 class KLqp(Inference):
@@ -91,8 +94,8 @@ class KLqp(Inference):
         variable that it fits.
     closed_form : collection of str
         Variables whose KL is computed in closed form instead of from the draws: the same optimum,
-        less noise. Their prior is Normal (its parameters may depend on other variables) and their
-        group is mean-field.
+        less noise. Their prior is Normal. Their group is mean-field, and the prior's parameters may
+        depend on other variables, or it is full-rank, and they may not.
     random_seed : int, optional
         Seed of an approximation of several groups, which PyMC gives none.
     steps_per_execution : int or "auto"
@@ -111,6 +114,24 @@ class KLqp(Inference):
         Whether to average the iterates of q, see :attr:`averaged`: in the compiled step, whose
         state it is a part of, so that it goes on with ``refine`` and is the same however many steps
         a call takes.
+    penalty : Penalty or mapping of str to Penalty, optional
+        A function of the KL that stands in the loss in its place, of :mod:`vitoolkit.penalties`:
+        for every variable that has a KL, each by itself, or for the variables named. β multiplies
+        the penalty as it would multiply the KL. Its part of the loss, β times the penalty, in nats
+        of the full data set, is in the column ``penalty[z]`` of the trace. The KL is that in closed
+        form where there is one; else it is that of the step's draws, of which a penalty has a
+        greater mean than of their mean (Jensen), less so with ``obj_n_mc``. ``elbo`` and ``kl[z]``
+        are what they are without a penalty.
+    gradient_estimator : {"total", "stl"}
+        How the gradient is taken. "total", the default, is PyMC's: through the draws, with the
+        entropy's part known without noise. "stl", sticking the landing, holds the parameters inside
+        log q (with β, in ``-log lik + β (log q - log p)``). Both have one mean, and every loss and
+        KL is the same number. At an optimum that q can reach, tempered by β or not, every single
+        draw of "stl" is 0, while "total" has noise there: the fit ends sharper, with no decay of
+        the learning rate. Far from it, or where q cannot reach the posterior, "stl" may be the
+        noisier; ``gradient=True`` records the signal-to-noise ratio that tells which helps. A
+        variable with a penalty whose KL has a closed form has that one's gradient. For full rank it
+        costs a triangular solve a step.
 
     Raises
     ------
@@ -135,7 +156,8 @@ class KLqp(Inference):
             + \sum_v \beta_v\, \mathbb E_q[\log q(v\mid\cdot) - \log p(v\mid\mathrm{pa})]\Big)
 
     with :math:`c = N/b` under minibatches. With one β for all it is eq. 4 of Higgins et al. (2017),
-    "beta-VAE", ICLR.
+    "beta-VAE", ICLR. Sticking the landing is that of Roeder, Wu and Duvenaud (2017), "Sticking the
+    Landing", NIPS, arXiv:1703.09194.
 
     Examples
     --------
@@ -163,6 +185,8 @@ class KLqp(Inference):
         steps_per_execution: int | str = "auto",
         gradient: bool = False,
         average: bool = False,
+        penalty: Penalty | Mapping[str, Penalty] | None = None,
+        gradient_estimator: str = "total",
         **unknown: Any,
     ) -> None:
         for option in unknown:
@@ -176,12 +200,24 @@ class KLqp(Inference):
         gradient = flag("gradient", gradient)
         #: Whether the iterates of q are averaged.
         self.average = flag("average", average)
+        if gradient_estimator not in ("total", "stl"):
+            raise ValueError(
+                "gradient_estimator must be 'total' or 'stl' (sticking the landing), received "
+                f"{shown(gradient_estimator)}"
+            )
         self.steps_per_execution = _steps_per_execution(steps_per_execution)
         latents = latents_of(approx)
         self.beta = _controls_by_variable(approx, beta, latents)
         self.total_size = _total_sizes(approx, total_size)
         kl_by = _kl_by(approx, kl_by)
         closed_form = _closed_form(approx, closed_form)
+        if closed_form and gradient_estimator == "stl":
+            raise ValueError(
+                f"closed_form={list(closed_form)} leaves gradient_estimator='stl' nothing to do: a "
+                "KL in closed form has no draws of log q. Give one of the two"
+            )
+        #: The penalty of each variable that has one, with the control of its level.
+        self.penalty = penalized(approx, penalty, latents)
         #: Seed of the approximation's generator, None where the approximation brought one.
         self.seed: int | None = None
         if getattr(approx, "rng", None) is None:
@@ -192,6 +228,8 @@ class KLqp(Inference):
             "steps_per_execution": self.steps_per_execution,
             "gradient": gradient,
             "average": self.average,
+            "gradient_estimator": gradient_estimator,
+            **{f"penalty[{v}]": repr(found.penalty) for v, found in self.penalty.items()},
             "closed_form": ", ".join(closed_form) or None,
             "kl_by": ", ".join(f"{v}: {by}" for v, by in kl_by.items()) or None,
             **{f"total_size[{v}]": _number_or_words(n) for v, n in self.total_size.items()},
@@ -208,7 +246,8 @@ class KLqp(Inference):
             else None
         )
         switches = () if self.scale_cost is None else (self.scale_cost,)
-        self.controls = distinct_controls([*self.beta.values(), *switches])
+        levels = [penalty.level for penalty in self.penalty.values()]
+        self.controls = distinct_controls([*self.beta.values(), *levels, *switches])
         super().__init__(
             BetaKL,
             approx,
@@ -218,6 +257,8 @@ class KLqp(Inference):
             kl_by=kl_by,
             closed_form=closed_form,
             measures=GRADIENT if gradient else (),
+            penalty=self.penalty,
+            estimator=gradient_estimator,
         )
         self.run: LoopRun | None = None
         self._recipe: Recipe | None = None
@@ -241,7 +282,7 @@ class KLqp(Inference):
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """Columns on the gradient that are recorded beside the terms."""
+        """Columns that are recorded beside the terms: penalties, and those on the gradient."""
         return self.objective.op.measures
 
     @property
@@ -662,6 +703,8 @@ def _loss_in_words(inference: KLqp) -> str:
             factor = scaling["total_size"][name]
             factors.append("N / rows" if factor is None else f"{factor:g}")
         term = f"E[log q({label})]" if flat.get(name) else f"KL({label})"
+        if name in inference.penalty:
+            term, factors = inference.penalty[name].words(term), factors[:1]
         terms.append(" * ".join([*factors, term]))
     shown = terms if len(terms) <= 8 else [*terms[:6], f"... {len(terms) - 7} more", terms[-1]]
     loss = f"-data term + {' + '.join(shown)}"
@@ -706,7 +749,8 @@ class ADVI(KLqp):
     start_sigma : mapping of str to array, optional
         Starting standard deviations, on the unconstrained scale, by the variables' own names or
         those of their values; a scalar is for all coordinates.
-    beta, total_size, kl_by, closed_form, steps_per_execution, gradient, average
+    beta, total_size, kl_by, closed_form, steps_per_execution, gradient, penalty,
+    gradient_estimator, average
         As in :class:`KLqp`.
 
     Raises
@@ -766,7 +810,8 @@ class FullRankADVI(KLqp):
         Seed of the draws.
     start : mapping of str to array, optional
         As in :class:`ADVI`.
-    beta, total_size, kl_by, closed_form, steps_per_execution, gradient, average
+    beta, total_size, kl_by, closed_form, steps_per_execution, gradient, penalty,
+    gradient_estimator, average
         As in :class:`KLqp`.
 
     Raises

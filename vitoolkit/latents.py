@@ -36,6 +36,7 @@ __all__ = [
     "observed_minibatches",
     "part_of",
     "rows_factor",
+    "summed_axes",
 ]
 
 
@@ -234,6 +235,22 @@ def kept_axes(latent: Latent, by: str) -> tuple[int, ...]:
     """Axes of the parts of a variable's KL: all, or the one of the dim `by`."""
     dims = dims_of(latent)
     return tuple(range(len(dims))) if by == "coordinate" else (dims.index(by),)
+
+
+def summed_axes(latent: Latent, by: str, *, rows: bool = False) -> tuple[int, ...]:
+    """Axes over which the KL of a variable is summed, to be taken apart by a dim.
+
+    Parameters
+    ----------
+    latent : Latent
+        The variable.
+    by : str
+        "coordinate", or the dim that is kept.
+    rows : bool
+        Whether the first axis, of the rows of a minibatch, is summed in any case.
+    """
+    kept = kept_axes(latent, by)
+    return tuple(a for a in range(len(latent.shape)) if a not in kept or (rows and a == 0))
 
 
 def part_of(latent: Latent, by: str, factor: pt.TensorVariable) -> Part:

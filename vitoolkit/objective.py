@@ -21,6 +21,7 @@ from pymc.pytensorf import floatX
 from pymc.variational.approximations import FullRankGroup, MeanFieldGroup
 from pymc.variational.opvi import Approximation, Group, ObjectiveFunction, Operator
 from pymc.variational.updates import adagrad_window, total_norm_constraint
+from pytensor.gradient import disconnected_grad
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.random.basic import NormalRV
@@ -33,7 +34,6 @@ from vitoolkit.gradient import gradient_stats
 from vitoolkit.latents import (
     Latent,
     constant_value,
-    kept_axes,
     kl_by_of_all,
     latents_of,
     log_marginal,
@@ -41,7 +41,9 @@ from vitoolkit.latents import (
     observed_minibatches,
     part_of,
     rows_factor,
+    summed_axes,
 )
+from vitoolkit.penalties import Penalized
 from vitoolkit.step_function import StepFunction
 
 __all__ = [
@@ -68,6 +70,11 @@ def _scale(group: Group) -> pt.TensorVariable:
     return group.std if isinstance(group, MeanFieldGroup) else triangle.diagonal(group)
 
 
+def _marginal_sd(group: Group) -> pt.TensorVariable:
+    """Standard deviation of each coordinate, shape (coordinates,)."""
+    return group.std if isinstance(group, MeanFieldGroup) else pt.sqrt((group.L**2).sum(axis=1))
+
+
 def _one_draw(group: Group) -> pt.TensorVariable:
     """The first draw of a group, shape (coordinates,).
 
@@ -82,18 +89,37 @@ def _one_draw(group: Group) -> pt.TensorVariable:
 
 
 def _log_q_by_coordinate(
-    group: Group, exact: np.ndarray, noise: pt.TensorVariable
+    group: Group, exact: np.ndarray, noise: pt.TensorVariable, *, stuck: bool = False
 ) -> pt.TensorVariable:
     """log q of each coordinate on the unconstrained scale, of the shape of the noise; nats.
 
     For full rank the k-th column is ``log q(z_k | z_1 ... z_{k-1})``. Where `exact` is True it is
-    the expectation ``-log sd - 1/2``, without the constant that cancels in the KL.
+    the expectation ``-log sd - 1/2``, without the constant that cancels in the KL. With `stuck` the
+    gradient of the others is that of the draw alone, with q held: the value is the same.
     """
-    log_scale = pt.log(_scale(group))
-    drawn = -0.5 * noise**2 - floatX(0.5 * np.log(2 * np.pi))
+    scale = _scale(group)
+    drawn = -0.5 * (_of_held_q(group, noise) if stuck else noise) ** 2
+    drawn -= floatX(0.5 * np.log(2 * np.pi))
+    log_scale = pt.log(disconnected_grad(scale) if stuck else scale)
     if exact.any():
         drawn = pt.switch(exact, floatX(-0.5), drawn)
+        if stuck:
+            log_scale = pt.switch(exact, pt.log(scale), log_scale)
     return drawn - log_scale
+
+
+def _of_held_q(group: Group, noise: pt.TensorVariable) -> pt.TensorVariable:
+    """The noise as what q, its parameters held, makes of the draw; its value is the noise.
+
+    What is added to the noise is 0, to the last bit, and has the gradient of the draw.
+    """
+    moved = group.mean - disconnected_grad(group.mean)
+    if isinstance(group, MeanFieldGroup):
+        held = disconnected_grad(group.std)
+        return noise + (moved + (group.std - held) * noise) / held
+    held = disconnected_grad(group.L)
+    moved = (moved + pt.dot(noise, (group.L - held).T)).T
+    return noise + pt.linalg.solve_triangular(held, moved, lower=True, b_ndim=noise.ndim).T
 
 
 def _log_prior(latent: Latent, factor: pt.TensorVariable, exact: bool) -> pt.TensorVariable:
@@ -111,7 +137,7 @@ def _log_prior(latent: Latent, factor: pt.TensorVariable, exact: bool) -> pt.Ten
     mean, sd = latent.variable.owner.op.dist_params(latent.variable.owner)
     mean, sd = (floatX(x) for x in latent.group.model.replace_rvs_by_values([mean, sd]))
     q_mean = latent.group.mean[latent.where].reshape(latent.shape)
-    q_sd = latent.group.std[latent.where].reshape(latent.shape)
+    q_sd = _marginal_sd(latent.group)[latent.where].reshape(latent.shape)
     return -pt.log(sd) - (q_sd**2 + (q_mean - mean) ** 2) / (2 * sd**2)
 
 
@@ -158,7 +184,7 @@ class BetaKLObjective(ObjectiveFunction):
         **kwargs,
     ) -> None:
         """Add the steps of the optimizer and, where asked for, what is known of the gradient."""
-        if not self.op.measures:
+        if not self.op.gradient:
             kwargs["total_grad_norm_constraint"] = total_grad_norm_constraint
             super().add_obj_updates(updates, obj_optimizer=obj_optimizer, **kwargs)
             return
@@ -203,7 +229,7 @@ class BetaKLObjective(ObjectiveFunction):
         means, counters = (
             averages(updates, parameters, self.op.beta.values()) if average else ({}, {})
         )
-        terms = pt.concatenate([self.terms, self.stats]) if self.op.measures else self.terms
+        terms = pt.concatenate([self.terms, self.stats]) if self.op.gradient else self.terms
         return StepFunction(
             updates.loss,
             terms,
@@ -238,6 +264,11 @@ class BetaKL(Operator):
         Variables whose KL is computed in closed form instead of from draws.
     measures : sequence of str
         Columns on the gradient to record beside the terms: none, or those of ``gradient.GRADIENT``.
+    penalty : mapping of str to Penalized, optional
+        What stands in the loss in the place of the KL of a variable. That KL is in closed form
+        where it has one: a function of draws would have another mean.
+    estimator : {"total", "stl"}
+        How the gradient of log q is taken: through draw and parameters, or through the draw alone.
 
     Attributes
     ----------
@@ -260,14 +291,20 @@ class BetaKL(Operator):
         kl_by: Mapping[str, str] | None = None,
         closed_form: Sequence[str] = (),
         measures: Sequence[str] = (),
+        penalty: Mapping[str, Penalized] | None = None,
+        estimator: str = "total",
     ) -> None:
-        self.measures = tuple(measures)
+        self.estimator = estimator
+        self.gradient = tuple(measures)
         self.latents = latents_of(approx)
+        given = penalty or {}
+        self.penalty = {v.name: given[v.name] for v in self.latents if v.name in given}
         super().__init__(approx)
         self.beta = dict(beta)
         self.total_size = dict(total_size or {})
         self.kl_by = dict(kl_by or {})
-        self.closed_form = frozenset(closed_form)
+        closed = [v.name for v in self.latents if v.name in self.penalty and not no_closed_form(v)]
+        self.closed_form = frozenset([*closed_form, *closed])
         self.labels = {latent.name: self._label(latent) for latent in self.latents}
         self.variables = tuple(dict.fromkeys(self.labels.values()))
         self._check()
@@ -276,6 +313,11 @@ class BetaKL(Operator):
             for latent in self.latents
             if latent.name in self.kl_by
         )
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of what is recorded beside the KL terms: penalties, and on the gradient."""
+        return (*(f"penalty[{name}]" for name in self.penalty), *self.gradient)
 
     @property
     def notes(self) -> dict[str, str]:
@@ -322,7 +364,7 @@ class BetaKL(Operator):
         list of TensorVariable
             The loss, a scalar in nats divided by c, and a vector of terms in nats of the full data
             set, not multiplied by β and not divided by c: data term, KL of each of `variables`,
-            parts.
+            parts; then, multiplied by β, the penalties.
         """
         approx = self.approx
         data_term, priors = self.log_p()
@@ -332,7 +374,7 @@ class BetaKL(Operator):
         nodes: list[Any] = [
             data_term,
             *[batch.log_p for batch in together],
-            *[p if name in self.kl_by else p.sum() for name, p in alone.items()],
+            *[p if self._apart(name) else p.sum() for name, p in alone.items()],
         ]
         nodes = graph_replace(nodes, self._entries, strict=False)
         if single:
@@ -348,6 +390,9 @@ class BetaKL(Operator):
         weighted_log_p = self._weighted_log_p(log_p, list(zip(together, batch_log_p, strict=True)))
         constant = minibatch_constant(approx)
         loss = -data / constant + (weighted_log_q - weighted_log_p) / constant
+        penalties = self._penalties(log_q, log_p)
+        if penalties:
+            loss += pt.add(*penalties) / constant
         kl: dict[str, pt.TensorVariable] = {}
         for latent in self.latents:
             label = self.labels[latent.name]
@@ -362,8 +407,7 @@ class BetaKL(Operator):
             latent = next(v for v in self.latents if v.name == part.variable)
             q = log_q[latent.group][latent.where].reshape(latent.shape)
             whole = q - log_p[latent.name]
-            kept = kept_axes(latent, self.kl_by[latent.name])
-            summed = tuple(axis for axis in range(len(latent.shape)) if axis not in kept)
+            summed = summed_axes(latent, self.kl_by[latent.name])
             parts.append((sizes[latent.name] * whole.sum(axis=summed)).ravel())
         terms = [_stack([data, *kl.values()])]
         order = list(kl)
@@ -373,7 +417,8 @@ class BetaKL(Operator):
         place = {label: i for i, label in enumerate(order, start=1)}
         where = np.array([0, *[place[label] for label in self.variables]])
         terms = taken(pt.concatenate(terms), where)
-        return [loss, pt.concatenate([terms, *[floatX(part) for part in parts]])]
+        more = [*parts, *[penalty[None] for penalty in penalties]]
+        return [loss, pt.concatenate([terms, *[floatX(part) for part in more]])]
 
     def log_p(self) -> tuple[pt.TensorVariable, list[pt.TensorVariable]]:
         """The data term and log p of each of `latents`, before draws are put in; nats.
@@ -390,6 +435,29 @@ class BetaKL(Operator):
         return (data_term - pt.add(*moved) if moved else data_term), priors
 
     # --- internals ------------------------------------------------------------------------------
+
+    def _apart(self, name: str) -> bool:
+        """Whether the KL of a variable is needed by coordinate."""
+        return name in self.kl_by or (name in self.penalty and self.penalty[name].by is not None)
+
+    def _penalties(self, log_q: Mapping[Group, Any], log_p: Mapping[str, Any]) -> list[Any]:
+        """What stands in the loss for the KL of each variable that has a penalty, scalars; nats."""
+        weights, sizes = self._betas(), self._sizes()
+        found = []
+        for latent in self.latents:
+            if latent.name not in self.penalty:
+                continue
+            penalty, p = self.penalty[latent.name], log_p[latent.name]
+            q = log_q[latent.group]
+            q = q[latent.where] if latent.splits else q
+            if penalty.by is None:
+                kl = q.sum() - p.sum()
+            else:
+                local = latent.name in self.total_size
+                kl = q.reshape(latent.shape) - p
+                kl = kl.sum(axis=summed_axes(latent, penalty.by, rows=local))
+            found.append(weights[latent.name] * penalty(sizes[latent.name] * kl))
+        return found
 
     def _with(self, values: list) -> list[tuple[Latent, Any]]:
         return list(zip(self.latents, values, strict=True))
@@ -412,16 +480,23 @@ class BetaKL(Operator):
             for latent in self.latents
         }
 
+    def _betas(self) -> dict[str, Any]:
+        """The β of each variable."""
+        betas = {name: floatX(beta.shared) for name, beta in self.beta.items()}
+        return {latent.name: betas.get(latent.name, floatX(1.0)) for latent in self.latents}
+
     def _weights(self) -> dict[str, Any]:
-        """The weight of each variable's KL in the loss: β times N / rows."""
+        """The weight of each variable's KL in the loss: β times N / rows; 0 beside a penalty."""
         weights = self._sizes()
         for name, beta in self.beta.items():
             size, shared = weights[name], floatX(beta.shared)
             weights[name] = shared * size if name in self.total_size else shared
-        return weights
+        return {**weights, **dict.fromkeys(self.penalty, floatX(0.0))}
 
     def _weight(self, latent: Latent) -> tuple:
         """What is the same for two variables exactly if their weights are."""
+        if latent.name in self.penalty:
+            return ("penalty",)
         size = self.total_size.get(latent.name)
         return id(self.beta.get(latent.name)), size, None if size is None else latent.shape[0]
 
@@ -443,7 +518,9 @@ class BetaKL(Operator):
             for latent in members:
                 exact[latent.where] = latent.name in self.closed_form
             noise = group.symbolic_initial
-            by_coordinate = _log_q_by_coordinate(group, exact, noise[0] if single else noise)
+            by_coordinate = _log_q_by_coordinate(
+                group, exact, noise[0] if single else noise, stuck=self.estimator == "stl"
+            )
             log_q[group] = by_coordinate if single else by_coordinate.mean(axis=0)
             total.append((log_q[group] * self._weight_by_coordinate(members, by_name)).sum())
         return log_q, pt.add(*total)
@@ -479,8 +556,25 @@ class BetaKL(Operator):
             self._check_prior(latent)
             if not latent.splits:
                 self._check_one_weight(latent)
-            if latent.name in self.closed_form:
-                _check_closed_form(latent)
+                if self.estimator == "stl":
+                    raise ValueError(
+                        f"gradient_estimator='stl' holds the parameters inside log q, and that of "
+                        f"{type(latent.group).__name__}, which holds {latent.name!r}, is not known "
+                        "by coordinate: give it mean-field or full-rank groups"
+                    )
+            if latent.name in self.closed_form and (why := no_closed_form(latent)):
+                raise ValueError(
+                    f"the KL of {latent.name!r} has no closed form here: {why}. It needs a Normal "
+                    "prior on the scale of the model and a mean-field group, or a full-rank one "
+                    "where the prior depends on no other variable."
+                )
+            if self._apart(latent.name) and latent.name not in self.kl_by:
+                factor = self._factors[latent.name]
+                if latent.joined is not None or factor.ndim != len(latent.shape):
+                    raise ValueError(
+                        f"penalty of {latent.name!r} by {self.penalty[latent.name].by}: its prior "
+                        "is multivariate, so that its KL does not split by coordinate"
+                    )
 
     def _weighted_log_p(
         self, log_p: Mapping[str, Any], together: Sequence[tuple[Batch, Any]]
@@ -504,7 +598,7 @@ class BetaKL(Operator):
 
     @cached_property
     def _batches(self) -> tuple[Batch, ...]:
-        special = {*self.kl_by, *self.closed_form, *self.total_size}
+        special = {*self.kl_by, *self.closed_form, *self.total_size, *self.penalty}
         plain = [v for v in self.latents if v.joined is None and v.name not in special]
         return batches(plain, self._factors)
 
@@ -599,16 +693,19 @@ def _stack(scalars: Sequence[Any]) -> pt.TensorVariable:
     return stack([floatX(scalar) for scalar in scalars])
 
 
-def _check_closed_form(latent: Latent) -> None:
-    def refuse(why: str) -> None:
-        raise ValueError(
-            f"the KL of {latent.name!r} has no closed form here: {why}. It needs a Normal prior on "
-            "the scale of the model and a mean-field group."
-        )
-
-    if not isinstance(latent.group, MeanFieldGroup):
-        refuse(f"its group is a {type(latent.group).__name__}")
-    if latent.group.model.rvs_to_transforms[latent.variable] is not None:
-        refuse("its prior is transformed")
+def no_closed_form(latent: Latent) -> str:
+    """Why the KL of a variable has no closed form; empty where it has one."""
+    group, model = latent.group, latent.group.model
+    if not latent.splits:
+        return f"its group is a {type(group).__name__}"
+    if model.rvs_to_transforms[latent.variable] is not None:
+        return "its prior is transformed"
     if latent.variable.owner is None or not isinstance(latent.variable.owner.op, NormalRV):
-        refuse("its prior is not a Normal")
+        return "its prior is not a Normal"
+    if isinstance(group, FullRankGroup):
+        values = model.replace_rvs_by_values(
+            latent.variable.owner.op.dist_params(latent.variable.owner)
+        )
+        if set(ancestors(values)) & set(model.value_vars):
+            return "its prior depends on other variables, which full rank correlates with it"
+    return ""

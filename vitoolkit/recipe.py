@@ -45,13 +45,15 @@ class Recipe:
 
     @property
     def wiring(self) -> Hashable:
-        """Which control weighs which variable, and how many there are.
+        """Which control does what to which variable, and what the controls are called.
 
         Two recipes of one model with the same options and the same wiring have the same code.
         """
-        beta = self.objective.op.beta
+        op = self.objective.op
         place = {id(control): i for i, control in enumerate(self.controls)}
-        return len(self.controls), *((name, place[id(beta[name])]) for name in sorted(beta))
+        weighs = [(name, place[id(op.beta[name])]) for name in sorted(op.beta)]
+        held = [(name, place[id(op.penalty[name].level)]) for name in sorted(op.penalty)]
+        return tuple(control.name for control in self.controls), *weighs, "penalties", *held
 
     def like(self, step: StepFunction) -> StepFunction | None:
         """A twin of a step function of the same code, with this one's parameters and seed.
