@@ -12,6 +12,7 @@ from pymc.variational.opvi import Approximation, Group
 import vitoolkit as vt
 from vitoolkit.by_variable import RATES, owners
 from vitoolkit.requests import Request
+from vitoolkit.steps import counter_of
 
 FAST = {"progressbar": False, "compile_kwargs": {"mode": "FAST_COMPILE"}}
 PRECISION, MEAN = np.array([[2.0, 0.8], [0.8, 1.5]]), np.array([1.0, -1.0])
@@ -133,6 +134,21 @@ def test_freeze_and_thaw_are_events_of_the_step_they_are_in_force_from_and_can_b
     assert np.flatnonzero(stays[1]).tolist() == [11, 12]
     frozen = recorder.trace.control["frozen[a]"]
     assert np.flatnonzero(frozen).tolist() == [4, 5, 6, 7]
+
+
+def test_a_run_with_freezing_is_repeated_to_the_last_bit():
+    def run(**kwargs):
+        with gaussian():
+            return vt.fit(30, freezable=True, random_seed=1, learning_rate={"a": 0.01}, **kwargs)
+
+    turns = iter([lambda i: i.freeze("a"), lambda i: i.thaw("a"), lambda i: i.freeze("b")])
+    steer = vt.every(7, lambda approx, *_: next(turns, str)(counter_of(approx).inference))
+    first = run(callbacks=steer, **FAST)
+    assert [event.kind for event in first.trace.events] == ["freeze", "thaw", "freeze"]
+    again = run(replay=first.trace, **FAST)
+    np.testing.assert_array_equal(again.trace.loss, first.trace.loss)
+    for name in ("frozen[a]", "frozen[b]"):
+        np.testing.assert_array_equal(again.trace.control[name], first.trace.control[name])
 
 
 def test_a_request_to_freeze_is_json():

@@ -1,5 +1,7 @@
 """Penalties against closed forms: prior N(0, 1), one datum y with noise variance s²."""
 
+import json
+
 import numpy as np
 import pymc as pm
 import pytest
@@ -7,6 +9,7 @@ from pymc.variational.opvi import Approximation, Group
 from scipy.optimize import brentq
 
 import vitoolkit as vt
+from vitoolkit.given import again, told
 
 Y, NOISE = 2.0, 0.5  # the datum, and the variance of its noise
 FAST = {"progressbar": False, "compile_kwargs": {"mode": "FAST_COMPILE"}}
@@ -260,6 +263,18 @@ def test_hundreds_of_scalars_may_have_one_that_is_penalized():
 
 
 # --- what is refused, and what is not mixed up ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "penalty",
+    [
+        vt.penalties.capacity(RAMP, gamma=3.0, per=7.0),
+        vt.penalties.free_bits(0.5, by="coordinate"),
+        vt.penalties.free_bits(1),
+    ],
+)
+def test_a_file_can_hold_it(penalty):
+    assert again(json.loads(json.dumps(told({"z": penalty})))) == {"z": penalty}
 
 
 def test_one_penalty_is_for_every_variable_by_itself_and_has_one_level():

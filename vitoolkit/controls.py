@@ -414,9 +414,9 @@ class Control:
         step : int
             The first step that shall run with it.
         """
-        if request.kind == "set":
+        if request.kind in HOLDS:
             if request.value is None:
-                raise ValueError(f"a set of {self.name!r} needs a value")
+                raise ValueError(f"a {request.kind} of {self.name!r} needs a value")
             self._checked(request.value)
         elif request.kind == "reschedule":
             if request.end is not None or request.steps is not None:

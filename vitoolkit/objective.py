@@ -233,9 +233,7 @@ class BetaKLObjective(ObjectiveFunction):
         parameters = [*self.approx.params, *(kwargs.get("more_obj_params") or ())]
         average = kwargs.pop("average", False)
         updates = self.updates(**kwargs)
-        means, counters = (
-            averages(updates, parameters, self.op.beta.values()) if average else ({}, {})
-        )
+        means, counters = averages(updates, parameters, self.op.controls) if average else ({}, {})
         terms = pt.concatenate([self.terms, self.stats]) if self.op.gradient else self.terms
         return StepFunction(
             updates.loss,
@@ -324,6 +322,12 @@ class BetaKL(Operator):
             for latent in self.latents
             if latent.name in self.kl_by
         )
+
+    @property
+    def controls(self) -> list[Control]:
+        """What moves the optimum of the loss, or holds a variable away from it."""
+        levels = [penalty.level for penalty in self.penalty.values()]
+        return [*self.beta.values(), *levels, *self.frozen.values()]
 
     @property
     def measures(self) -> tuple[str, ...]:
