@@ -23,7 +23,7 @@ from pytensor.tensor import _as_tensor_variable
 from vitoolkit.checks import real_number, whole_number
 from vitoolkit.events import Event
 from vitoolkit.laws import Law, Parameters
-from vitoolkit.requests import REPLACED, Change, Inbox, Request
+from vitoolkit.requests import HOLDS, REPLACED, Change, Inbox, Request
 from vitoolkit.rules import Rule
 from vitoolkit.schedules import Schedule, as_schedule, scaled
 from vitoolkit.steps import counter_of
@@ -177,7 +177,7 @@ class Control:
         request = self._last_request
         if request is None or request.kind == "undo":
             return self._manual
-        return request.kind == "set"
+        return request.kind in HOLDS
 
     @property
     def follows(self) -> bool:
@@ -417,9 +417,9 @@ class Control:
         step : int
             The first step that shall run with it.
         """
-        if request.kind == "set":
+        if request.kind in HOLDS:
             if request.value is None:
-                raise ValueError(f"a set of {self.name!r} needs a value")
+                raise ValueError(f"a {request.kind} of {self.name!r} needs a value")
             self._checked(request.value)
         elif request.kind == "reschedule":
             if request.end is not None or request.steps is not None:
@@ -517,7 +517,7 @@ class Control:
             value = law.value(step) if self._on_schedule(step) else self._value
             law.schedule = law.rescheduled(request, step, value)
             text = repr(law.schedule)
-        self._manual = kind == "set"
+        self._manual = kind in HOLDS
         law.give_back(step)
         if request.value is not None:
             self._write(request.value)
@@ -778,6 +778,8 @@ class Switch(Control):
         Name of the control.
     words : str
         What it is for, to be read by a person at it.
+    kinds : tuple of str
+        The kinds of event that it is when it is switched on, and off.
 
     Raises
     ------
@@ -802,9 +804,16 @@ class Switch(Control):
 
     _dtype_kinds, _dtype_names = "biu", "integers"
 
-    def __init__(self, shared: Any, *, name: str, words: str = "") -> None:
+    def __init__(
+        self, shared: Any, *, name: str, words: str = "", kinds: tuple[str, str] = ("set", "set")
+    ) -> None:
         super().__init__(bounds=(0.0, 1.0), name=name, shared=shared)
-        self.words = words
+        self.words, self.kinds = words, kinds
+
+    def set(self, value: bool | float, *, source: str = "code") -> None:
+        """Ask for it to be on or off, as :meth:`Control.set` does."""
+        number = self._checked(value)
+        self._ask(self.kinds[0] if number else self.kinds[1], number, source)
 
     def __repr__(self) -> str:
         waits = "" if self.pending is None else f", {_on_off(self.pending)} from the next step"

@@ -21,7 +21,7 @@ class Event(NamedTuple):
         Seconds since the trace began.
     kind : str
         What was done: ``"set"``, ``"release"``, ``"reschedule"`` and ``"undo"`` of a control, and
-        ``"rule"``, what its rule decided;
+        ``"rule"``, what its rule decided; ``"freeze"`` and ``"thaw"`` of a variable;
         ``"pause"``, ``"resume"``, ``"step"``, ``"stop"``, ``"interrupt"`` and ``"note"`` of a fit.
     control : str or None
         Name of the control that was changed, or None if the event concerns the whole fit.

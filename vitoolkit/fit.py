@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import cloudpickle
 import numpy as np
@@ -16,13 +16,20 @@ from pytensor.graph.basic import Variable
 
 from vitoolkit.arviz_groups import with_record
 from vitoolkit.background import Background
+from vitoolkit.by_variable import RATES, ByVariable, owners
 from vitoolkit.checks import flag, shown, unknown_option
-from vitoolkit.controls import Control, LearningRate
+from vitoolkit.controls import Control, LearningRate, distinct_controls
 from vitoolkit.events import Event
 from vitoolkit.given import told
 from vitoolkit.inference import ADVI, BetaLike, FullRankADVI, KLqp
 from vitoolkit.journal import journal_of
-from vitoolkit.options import FIT_OPTIONS, callback_list, fit_options, step_count
+from vitoolkit.options import (
+    FIT_OPTIONS,
+    callback_list,
+    check_known,
+    fit_options,
+    step_count,
+)
 from vitoolkit.penalties import Penalty
 from vitoolkit.recipe import Recipe
 from vitoolkit.recorder import Recorder
@@ -36,6 +43,9 @@ __all__ = ["Fit", "fit", "fit_async"]
 
 #: Steps of a fit that is not told how many.
 STEPS = 10_000
+
+Rate: TypeAlias = float | Control | Callable[[int], float]
+
 _METHODS: dict[str, Callable[..., KLqp]] = {"advi": ADVI, "fullrank_advi": FullRankADVI}
 
 
@@ -202,6 +212,17 @@ class Fit:
                 "call fit.wait() for the end, or fit.pause() to sample where it stands"
             )
 
+    def freeze(self, *variables: str) -> None:
+        """Hold variables where they are from the next step on; from any thread.
+
+        They were named by ``freezable=``; see :meth:`vitoolkit.inference.KLqp.freeze`.
+        """
+        self.inference.freeze(*variables)
+
+    def thaw(self, *variables: str) -> None:
+        """Train variables again that :meth:`freeze` held."""
+        self.inference.thaw(*variables)
+
     def _where(self) -> str:
         run = self.run
         return f"{run.status}, step {run.done:,} of {run.n:,}"
@@ -251,7 +272,7 @@ def fit(
     n: int | None = None,
     *,
     beta: BetaLike | Mapping[str, BetaLike] = 1.0,
-    learning_rate: float | Control | Callable[[int], float] | None = None,
+    learning_rate: Rate | Mapping[str, Rate] | None = None,
     optimizer: Callable[..., Any] = pm.adam,
     method: str | KLqp = "advi",
     model: Any = None,
@@ -272,6 +293,7 @@ def fit(
     average: bool = False,
     penalty: Penalty | Mapping[str, Penalty] | None = None,
     gradient_estimator: str = "total",
+    freezable: bool | Sequence[str] = False,
     progressbar: bool = True,
     replay: Trace | Replay | Sequence[Event] | str | Path | None = None,
     **kwargs: Any,
@@ -284,8 +306,11 @@ def fit(
         Number of steps; default is 10,000, or what the run of `replay` was asked for.
     beta : float, Control, schedule or mapping of str to one of these
         β of every variable, or of the variables named; see :class:`~vitoolkit.inference.KLqp`.
-    learning_rate : float, Control or schedule, optional
+    learning_rate : float, Control, schedule or mapping of str to one of these, optional
         Learning rate of the optimizer, live as well; default is the one in `optimizer`, else 1e-3.
+        A mapping gives variables rates of their own, ``learning_rate[z]`` in the trace; all other
+        parameters have the default. PyMC's optimizers take it, whose steps are proportional to
+        their learning rate; see :class:`vitoolkit.by_variable.ByVariable`.
     optimizer : callable
         A PyMC optimizer that takes ``learning_rate=``, such as ``pm.adam``, ``pm.adam(beta1=0.8)``
         or ``pm.adam(learning_rate=0.01)``; a control is taken there as well.
@@ -323,6 +348,8 @@ def fit(
     gradient_estimator : {"total", "stl"}
         How the gradient is taken, see :class:`~vitoolkit.inference.KLqp`; "stl" is sticking the
         landing.
+    freezable : bool or collection of str
+        Which variables ``fit.freeze`` can hold during the fit.
     progressbar : bool
         Whether to show a progress bar where no dashboard is shown.
     replay : Trace, path, Replay or list of Event, optional
@@ -400,6 +427,7 @@ def fit(
         average=average,
         penalty=penalty,
         gradient_estimator=gradient_estimator,
+        freezable=freezable,
         progressbar=progressbar,
         replay=replay,
         **kwargs,
@@ -466,9 +494,10 @@ def wire(
     steps_per_execution,
     gradient,
     average,
-    replay=None,
     penalty,
     gradient_estimator,
+    freezable,
+    replay=None,
     before: Callable[[KLqp, Recorder], None] | None = None,
     **kwargs: Any,
 ) -> Wired:
@@ -510,10 +539,13 @@ def wire(
         average=average,
         penalty=penalty,
         gradient_estimator=gradient_estimator,
+        freezable=freezable,
     )
     inference = _inference(method, beta, model, options)
-    optimizer, rate = _optimizer_and_rate(optimizer, learning_rate, given)
-    recorder = Recorder(rate, every=every, record=journal)
+    live, rates = _live_optimizer(
+        inference.approx, optimizer, learning_rate, given, kwargs.get("more_obj_params") or ()
+    )
+    recorder = Recorder(*rates, every=every, record=journal)
     panel = _dashboard(dashboard, recorder)
     if panel is not None:
         recorder = panel.recorder
@@ -526,16 +558,16 @@ def wire(
         callbacks=[
             *([] if repeated is None else [repeated]),
             recorder if panel is None else panel,
-            rate,
+            *rates,
             *given,
         ],
-        obj_optimizer=_live_optimizer(optimizer, rate),
+        obj_optimizer=live,
         progressbar=progressbar and not background,
         background=background,
         compile_step=compile_step,
         **kwargs,
     )
-    controls = (*inference.controls, rate)
+    controls = (*inference.controls, *rates)
     return Wired(inference, recorder, controls, panel, train)
 
 
@@ -678,13 +710,44 @@ def _learning_rate(learning_rate) -> Control:
     return LearningRate(learning_rate)
 
 
-def _live_optimizer(optimizer, rate: Control):
+def _live_optimizer(
+    approx: Approximation,
+    optimizer: Any,
+    learning_rate: Any,
+    callbacks: Sequence[Any],
+    weights: Sequence[Any],
+) -> tuple[Callable[..., Any], tuple[Control, ...]]:
+    """The optimizer with live learning rates, and their controls."""
+    if not isinstance(learning_rate, Mapping):
+        optimizer, rate = _optimizer_and_rate(optimizer, learning_rate, callbacks)
+        return _called(optimizer, rate.shared), (rate,)
+    check_known(approx.model, "learning_rate", learning_rate)
+    optimizer, rest = _optimizer_and_rate(optimizer, None, callbacks)
+    _called(optimizer, 1.0)
+    name = getattr(getattr(optimizer, "func", optimizer), "__name__", shown(optimizer))
+    if name not in RATES:
+        raise ValueError(
+            f"a learning rate by variable is a scale of each variable's step, and whether that is "
+            f"a learning rate of {name} is not known: it is of {', '.join(RATES)}"
+        )
+    rates = {variable: _learning_rate(rate) for variable, rate in learning_rate.items()}
+    for rate in rates.values():
+        if rate.name == "learning_rate":
+            whose = [variable for variable, other in rates.items() if other is rate]
+            rate.name = f"learning_rate[{'+'.join(whose)}]"
+    owned = [o.variable for p in (*approx.params, *weights) for o in owners(approx, p)]
+    all_named = all(variable in rates for variable in owned)
+    controls = distinct_controls([*rates.values(), *([] if all_named else [rest])])
+    return ByVariable(approx, optimizer, rates, None if all_named else rest), controls
+
+
+def _called(optimizer: Any, rate: Any) -> Callable[..., Any]:
     refused = TypeError(
         "optimizer must be a PyMC optimizer that takes learning_rate=, such as pm.adam or "
         f"pm.adam(beta1=0.8); received {shown(optimizer)}"
     )
     try:
-        live = optimizer(learning_rate=rate.shared)
+        live = optimizer(learning_rate=rate)
     except TypeError as error:
         raise refused from error
     if not callable(live):

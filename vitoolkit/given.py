@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pymc.variational import updates
 
-from vitoolkit import schedules
+from vitoolkit import penalties, schedules
 from vitoolkit.checks import shown
 from vitoolkit.controls import Beta, Control, LearningRate
 from vitoolkit.recover import Recover
@@ -31,7 +31,7 @@ def told(value: Any) -> Any:
 
     Examples
     --------
-    >>> from vitoolkit import schedules
+    >>> from vitoolkit import penalties, schedules
     >>> told({"z": schedules.linear(0.0, 1.0, steps=100)})
     {'z': {'__schedule__': 'linear(0.0, 1.0, steps=100)'}}
     >>> again(told([1, None, "auto"]))
@@ -51,6 +51,9 @@ def told(value: Any) -> Any:
         return {"__schedule__": repr(value)}
     if isinstance(value, Control):
         return _control(value)
+    if isinstance(value, penalties.Penalty) and value.name in penalties.__all__:
+        options = {name: told(option) for name, option in vars(value).items() if name != "level"}
+        return {"__penalty__": value.name, "level": told(value.level), "options": options}
     if isinstance(value, Recover):
         return {"__recover__": vars(value)}
     if callable(value) and not isinstance(value, type):
@@ -119,6 +122,12 @@ def again(value: Any, name: str = "an option") -> Any:
         if "schedule" in fields:
             fields["schedule"] = schedules.parse(fields["schedule"])
         return kind(**fields)
+    if "__penalty__" in value:
+        if value["__penalty__"] not in ("capacity", "free_bits"):
+            raise ValueError(f"{value['__penalty__']!r} is no penalty of vitoolkit's")
+        make = getattr(penalties, value["__penalty__"])
+        found = {key: item for key, item in value["options"].items() if item is not None}
+        return make(again(value["level"], name), **found)
     if "__optimizer__" in value:
         if value["__optimizer__"] not in updates.__all__:
             raise ValueError(f"{value['__optimizer__']!r} is no optimizer of PyMC's")

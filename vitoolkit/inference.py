@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, TypedDict, Unpack
 import cloudpickle
 import numpy as np
 import pymc.pytensorf
+import pytensor
 from pymc.variational.approximations import FullRank, MeanField
 from pymc.variational.inference import Inference, State
 from pymc.variational.minibatch_rv import MinibatchRandomVariable
@@ -23,6 +24,7 @@ from pymc.variational.updates import adagrad_window
 from pytensor.tensor import TensorVariable
 
 from vitoolkit.averaging import averaged
+from vitoolkit.by_variable import owners
 from vitoolkit.checks import flag, seed, shown, unknown_option, whole_number
 from vitoolkit.controls import Beta, Control, LearningRate, Switch, distinct_controls
 from vitoolkit.fingerprint import fingerprint_of
@@ -72,6 +74,7 @@ class Options(TypedDict, total=False):
     average: bool
     penalty: Penalty | Mapping[str, Penalty] | None
     gradient_estimator: str
+    freezable: bool | Sequence[str]
 
 
 class KLqp(Inference):
@@ -132,6 +135,9 @@ class KLqp(Inference):
         noisier; ``gradient=True`` records the signal-to-noise ratio that tells which helps. A
         variable with a penalty whose KL has a closed form has that one's gradient. For full rank it
         costs a triangular solve a step.
+    freezable : bool or collection of str
+        Which variables can be frozen during a fit, see :meth:`freeze`: all, none or those named. It
+        is a column ``frozen[z]`` and, in a step, a choice for each number that the step changes.
 
     Raises
     ------
@@ -187,6 +193,7 @@ class KLqp(Inference):
         average: bool = False,
         penalty: Penalty | Mapping[str, Penalty] | None = None,
         gradient_estimator: str = "total",
+        freezable: bool | Sequence[str] = False,
         **unknown: Any,
     ) -> None:
         for option in unknown:
@@ -218,6 +225,8 @@ class KLqp(Inference):
             )
         #: The penalty of each variable that has one, with the control of its level.
         self.penalty = penalized(approx, penalty, latents)
+        #: The switch of each variable that can be frozen.
+        self.frozen = _switches(approx, freezable)
         #: Seed of the approximation's generator, None where the approximation brought one.
         self.seed: int | None = None
         if getattr(approx, "rng", None) is None:
@@ -229,6 +238,7 @@ class KLqp(Inference):
             "gradient": gradient,
             "average": self.average,
             "gradient_estimator": gradient_estimator,
+            "freezable": ", ".join(self.frozen) or None,
             **{f"penalty[{v}]": repr(found.penalty) for v, found in self.penalty.items()},
             "closed_form": ", ".join(closed_form) or None,
             "kl_by": ", ".join(f"{v}: {by}" for v, by in kl_by.items()) or None,
@@ -247,7 +257,9 @@ class KLqp(Inference):
         )
         switches = () if self.scale_cost is None else (self.scale_cost,)
         levels = [penalty.level for penalty in self.penalty.values()]
-        self.controls = distinct_controls([*self.beta.values(), *levels, *switches])
+        self.controls = distinct_controls(
+            [*self.beta.values(), *levels, *self.frozen.values(), *switches]
+        )
         super().__init__(
             BetaKL,
             approx,
@@ -259,6 +271,7 @@ class KLqp(Inference):
             measures=GRADIENT if gradient else (),
             penalty=self.penalty,
             estimator=gradient_estimator,
+            frozen=self.frozen,
         )
         self.run: LoopRun | None = None
         self._recipe: Recipe | None = None
@@ -440,6 +453,79 @@ class KLqp(Inference):
         # A step that falls between the two, when another thread asks, is then short and not long.
         for step in reversed(steps) if on else steps:
             step()
+
+    def freeze(self, *variables: str, source: str = "code") -> None:
+        """Hold variables where they are, from any thread; in force from the next step on.
+
+        Their parameters, and what the optimizer knows of these, stay as they are to the last bit;
+        only what the optimizer counts for all together, as Adam does its steps, goes on. The draws
+        of a frozen variable go on as well, and the others are trained given its q: they reach the
+        optimum that is conditional on it. It is an event of kind "freeze" of the control
+        ``frozen[z]``, which can be undone, recorded and asked for as every other.
+
+        Parameters
+        ----------
+        *variables : str
+            Names of variables that are `freezable`.
+        source : str
+            Who asks; it is written into the event.
+
+        Raises
+        ------
+        KeyError
+            When one is not freezable; the message lists those that are.
+
+        Notes
+        -----
+        Of full rank, a variable's means and its rows of L are held, which is its whole marginal:
+        how it depends on the variables before it in the order of the model stays, how those after
+        it depend on it is trained. Of an amortized group it is what feeds its q, such as the
+        weights of the encoder.
+
+        Examples
+        --------
+        >>> import pymc as pm
+        >>> import vitoolkit as vt
+        >>> with pm.Model():
+        ...     z, w = pm.Normal("z"), pm.Normal("w")
+        ...     y = pm.Normal("y", z + w, observed=[0.2, 1.1])
+        ...     inference = vt.ADVI(freezable=True, random_seed=1)
+        >>> inference.freeze("z")
+        >>> approx = inference.fit(100, progressbar=False)
+        >>> mean = approx.mean.eval()
+        >>> bool(mean[0] == 0.0), bool(mean[1] == 0.0)
+        (True, False)
+        """
+        for switch in self._switches_of(variables):
+            switch.set(True, source=source)
+
+    def thaw(self, *variables: str, source: str = "code") -> None:
+        """Train variables again that :meth:`freeze` held, from any thread.
+
+        Parameters
+        ----------
+        *variables : str
+            Their names.
+        source : str
+            Who asks; it is written into the event.
+
+        Raises
+        ------
+        KeyError
+            When one is not freezable.
+        """
+        for switch in self._switches_of(variables):
+            switch.set(False, source=source)
+
+    def _switches_of(self, variables: Sequence[str]) -> list[Switch]:
+        for name in variables:
+            if name not in self.frozen:
+                there = ", ".join(map(repr, self.frozen)) or "none"
+                raise KeyError(
+                    f"{name!r} cannot be frozen: {there} can. Which, has to be known before the "
+                    f"step is compiled: {type(self).__name__}(..., freezable=True)"
+                )
+        return [self.frozen[name] for name in variables]
 
     def fit(
         self,
@@ -751,8 +837,8 @@ class ADVI(KLqp):
     start_sigma : mapping of str to array, optional
         Starting standard deviations, on the unconstrained scale, by the variables' own names or
         those of their values; a scalar is for all coordinates.
-    beta, total_size, kl_by, closed_form, steps_per_execution, gradient, average, penalty,
-    gradient_estimator
+    beta, total_size, kl_by, closed_form, steps_per_execution, gradient, penalty,
+    gradient_estimator, freezable, average
         As in :class:`KLqp`.
 
     Raises
@@ -812,8 +898,8 @@ class FullRankADVI(KLqp):
         Seed of the draws.
     start : mapping of str to array, optional
         As in :class:`ADVI`.
-    beta, total_size, kl_by, closed_form, steps_per_execution, gradient, average, penalty,
-    gradient_estimator
+    beta, total_size, kl_by, closed_form, steps_per_execution, gradient, penalty,
+    gradient_estimator, freezable, average
         As in :class:`KLqp`.
 
     Raises
@@ -897,6 +983,33 @@ def _controls_by_variable(
     controls = {name: _beta_control(value, f"beta[{name}]") for name, value in beta.items()}
     _name_apart(controls)
     return controls
+
+
+def _switches(approx: Approximation, freezable: Any) -> dict[str, Switch]:
+    """A switch for each variable that can be frozen."""
+    free = [variable.name for variable in approx.model.free_RVs]
+    if isinstance(freezable, bool | np.bool_):
+        names = free if freezable else []
+    elif isinstance(freezable, str) or not isinstance(freezable, Iterable):
+        raise TypeError(
+            f"freezable must be True, False or a list of names, such as ['z'], received "
+            f"{shown(freezable)}"
+        )
+    else:
+        given = list(freezable)
+        check_known(approx.model, "freezable", given)
+        names = [name for name in free if name in given]
+    found = {}
+    for name in names:
+        for parameter in approx.params:
+            owners(approx, parameter)
+        found[name] = Switch(
+            pytensor.shared(np.int8(0), name=f"frozen[{name}]"),
+            name=f"frozen[{name}]",
+            words=f"Hold {name} where it is; the others are trained on",
+            kinds=("freeze", "thaw"),
+        )
+    return found
 
 
 def _kl_by(approx: Approximation, kl_by: Any) -> dict[str, str]:

@@ -27,8 +27,9 @@ from pytensor.graph.traversal import ancestors
 from pytensor.tensor.random.basic import NormalRV
 
 from vitoolkit import triangle
-from vitoolkit.alike import Batch, batches, entries, join, stack, taken
+from vitoolkit.alike import Batch, batches, entries, stack, taken
 from vitoolkit.averaging import averages
+from vitoolkit.by_variable import held, spread, without
 from vitoolkit.controls import Control
 from vitoolkit.gradient import gradient_stats
 from vitoolkit.latents import (
@@ -184,16 +185,23 @@ class BetaKLObjective(ObjectiveFunction):
         **kwargs,
     ) -> None:
         """Add the steps of the optimizer and, where asked for, what is known of the gradient."""
-        if not self.op.gradient:
+        op = self.op
+        if not (op.gradient or op.frozen):
             kwargs["total_grad_norm_constraint"] = total_grad_norm_constraint
             super().add_obj_updates(updates, obj_optimizer=obj_optimizer, **kwargs)
             return
 
         def watched(gradients, parameters):
-            self.stats, moments = gradient_stats(gradients, parameters)
+            optimizer = obj_optimizer
+            moments: dict[Any, Any] = {}
+            if op.frozen:
+                gradients = without(self.approx, op.frozen, gradients, parameters)
+                optimizer = held(self.approx, op.frozen, optimizer)
+            if op.gradient:
+                self.stats, moments = gradient_stats(gradients, parameters)
             if total_grad_norm_constraint is not None:
                 gradients = total_norm_constraint(gradients, total_grad_norm_constraint)
-            return {**obj_optimizer(gradients, parameters), **moments}
+            return {**optimizer(gradients, parameters), **moments}
 
         super().add_obj_updates(updates, obj_optimizer=watched, **kwargs)
 
@@ -226,9 +234,7 @@ class BetaKLObjective(ObjectiveFunction):
         parameters = [*self.approx.params, *(kwargs.get("more_obj_params") or ())]
         average = kwargs.pop("average", False)
         updates = self.updates(**kwargs)
-        means, counters = (
-            averages(updates, parameters, self.op.beta.values()) if average else ({}, {})
-        )
+        means, counters = averages(updates, parameters, self.op.controls) if average else ({}, {})
         terms = pt.concatenate([self.terms, self.stats]) if self.op.gradient else self.terms
         return StepFunction(
             updates.loss,
@@ -269,6 +275,8 @@ class BetaKL(Operator):
         where it has one: a function of draws would have another mean.
     estimator : {"total", "stl"}
         How the gradient of log q is taken: through draw and parameters, or through the draw alone.
+    frozen : mapping of str to Control, optional
+        For each variable that can be frozen, what is 1 while it is.
 
     Attributes
     ----------
@@ -293,8 +301,10 @@ class BetaKL(Operator):
         measures: Sequence[str] = (),
         penalty: Mapping[str, Penalized] | None = None,
         estimator: str = "total",
+        frozen: Mapping[str, Control] | None = None,
     ) -> None:
         self.estimator = estimator
+        self.frozen = dict(frozen or {})
         self.gradient = tuple(measures)
         self.latents = latents_of(approx)
         given = penalty or {}
@@ -313,6 +323,12 @@ class BetaKL(Operator):
             for latent in self.latents
             if latent.name in self.kl_by
         )
+
+    @property
+    def controls(self) -> list[Control]:
+        """What moves the optimum of the loss, or holds a variable away from it."""
+        levels = [penalty.level for penalty in self.penalty.values()]
+        return [*self.beta.values(), *levels, *self.frozen.values()]
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -528,23 +544,14 @@ class BetaKL(Operator):
     def _weight_by_coordinate(self, members: Sequence[Latent], by_name: Mapping[str, Any]) -> Any:
         """The weight of each coordinate of a group, shape (coordinates,) or a scalar.
 
-        It is put together from one piece for each run of variables of the same weight. To index the
-        variables' weights would be rewritten to a join of scalars, one a coordinate, which Numba
-        refuses from 1,000 on.
+        One piece for each run of variables of the same weight.
         """
         ordered = sorted(members, key=lambda latent: latent.where.start)
         runs = [list(run) for _, run in groupby(ordered, key=self._weight)]
         weights = [floatX(by_name[run[0].name]) for run in runs]
         if len(runs) == 1:
             return weights[0]
-        lengths = [run[-1].where.stop - run[0].where.start for run in runs]
-        pieces = []
-        for single, some in groupby(zip(lengths, weights, strict=True), key=lambda x: x[0] == 1):
-            if single:
-                pieces.append(_stack([weight for _, weight in some]))
-            else:
-                pieces += [pt.full((length,), weight) for length, weight in some]
-        return join(pieces)
+        return spread(weights, [run[-1].where.stop - run[0].where.start for run in runs])
 
     def _check(self) -> None:
         nodes = Counter(variable.owner for variable in self.approx.model.basic_RVs)

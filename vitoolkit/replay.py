@@ -13,7 +13,7 @@ from vitoolkit.callback import Callback
 from vitoolkit.checks import flag, shown
 from vitoolkit.events import Event
 from vitoolkit.fingerprint import differences, fingerprint_of_run
-from vitoolkit.requests import CHANGES, KINDS, Request
+from vitoolkit.requests import CHANGES, HOLDS, KINDS, Request
 from vitoolkit.run import Run
 from vitoolkit.trace import Trace
 
@@ -180,7 +180,7 @@ def _request(event: Event, trusted: bool) -> Request:
             f"an event of kind {kind!r} (step {event.step:,}) cannot be replayed; what can is "
             f"{', '.join(KINDS)}"
         )
-    value = event.new if kind == "set" else None
+    value = event.new if kind in HOLDS else None
     # Events of an older record, or written by hand, do not say when they were asked for.
     at_once = kind in _OVER or (trusted and kind in CHANGES and event.asked is None)
     asked = event.time if event.asked is None else event.asked

@@ -19,9 +19,11 @@ from vitoolkit.events import ONE_MOVE_SECONDS
 __all__ = ["CHANGES", "Change", "Inbox", "Request", "checked_note"]
 
 #: Kinds of request that change a control.
-CHANGES = ("set", "release", "reschedule")
+CHANGES = ("set", "release", "reschedule", "freeze", "thaw")
+#: Those after which a control holds a value, whatever its law says.
+HOLDS = ("set", "freeze", "thaw")
 #: Those of which only the last before a step is ever in force.
-REPLACED = ("set", "release")
+REPLACED = (*HOLDS, "release")
 KINDS = (*CHANGES, "undo", "pause", "resume", "step", "stop", "interrupt", "note")
 _MOST_CHANGES = 1_000
 
@@ -33,11 +35,12 @@ class Request(NamedTuple):
     ----------
     kind : str
         As of an :class:`~vitoolkit.events.Event`: "set", "release", "reschedule" and "undo" of a
-        control; "pause", "resume", "step", "stop", "interrupt" and "note" of a run.
+        control, "freeze" and "thaw" of a switch that holds a variable; "pause", "resume", "step",
+        "stop", "interrupt" and "note" of a run.
     control : str or None
         Name of the control, None for a run; of an "undo", None for the last change of all.
     value : float or None
-        The value of a "set".
+        The value of a "set"; 1 of a "freeze", 0 of a "thaw".
     source : str
         Who asks.
     text : str or None
