@@ -7,6 +7,7 @@ from vitoolkit import rules, schedules
 from vitoolkit.callback import Callback, every
 from vitoolkit.compiled import clear_cache
 from vitoolkit.controls import Beta, Control, LearningRate, Switch
+from vitoolkit.diagnose import Diagnosis, diagnose
 from vitoolkit.events import Event
 from vitoolkit.fit import Fit, fit, fit_async
 from vitoolkit.inference import ADVI, FullRankADVI, KLqp
@@ -39,6 +40,8 @@ __all__ = [
     "fit",
     "fit_async",
     "fit_many",
+    "diagnose",
+    "Diagnosis",
     "lr_find",
     "LRFind",
     "Fit",
