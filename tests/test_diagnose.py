@@ -55,9 +55,10 @@ def finished():
         z = pm.Normal("z", dims="arm")
         pm.Deterministic("difference", z[1] - z[0])
         pm.Normal("y", z, 0.5, observed=[1.0, -2.0])
-        return vt.fit_many(
-            8_000, grid={"random_seed": [1, 2]}, learning_rate=5e-3, progressbar=False
-        )
+        with pytensor.config.change_flags(mode="Mode"):
+            return vt.fit_many(
+                12_000, grid={"random_seed": [1, 2]}, learning_rate=5e-3, progressbar=False
+            )
 
 
 # --- closed forms -------------------------------------------------------------------------------
@@ -201,7 +202,7 @@ def test_a_fit_that_is_done(finished):
     assert "q is near the posterior. 2 runs agree: R-hat is 1.0" in d.verdict
     assert d.still_moving == () and d.advice == () and d.notes == ()
     assert list(d.table.index) == ["z[control]", "z[treated]"]
-    np.testing.assert_allclose(d.table["mean"], [0.8, -1.6], atol=0.06)
+    np.testing.assert_allclose(d.table["mean"], [0.8, -1.6], atol=0.1)
     np.testing.assert_allclose(d.table["ratio"], 1.0, atol=0.1)
     assert d.rhat == d.table["r_hat"].max() < 1.01
     assert repr(d).startswith("<Diagnosis: ok>\nFinished and still")
@@ -248,7 +249,8 @@ def test_6271_with_pymcs_defaults_is_not_done():
         x = pm.Normal("x")
         pm.Normal("y", x, 0.5, observed=10.0)
         recorder = vt.Recorder()
-        approx = pm.fit(callbacks=[recorder], progressbar=False, random_seed=1)
+        with pytensor.config.change_flags(mode="Mode"):
+            approx = pm.fit(callbacks=[recorder], progressbar=False, random_seed=1)
     d = vt.diagnose(approx, random_seed=1)
     assert d.verdict.startswith("Not finished: the loss still falls by 8.") and not d.ok
     assert d.khat > d.threshold

@@ -17,6 +17,7 @@ from vitoolkit.monitor import KLMonitor
 from vitoolkit.recorder import Recorder
 from vitoolkit.stock import StockRun  # noqa: F401  # makes callbacks work in PyMC's own loop
 from vitoolkit.trace import Trace
+from vitoolkit.vsbc import Calibration, vsbc
 from vitoolkit.watch import watch
 
 try:
@@ -42,6 +43,8 @@ __all__ = [
     "fit_many",
     "diagnose",
     "Diagnosis",
+    "vsbc",
+    "Calibration",
     "lr_find",
     "LRFind",
     "Fit",
