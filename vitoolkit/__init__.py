@@ -7,6 +7,7 @@ from vitoolkit import penalties, rules, schedules
 from vitoolkit.callback import Callback, every
 from vitoolkit.compiled import clear_cache
 from vitoolkit.controls import Beta, Control, LearningRate, Switch
+from vitoolkit.diagnose import Diagnosis, diagnose
 from vitoolkit.events import Event
 from vitoolkit.fit import Fit, fit, fit_async
 from vitoolkit.inference import ADVI, FullRankADVI, KLqp
@@ -21,6 +22,7 @@ from vitoolkit.resume import resume
 from vitoolkit.stock import StockRun  # noqa: F401  # makes callbacks work in PyMC's own loop
 from vitoolkit.stopping import StopWhenConverged
 from vitoolkit.trace import Trace
+from vitoolkit.vsbc import Calibration, vsbc
 from vitoolkit.watch import watch
 
 try:
@@ -47,6 +49,10 @@ __all__ = [
     "fit_many",
     "resume",
     "Recover",
+    "diagnose",
+    "Diagnosis",
+    "vsbc",
+    "Calibration",
     "lr_find",
     "LRFind",
     "Fit",

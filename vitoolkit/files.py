@@ -146,7 +146,7 @@ def require(*packages: str, extra: str = "export") -> None:
             importlib.import_module(package)
         except ImportError as error:
             raise ImportError(
-                f"this format needs {package}, which cannot be imported ({error}). "
+                f"this needs {package}, which cannot be imported ({error}). "
                 f'Install it with: pip install "vitoolkit[{extra}]"'
             ) from error
 
