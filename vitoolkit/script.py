@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pymc.variational import updates
 
-from vitoolkit import rules, schedules
+from vitoolkit import penalties, rules, schedules
 from vitoolkit.events import Event
 from vitoolkit.options import FIT_OPTIONS
 from vitoolkit.table import Table
@@ -20,6 +20,7 @@ _METHODS = {"ADVI": "advi", "FullRankADVI": "fullrank_advi"}
 _QUALIFIED = {
     **{name: f"vt.rules.{name}" for name in rules.__all__},
     **{name: f"vt.schedules.{name}" for name in schedules.__all__},
+    **{name: f"vt.penalties.{name}" for name in penalties.__all__},
     **{name: f"vt.{name}" for name in ("Beta", "LearningRate", "Control")},
 }
 _CALL = re.compile(rf"\b({'|'.join(_QUALIFIED)})\(")
@@ -48,7 +49,8 @@ def script_of(trace: Table) -> str:
         "import vitoolkit as vt",
         "",
         "# Before this: `model`, the model of the run with its data"
-        + (", and `inference`, which trains it with the controls below." if own else "."),
+        + (", and `inference`, which trains it with the controls below" if own else "")
+        + (", and `weights`, its more_obj_params." if recorded.get("more_obj_params") else "."),
         *(f"{names[name]} = {_qualified(text)}" for name, text in made.items()),
         "",
         "# What was done to them: step, seconds since the beginning, kind, control.",
@@ -78,8 +80,11 @@ def _arguments(
         betas = {key[5:-1]: names[recorded[key]] for key in _keys(recorded, "beta[")}
         yield f"beta={{{', '.join(f'{name!r}: {beta}' for name, beta in betas.items())}}}"
         yield f"random_seed={recorded['seed']}"
-        for option in ("steps_per_execution", "gradient"):
+        for option in ("steps_per_execution", "gradient", "average", "gradient_estimator"):
             yield f"{option}={recorded[option]!r}"
+        punished = {key[8:-1]: _qualified(recorded[key]) for key in _keys(recorded, "penalty[")}
+        if punished:
+            yield f"penalty={{{', '.join(f'{v!r}: {code}' for v, code in punished.items())}}}"
         for option in ("kl_by", "closed_form"):
             if recorded.get(option):
                 yield f"{option}={recorded[option]}"
@@ -96,8 +101,10 @@ def _arguments(
     steps = trace[:2].step
     if len(steps) == 2 and (every := int(np.diff(steps)[0])) > 1:
         yield f"every={every}"
+    if recorded.get("more_obj_params"):
+        yield "more_obj_params=weights"
     for option in FIT_OPTIONS:
-        value = recorded.get(option)
+        value = None if option == "more_obj_params" else recorded.get(option)
         if isinstance(value, bool | int | float) and (option, value) != ("obj_n_mc", 1):
             yield f"{option}={value!r}"
     yield "replay=vt.Replay(changes, fingerprint=recorded)"
