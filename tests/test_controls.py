@@ -365,7 +365,7 @@ def test_reschedule_goes_on_from_the_value_of_the_step(gaussians, fast, steps):
     expected = schedules.redirected(ramp, at=at, value=ramp(at), end=2.0, steps=30)
     assert at >= 5
     np.testing.assert_array_equal(trace.control["beta"], expected.values(0, 35))
-    assert event._replace(time=0.0) == (
+    assert event._replace(time=0.0)[:8] == (
         at, 0.0, "reschedule", "beta", 1.0, 2.0, "user", repr(expected),
     )  # fmt: skip
 

@@ -263,3 +263,46 @@ def test_a_request_from_elsewhere_is_checked_before_it_is_taken(fields, error, m
     request = Request.from_json(json.loads(json.dumps(fields)))
     with pytest.raises(error, match=message):
         vt.fit(5, model=two_gaussians(), callbacks=Asked(request), **QUIET)
+
+
+# --- a script ------------------------------------------------------------------------------------
+
+
+def run_script(trace, model):
+    names = {"model": model}
+    exec(trace.to_script(), names)
+    return names["fit"]
+
+
+def test_a_script_of_the_run_gives_the_same_numbers(once):
+    text = once.trace.to_script()
+    assert "rule=vt.rules.kl_target('z', 0.5, integral=0.004, every=20)" in text
+    assert "vt.Event(50, " in text and "'set', 'beta', new=0.3, source='user'" in text
+    assert soak.same(once, run_script(once.trace, two_gaussians())) == []
+
+
+def test_a_script_has_the_options_of_the_fit():
+    once = vt.fit(
+        60, model=soak.model(), method="fullrank_advi", beta={"w": 0.5}, gradient=True,
+        optimizer=pm.adam(beta1=0.8), learning_rate=vt.schedules.cosine(0.1, 0.01, steps=50),
+        kl_by="coordinate", every=3, random_seed=7, steps_per_execution=5, obj_n_mc=2,
+        closed_form=[], total_grad_norm_constraint=100.0, **QUIET,
+    )  # fmt: skip
+    repeated = run_script(once.trace, soak.model())
+    assert soak.same(once, repeated) == []
+    assert repeated.trace.attrs["fingerprint"] == once.trace.attrs["fingerprint"]
+
+
+def test_the_script_of_a_model_with_other_data_says_so(once):
+    with pm.Model() as other:
+        z = pm.Normal("z", 0.0, 1.0)
+        w = pm.Normal("w", 0.0, 1.0)
+        pm.Normal("y_z", z, 2.0, observed=np.zeros(20))
+        pm.Normal("y_w", w, 1.0, observed=np.zeros(5))
+    with pytest.raises(ValueError, match=r"data\[y_z\]"):
+        run_script(once.trace, other)
+
+
+def test_no_script_of_a_trace_that_does_not_say_what_was_fitted():
+    with pytest.raises(ValueError, match="does not say what was fitted"):
+        vt.Trace(controls=["beta"]).to_script()

@@ -77,6 +77,8 @@ def fingerprint_of(inference: Any, options: Mapping[str, Any] | None = None) -> 
     """
     approx, options = inference.approx, dict(options or {})
     compile_kwargs = options.pop("compile_kwargs", None) or {}
+    more = list(options.pop("more_obj_params", None) or ())
+    trained = [*approx.params, *more]
     linker = get_mode(compile_kwargs.get("mode")).linker
     model, data = _model(approx.model)
     found = {
@@ -89,11 +91,12 @@ def fingerprint_of(inference: Any, options: Mapping[str, Any] | None = None) -> 
         **data,
         "method": type(inference).__name__,
         "approximation": _approximation(approx),
-        "parameters": _digest(parameter.get_value(borrow=True) for parameter in approx.params),
+        "parameters": _digest(parameter.get_value(borrow=True) for parameter in trained),
         "seed": getattr(inference, "seed", None),
         "generator": _generator(approx),
         "optimizer": _optimizer(options.pop("obj_optimizer", None)),
         "obj_n_mc": options.pop("obj_n_mc", None) or 1,
+        "more_obj_params": len(more),
     }
     found.update(getattr(inference, "asked", {}))
     found.update({name: _words(value) for name, value in options.items() if value is not None})

@@ -240,8 +240,9 @@ class KLqp(Inference):
             "gradient_estimator": gradient_estimator,
             "freezable": ", ".join(self.frozen) or None,
             **{f"penalty[{v}]": repr(found.penalty) for v, found in self.penalty.items()},
-            "closed_form": ", ".join(closed_form) or None,
-            "kl_by": ", ".join(f"{v}: {by}" for v, by in kl_by.items()) or None,
+            "closed_form": repr(list(closed_form)) if closed_form else None,
+            "kl_by": repr(kl_by) if kl_by else None,
+            **{f"beta[{variable}]": control.name for variable, control in self.beta.items()},
             **{f"total_size[{v}]": _number_or_words(n) for v, n in self.total_size.items()},
         }
         #: The switch of ``scale_cost_to_minibatch``, None without minibatches.

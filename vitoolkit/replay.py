@@ -39,6 +39,9 @@ class Replay(Callback):
     strict : bool
         Whether a run that cannot give the same numbers is refused, before anything is compiled;
         else the differences are a warning.
+    fingerprint : mapping, optional
+        What the numbers of the recorded run depend on, where only its events are given; default is
+        what the trace has.
 
     Attributes
     ----------
@@ -74,10 +77,16 @@ class Replay(Callback):
     """
 
     def __init__(
-        self, record: Trace | str | Path | Sequence[Event], *, strict: bool = True
+        self,
+        record: Trace | str | Path | Sequence[Event],
+        *,
+        strict: bool = True,
+        fingerprint: Mapping[str, Any] | None = None,
     ) -> None:
         self.strict = flag("strict", strict)
         events, self.fingerprint = _record(record)
+        if fingerprint is not None:
+            self.fingerprint = dict(fingerprint)
         self._left = _by_step(events, trusted=bool(self.fingerprint))
         self._notes = _notes_of_callbacks(events)
         self._first = True

@@ -14,6 +14,7 @@ from vitoolkit.events import Event
 from vitoolkit.journal_file import JournalFile, empty_fields, is_journal
 from vitoolkit.means import ACTIVE, TAIL
 from vitoolkit.parts import Part
+from vitoolkit.script import script_of
 from vitoolkit.table import GROUPS, RESERVED, Branch, Columns, Table  # noqa: F401  # of before
 
 if TYPE_CHECKING:
@@ -295,6 +296,37 @@ class Trace(Table):
             for label, text in self.summary().items()
         )
         return f"<table><caption>Trace of a fit</caption><tbody>{rows}</tbody></table>"
+
+    def to_script(self) -> str:
+        """Write the run as a Python script.
+
+        Returns
+        -------
+        str
+            The controls with their schedules and rules, the changes that were made at their steps,
+            what the numbers depend on, and the call of ``vitoolkit.fit`` that repeats it all
+            without a person; the same numbers come out. The model is not in it: put it before, as
+            ``model``.
+
+        Raises
+        ------
+        ValueError
+            If the trace is not of a fit of vitoolkit's own.
+
+        Examples
+        --------
+        >>> import pymc as pm
+        >>> import vitoolkit as vt
+        >>> with pm.Model() as model:
+        ...     z = pm.Normal("z")
+        ...     y = pm.Normal("y", z, observed=[0.2, 1.1])
+        >>> once = vt.fit(50, model=model, beta=0.5, progressbar=False)
+        >>> names = {"model": model}
+        >>> exec(once.trace.to_script(), names)
+        >>> bool((names["fit"].trace.loss == once.trace.loss).all())
+        True
+        """
+        return script_of(self[:])
 
     # --- files -------------------------------------------------------------------------
 
