@@ -434,6 +434,18 @@ class JournalFile:
         found = self._sql.execute("SELECT body FROM event WHERE run = ? ORDER BY seq", (run,))
         return [Event(**export.parse(body)) for (body,) in found]
 
+    def tail(self, run: int, rows: int) -> NDArray[np.float64] | None:
+        """The last rows of a run; None without any."""
+        firsts = self._sql.execute(
+            "SELECT first, rows FROM block WHERE run = ? AND branch = 0 ORDER BY first DESC", (run,)
+        )
+        found, first = 0, None
+        for first, count in firsts:
+            found += count
+            if found >= rows:
+                break
+        return None if first is None else self.rows(run, first=first)[-rows:]  # type: ignore
+
     def last_row(self, run: int) -> NDArray[np.float64] | None:
         """The last row of a run as it is kept, None without any."""
         found = self._sql.execute(
