@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from vitoolkit.attach import Attached, attach
-from vitoolkit.journal_file import ENDED, JournalFile, RunRow
+from vitoolkit.journal_file import JournalFile
+from vitoolkit.journal_rows import ENDED, RunRow
 from vitoolkit.trace import Trace
 
 _REDRAW_SECONDS = 0.5

@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vitoolkit.journal_file import JournalFile, RunRow, empty_fields
+from vitoolkit.journal_file import JournalFile, empty_fields
+from vitoolkit.journal_rows import RunRow
 from vitoolkit.requests import Request
 from vitoolkit.trace import Trace
 
