@@ -63,7 +63,7 @@ def test_methods(gaussians, fast):
         ({"optimizer": "adam"}, TypeError, "such as pm.adam.*received 'adam'"),
         ({"learning_rate": 0.0}, ValueError, r"learning_rate must be in \[1e-06, 1\]"),
         ({"beta": {"x": 1.0}}, KeyError, "'z', 'w'"),
-        ({"record": "run.db"}, NotImplementedError, "to_netcdf"),
+        ({"record": "nowhere/run.db"}, FileNotFoundError, "no folder"),
         ({"callbacks": [1]}, TypeError, "each of callbacks must be callable"),
         (
             {"callbacks": 5},

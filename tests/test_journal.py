@@ -15,7 +15,8 @@ import pytest
 
 import vitoolkit as vt
 from vitoolkit import journal as journals
-from vitoolkit.journal_file import JournalFile, network_kind
+from vitoolkit.file_systems import network_kind
+from vitoolkit.journal_file import JournalFile
 
 
 @pytest.fixture

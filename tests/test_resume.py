@@ -164,3 +164,36 @@ def test_another_model_is_refused(path):
 def test_begun_takes_the_options_of_a_test(path):
     fit = begun("full-rank", path, 10)
     assert fit.trace.control["beta[z]"].tolist() == [2.0] * 10
+
+
+def test_rewound_and_on_with_other_settings(gaussians, path):
+    whole = a_fit(None, 90)
+    fit = a_fit(vt.Journal(path, seconds=1e-9, keep=1_000), 60, callbacks=lambda *told: None)
+    with pytest.raises(TypeError, match="step"):
+        fit.rewind(0.5)
+    fit.rewind(40)
+    back = fit.inference.steps_taken
+    assert 0 < back <= 40 and len(fit.trace) == back and fit.trace.events[-1].kind == "rewind"
+    fit.refine(90 - back)
+    np.testing.assert_array_equal(fit.trace.loss, whole.trace.loss)
+    np.testing.assert_array_equal(fit.inference.hist, whole.inference.hist)
+    fit.rewind(back)
+    fit.controls["beta"].set(4.0)
+    fit.refine(20)
+    np.testing.assert_array_equal(fit.trace.loss[:back], whole.trace.loss[:back])
+    assert set(fit.trace.control["beta"][back:]) == {4.0}
+    assert [branch.step for branch in fit.trace.branches] == [back, back]
+    assert vt.Trace.open(path).equals(fit.trace)
+    with JournalFile(path) as file:
+        assert max(file.checkpoints(1)) == back + 20
+
+
+def test_there_is_nothing_to_go_back_to_without_a_journal(gaussians, path):
+    with pytest.raises(RuntimeError, match="record='run.db'"):
+        a_fit(None, 10).rewind(5)
+
+
+def test_a_trace_that_has_no_room_is_said_before_the_fit(gaussians, monkeypatch):
+    monkeypatch.setattr("vitoolkit.memory.available", lambda: 1e3)
+    with pytest.warns(UserWarning, match=r"100 steps will take .* 100 rows of 8 numbers.*every="):
+        a_fit(None, 100)

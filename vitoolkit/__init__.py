@@ -4,6 +4,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 from vitoolkit import penalties, rules, schedules
+from vitoolkit.attach import attach
 from vitoolkit.callback import Callback, every
 from vitoolkit.compiled import clear_cache
 from vitoolkit.controls import Beta, Control, LearningRate, Switch
@@ -48,6 +49,7 @@ __all__ = [
     "fit_async",
     "fit_many",
     "resume",
+    "attach",
     "Recover",
     "diagnose",
     "Diagnosis",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -17,7 +18,7 @@ from pytensor.graph.basic import Variable
 from vitoolkit.arviz_groups import with_record
 from vitoolkit.background import Background
 from vitoolkit.by_variable import RATES, ByVariable, owners
-from vitoolkit.checks import flag, shown, unknown_option
+from vitoolkit.checks import flag, shown, unknown_option, whole_number
 from vitoolkit.controls import Control, LearningRate, distinct_controls
 from vitoolkit.events import Event
 from vitoolkit.given import told
@@ -232,6 +233,60 @@ class Fit:
     def refine(self, n: int, *, progressbar: bool = True) -> Fit:
         """Train `n` more steps with the same step function, optimizer state and trace."""
         self.inference.refine(n, progressbar=progressbar)
+        return self
+
+    def rewind(self, step: int) -> Fit:
+        """Go back to the last checkpoint up to a step; :meth:`refine` goes on from there.
+
+        Everything is as it was then: parameters, the optimizer's state, random generators, controls
+        and their rules. Set what shall be otherwise before you refine. The rows that are left
+        behind stay in the trace, as a branch, and a "rewind" is among its events.
+
+        Parameters
+        ----------
+        step : int
+            The step. How many checkpoints there are is told by the journal: ``record=
+            vt.Journal(path, seconds=10, keep=3)``.
+
+        Returns
+        -------
+        Fit
+            Itself.
+
+        Raises
+        ------
+        RuntimeError
+            While the fit runs, or when it has no journal.
+        TypeError, ValueError
+            When `step` is no whole number, or there is no checkpoint as early as that; the message
+            lists those that there are.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import pymc as pm
+        >>> import vitoolkit as vt
+        >>> with tempfile.TemporaryDirectory() as folder, pm.Model():
+        ...     z = pm.Normal("z")
+        ...     y = pm.Normal("y", z, observed=[0.2, 1.1])
+        ...     fit = vt.fit(100, record=f"{folder}/run.db", progressbar=False)
+        ...     fit = fit.rewind(50)
+        ...     fit.controls["beta"].set(4.0)
+        ...     fit = fit.refine(60)
+        >>> len(fit.trace), [len(branch.rows) for branch in fit.trace.branches]
+        (60, [100])
+        """
+        step = whole_number("step", step, least=0)
+        if not self.done or self.status in ("compiling", "running", "paused"):
+            raise RuntimeError(f"the fit still runs ({self._where()}): fit.stop() ends it")
+        journal = self.recorder.journal
+        if journal is None or journal.run_id is None:
+            raise RuntimeError("there are no checkpoints to go back to: fit with record='run.db'")
+        was = self.inference.steps_taken
+        state = journal.state_at(step)
+        self.inference.rewind(state, self.controls.values())
+        words = f"back from step {was:,} to {state.step:,}"
+        self.recorder.rewound(Event(state.step, time.perf_counter(), "rewind", text=words))
         return self
 
     def sample(self, draws: int = 1_000, *, random_seed: Any = None) -> Any:

@@ -54,6 +54,7 @@ from vitoolkit.parts import Part
 from vitoolkit.penalties import Penalty, penalized
 from vitoolkit.recipe import Recipe, SavedStep
 from vitoolkit.recover import Recover, recover_of
+from vitoolkit.state import State as Standing
 from vitoolkit.step_function import StepFunction
 from vitoolkit.steps import counter_of
 
@@ -688,6 +689,29 @@ class KLqp(Inference):
         compile_step = step.compile if isinstance(step, SavedStep) else step.again
         self._begun(run, compile_step, score, progressbar, progressbar_theme)()
         return self.approx
+
+    def rewind(self, state: Standing, controls: Iterable[Control]) -> None:
+        """Be again where a fit that has ended once was; ``refine`` goes on from there.
+
+        Parameters
+        ----------
+        state : State
+            Where to; its step has been taken.
+        controls : iterable of Control
+            The controls of the fit.
+
+        Raises
+        ------
+        RuntimeError
+            While a fit runs, or when nothing is compiled in this process.
+        """
+        self._check_free()
+        if self.step_function is None or self.state is None:
+            raise RuntimeError("nothing is compiled in this process: call refine(0) first")
+        state.put_back(self.step_function, controls)
+        counter_of(self.approx).step = state.step - 1
+        self.hist = self.approx.hist = self.hist[: state.step]
+        self.state = self.state._replace(i=state.step)
 
     def keep(self, run: LoopRun, score: bool) -> None:
         """Take over what a run has reached so far; the loop calls it however the run ended."""

@@ -145,6 +145,11 @@ class Iterates(Callback):
         if run.step % self.every == 0:
             self._look(run)
 
+    def on_rewind(self, run: Run) -> None:
+        """Forget the looks that were left behind."""
+        self.looks = [look for look in self.looks if look.step <= run.step]
+        self.since, self._values = min(self.since, run.step), []
+
     def _moved(self, run: Run, block: Block) -> int | None:
         """Rows of a block before its controls had come to rest; None where they were all along."""
         at = [i for i, c in enumerate(run.controls) if not isinstance(c, LearningRate)]

@@ -16,7 +16,9 @@ from typing import Any
 
 from vitoolkit.advise import warn_user
 from vitoolkit.checks import real_number, shown, whole_number
-from vitoolkit.journal_file import ENDED, JournalFile, Saved, network_kind
+from vitoolkit.file_systems import network_kind
+from vitoolkit.journal_file import JournalFile
+from vitoolkit.journal_rows import ENDED, Saved
 from vitoolkit.requests import CHANGES
 from vitoolkit.run import Run
 from vitoolkit.state import State
@@ -144,6 +146,26 @@ class Journal:
         self._rows, self._events = len(trace), len(trace.events)
         self._branches = len(trace.branches)
         self._held = True
+
+    def state_at(self, step: int) -> State:
+        """The last state up to a step that is kept of the present run.
+
+        Raises
+        ------
+        ValueError
+            When there is none; the message lists those that there are.
+        """
+        assert self.run_id is not None
+        with JournalFile(self.path) as file:
+            kept = file.checkpoints(self.run_id)
+            early = [known for known in kept if known <= step]
+            if not early:
+                raise ValueError(
+                    f"there is no checkpoint up to step {step:,}; there are those of step "
+                    f"{', '.join(f'{known:,}' for known in kept) or 'none'}"
+                )
+            saved = file.checkpoint(self.run_id, early[-1])
+        return State.read(saved.step, saved.data, saved.controls)
 
     # --- what the fitting thread does -----------------------------------------------------------
 

@@ -15,33 +15,31 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitoolkit import export
 from vitoolkit.events import Event
+from vitoolkit.journal_rows import RunRow, Saved
 from vitoolkit.table import Branch, Part, Table
 
-__all__ = ["ENDED", "JournalFile", "RunRow", "Saved", "empty_fields", "is_journal", "network_kind"]
+__all__ = ["JournalFile", "empty_fields", "is_journal"]
 
 MAGIC = b"SQLite format 3\0"
 APPLICATION, VERSION = 0x76746A6C, 1  # "vtjl"
 #: Seconds that one who writes waits for another to be done.
 PATIENCE = 5.0
-#: Seconds without a sign of life after which the process of a run counts as gone.
-SILENCE = 15.0
 ROWS = 2**15  # of a block at most
 LONGEST = 2**16  # bytes of a request
-ENDED = ("finished", "stopped", "interrupted", "failed")
 
 _SCHEMA = """
 CREATE TABLE run (
     id INTEGER PRIMARY KEY, created TEXT NOT NULL, description TEXT NOT NULL,
     status TEXT NOT NULL, first INTEGER NOT NULL, step INTEGER NOT NULL, stop INTEGER NOT NULL,
     host TEXT NOT NULL, pid INTEGER NOT NULL, beat REAL NOT NULL,
-    controls TEXT NOT NULL, options TEXT, fingerprint TEXT
+    controls TEXT NOT NULL, options TEXT
 );
 CREATE TABLE block (
     run INTEGER NOT NULL, branch INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
@@ -65,78 +63,6 @@ CREATE TABLE request (
 );
 CREATE INDEX request_state ON request (run, state);
 """
-
-
-class RunRow(NamedTuple):
-    """What a journal says of one run.
-
-    Attributes
-    ----------
-    id : int
-        Its number in the file.
-    created : str
-        When it began, UTC, ISO 8601.
-    status : str
-        As of a run; "lost" when the process that wrote it is gone without a word.
-    first, step, stop : int
-        First step of the last call of ``fit``, the next step, and the one at which it ends.
-    host, pid : str, int
-        Which process writes it, or wrote it last.
-    beat : float
-        When that was, seconds since 1970.
-    controls : dict
-        Value, bounds and kind of each control, by name.
-    options, fingerprint : dict or None
-        What the fit was asked for, and of what it was.
-    """
-
-    id: int
-    created: str
-    status: str
-    first: int
-    step: int
-    stop: int
-    host: str
-    pid: int
-    beat: float
-    controls: dict[str, Any]
-    options: dict[str, Any] | None
-    fingerprint: dict[str, Any] | None
-
-    @property
-    def alive(self) -> bool:
-        """Whether a process trains it now."""
-        if self.status in ENDED:
-            return False
-        if self.host == socket.gethostname() and not _process(self.pid):
-            return False
-        return time.time() - self.beat < SILENCE
-
-    @property
-    def state(self) -> str:
-        """The status, or "lost"."""
-        return self.status if self.status in ENDED or self.alive else "lost"
-
-
-class Saved(NamedTuple):
-    """A checkpoint as a journal keeps it.
-
-    Attributes
-    ----------
-    step : int
-        Steps that had been taken.
-    events : int
-        Events that had been logged.
-    controls : str
-        State of the controls, JSON.
-    data : bytes
-        What :meth:`vitoolkit.checkpoint.Checkpoint.to_bytes` gave.
-    """
-
-    step: int
-    events: int
-    controls: str
-    data: bytes
 
 
 class JournalFile:
@@ -247,7 +173,7 @@ class JournalFile:
         fields |= {"host": host, "pid": pid, "beat": beat}
         if trace is not None:
             fields["description"] = _description(trace)
-        for name in ("controls", "options", "fingerprint"):
+        for name in ("controls", "options"):
             if name in fields:
                 fields[name] = json.dumps(fields[name])
         names = ", ".join(f"{name} = ?" for name in fields)  # of this module, never of a file
@@ -259,9 +185,9 @@ class JournalFile:
             return []
         names = ", ".join(RunRow._fields)
         rows = self._sql.execute(f"SELECT {names} FROM run ORDER BY id").fetchall()
-        plain = len(RunRow._fields) - 3
+        plain = len(RunRow._fields) - 2
         return [
-            RunRow(*row[:plain], *(None if text is None else json.loads(text) for text in row[-3:]))
+            RunRow(*row[:plain], *(None if text is None else json.loads(text) for text in row[-2:]))
             for row in rows
         ]
 
@@ -434,6 +360,18 @@ class JournalFile:
         found = self._sql.execute("SELECT body FROM event WHERE run = ? ORDER BY seq", (run,))
         return [Event(**export.parse(body)) for (body,) in found]
 
+    def tail(self, run: int, rows: int) -> NDArray[np.float64] | None:
+        """The last rows of a run; None without any."""
+        firsts = self._sql.execute(
+            "SELECT first, rows FROM block WHERE run = ? AND branch = 0 ORDER BY first DESC", (run,)
+        )
+        found, first = 0, None
+        for first, count in firsts:
+            found += count
+            if found >= rows:
+                break
+        return None if first is None else self.rows(run, first=first)[-rows:]  # type: ignore
+
     def last_row(self, run: int) -> NDArray[np.float64] | None:
         """The last row of a run as it is kept, None without any."""
         found = self._sql.execute(
@@ -513,68 +451,3 @@ def _make(path: Path) -> None:
 
 def _me() -> tuple[str, int, float]:
     return socket.gethostname(), os.getpid(), time.time()
-
-
-def _process(pid: int) -> bool:
-    if os.name != "posix":  # elsewhere signal 0 is not a question
-        return True
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-#: Kinds of file systems that several machines share: there WAL loses what it promises.
-NETWORK = (
-    "nfs",
-    "cifs",
-    "smb",
-    "afs",
-    "9p",
-    "ceph",
-    "lustre",
-    "gluster",
-    "beegfs",
-    "gpfs",
-    "sshfs",
-)
-
-
-def network_kind(path: str | Path, mounts: str | None = None) -> str | None:
-    r"""The kind of a network file system that a path is on, None on one of this machine.
-
-    Parameters
-    ----------
-    path : str or Path
-        A file that need not be there.
-    mounts : str, optional
-        What is mounted where, as ``/proc/mounts`` tells it, which is the default; where there is no
-        such file nothing is known.
-
-    Examples
-    --------
-    >>> mounts = "/dev/sda1 / ext4 rw 0 0\nhost:/home /home nfs4 rw 0 0"
-    >>> network_kind("/home/me/run.db", mounts), network_kind("/tmp/run.db", mounts)
-    ('nfs4', None)
-    """
-    if mounts is None:
-        try:
-            mounts = Path("/proc/mounts").read_text("utf-8", errors="replace")
-        except OSError:
-            return None
-    place = Path(path).expanduser().absolute()
-    if mounts is not None and place.parent.exists():
-        place = place.resolve()
-    best, found = -1, ""
-    for line in mounts.splitlines():
-        fields = line.split(" ")
-        if len(fields) < 3:
-            continue
-        where = Path(fields[1].replace("\\040", " "))
-        if (place == where or where in place.parents) and len(where.parts) >= best:
-            best, found = len(where.parts), fields[2]
-    kind = found.removeprefix("fuse.")
-    return found if kind.startswith(NETWORK) else None

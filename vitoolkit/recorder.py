@@ -12,9 +12,11 @@ from vitoolkit.block import Block
 from vitoolkit.callback import Callback
 from vitoolkit.checks import whole_number
 from vitoolkit.controls import Control, distinct_controls
+from vitoolkit.events import Event
 from vitoolkit.fingerprint import fingerprint_of_run
 from vitoolkit.iterates import Iterates
 from vitoolkit.journal import Journal, journal_of
+from vitoolkit.memory import warn_of_a_large_trace
 from vitoolkit.monitor import KLMonitor
 from vitoolkit.run import Run
 from vitoolkit.trace import Trace
@@ -164,6 +166,8 @@ class Recorder(Callback):
         if run.unused:
             self._trace.attrs["unused"] = list(run.unused)
         self._run, self._logged = run, 0
+        if self._writes:
+            warn_of_a_large_trace(run.n, self.every, self._trace.width)
         if self.journal is not None:
             self.journal.begin(run, self._trace)
         if self._writes:
@@ -206,6 +210,12 @@ class Recorder(Callback):
         self._collect_events()
         if self.journal is not None:
             self.journal.idle(run)
+
+    def rewound(self, event: Event) -> None:
+        """Note that a fit that had ended was taken back to the step of an event."""
+        self._next_step = event.step
+        self._trace.cut(event.step)
+        self._trace.add_event(event._replace(time=event.time - self._origin))
 
     def on_rewind(self, run: Run) -> None:
         """Keep the rows that were left behind as a branch."""

@@ -18,7 +18,8 @@ from vitoolkit.fit import Fit, start_fit
 from vitoolkit.given import AGAIN, again, told
 from vitoolkit.inference import KLqp
 from vitoolkit.journal import Journal, journal_of
-from vitoolkit.journal_file import JournalFile, RunRow, empty_fields
+from vitoolkit.journal_file import JournalFile, empty_fields
+from vitoolkit.journal_rows import RunRow
 from vitoolkit.options import step_count
 from vitoolkit.recipe import Recipe
 from vitoolkit.recorder import Recorder
