@@ -167,7 +167,7 @@ class Recorder(Callback):
             self._trace.attrs["unused"] = list(run.unused)
         self._run, self._logged = run, 0
         if self._writes:
-            warn_of_a_large_trace(run.n, self.every, self._trace.width)
+            warn_of_a_large_trace(run.n, self.every or 1, self._trace.width)
         if self.journal is not None:
             self.journal.begin(run, self._trace)
         if self._writes:

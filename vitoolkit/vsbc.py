@@ -93,16 +93,20 @@ class Calibration:
         bokeh.layouts.GridPlot
         """
         from bokeh.layouts import gridplot
-        from bokeh.models import BoxAnnotation
+        from bokeh.models.annotations import BoxAnnotation
+        from bokeh.models.ranges import Range1d
         from bokeh.plotting import figure
         from scipy.stats import binom
 
         count, bins = len(self.p), int(np.clip(len(self.p) // 10, 4, 20))
         low, high = binom.ppf([0.005, 0.995], count, 1 / bins)
         edges = np.linspace(0, 1, bins + 1)
-        charts = []
+        charts: list[Any] = []
         for name, p in list(zip(self.names, self.p.T, strict=True))[:MOST_PLOTS]:
-            chart = figure(width=260, height=180, title=name, toolbar_location=None, x_range=(0, 1))
+            chart = figure(
+                width=260, height=180, title=name, toolbar_location=None,
+                x_range=Range1d(start=0, end=1),
+            )  # fmt: skip
             chart.add_layout(BoxAnnotation(bottom=low, top=high, fill_color="gray", fill_alpha=0.2))
             chart.quad(
                 left=edges[:-1], right=edges[1:], top=np.histogram(p, edges)[0], bottom=0,
@@ -224,7 +228,8 @@ def vsbc(
     )
     truths = {v.name: values for v, values in zip(free, drawn[: len(free)], strict=True)}
     data = dict(zip(observed, drawn[len(free) :], strict=True))
-    rows, names = [], ()
+    rows: list[Array] = []
+    names: tuple[str, ...] = ()
     for i, one in enumerate(generator.integers(2**32, size=replications)):
         fitted = fit(
             n,
