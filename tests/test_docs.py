@@ -8,7 +8,7 @@ import pytensor
 import pytest
 
 import vitoolkit as vt
-from vitoolkit import rules, schedules
+from vitoolkit import penalties, rules, schedules
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -33,7 +33,12 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
 
 
 def public_names():
-    for module, prefix in ((vt, ""), (schedules, "schedules."), (rules, "rules.")):
+    for module, prefix in (
+        (vt, ""),
+        (schedules, "schedules."),
+        (rules, "rules."),
+        (penalties, "penalties."),
+    ):
         for name in module.__all__:
             found = getattr(module, name)
             if inspect.isclass(found) or inspect.isfunction(found):

@@ -92,6 +92,18 @@ class Diagnosis:
     draws : arviz.InferenceData or xarray.DataTree
         The draws: ``posterior`` as ``fit.sample()`` has it, and in ``sample_stats`` their ``log_p``
         and ``log_q``. Computed when it is first asked for.
+
+    Examples
+    --------
+    >>> import pymc as pm
+    >>> import vitoolkit as vt
+    >>> with pm.Model():
+    ...     x = pm.Normal("x")
+    ...     y = pm.Normal("y", x, 0.5, observed=10.0)
+    ...     fit = vt.fit(1_000, random_seed=1, progressbar=False)
+    >>> found = vt.diagnose(fit, draws=1_000, random_seed=1)
+    >>> found.ok, found.verdict.startswith("Not finished: the ELBO still rises")
+    (False, True)
     """
 
     verdict: str
