@@ -529,14 +529,14 @@ def _advice(verdict: Verdict, far: bool, apart: bool, narrow: bool) -> list[str]
         advice.append("go on with a smaller learning rate.")
     if "ended at" in verdict.text:
         advice.append("bring β back to 1 and go on, before q is taken for the posterior.")
-    if far and verdict.kind in ("still", "empty"):
+    if far and verdict.kind in ("still", "unsure", "noisy", "empty"):
         advice.append(
             "do not report q's tails or widths: try vt.FullRankADVI, another parametrization "
             "(centered or not, other transforms), or pm.sample."
         )
     if apart:
         advice.append("look where the runs differ (d.table): several optima, or unfinished runs.")
-    if narrow and verdict.kind == "still":
+    if narrow and not far and verdict.kind == "still":
         advice.append("take widths from d.table['lr_sd'], not from q: mean field is too narrow.")
     return advice
 
