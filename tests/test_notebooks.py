@@ -377,3 +377,46 @@ def test_the_convolutional_encoder_convolves_and_is_as_good_with_fewer_weights(v
     error = "error a pixel, test images"
     assert conv[error] == pytest.approx(dense[error], rel=0.15)
     assert conv["weights in the encoder"] < 0.5 * vae[1]["dense_weights"]
+
+
+RULES_PROBE = """
+import json
+print(json.dumps({
+    "x": [mean, sd],
+    "rates": [event.new for event in plateau.trace.events],
+    "last_fifth": last_fifth,
+    "beta": steered.trace.control["beta"][[0, 1_000, 1_299, 1_300]].tolist(),
+    "equal": equal,
+    "from_script": from_script,
+    "refused": refused,
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def rules(tmp_path_factory):
+    return execute("steering_by_rule.ipynb", RULES_PROBE, tmp_path_factory.mktemp("rules"))
+
+
+@pytest.mark.compiled
+def test_the_plateau_rule_reaches_the_exact_posterior(rules):
+    code, numbers = rules
+    assert_ran_in_silence(code, pictures=2)
+    assert numbers["x"] == pytest.approx([8.0, 0.2**0.5], abs=0.05)
+    assert len(numbers["rates"]) > 3 and numbers["rates"] == sorted(numbers["rates"], reverse=True)
+
+
+@pytest.mark.compiled
+def test_the_kl_of_the_digits_is_held_at_its_target(rules):
+    numbers = rules[1]
+    assert numbers["last_fifth"] == pytest.approx(20.0, rel=0.05)
+    beta = numbers["beta"]
+    assert beta[:3] == [0.2, 1.0, 1.0] and beta[3] == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.compiled
+def test_the_notebooks_replays_are_equal_and_another_fit_is_refused(rules):
+    numbers = rules[1]
+    assert all(numbers["equal"].values()) and len(numbers["equal"]) == 4
+    assert numbers["from_script"] is True
+    assert "seed: 1 was recorded, here it is 2" in numbers["refused"]
