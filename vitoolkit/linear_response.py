@@ -78,7 +78,7 @@ def linear_response(q: NormalQ, log_p: LogDensity, *, seed: int = 0) -> Array:
         raise Unknown(
             "the Hessian of KL(q‖p) is not positive definite: q is not at an optimum"
         ) from None
-    return np.linalg.inv(hessian)[:size, :size]
+    return np.asarray(np.linalg.inv(hessian)[:size, :size], np.float64)
 
 
 def _hessian(q: NormalQ, log_p: LogDensity, seed: int) -> Array:
