@@ -153,6 +153,9 @@ def test_it_does_not_stop_what_still_moves():
     inference, trace, callback = stopped(4_000, rate=1e-4)
     assert trace.attrs["status"] == "finished" and not callback.converged
     assert "not converged" in repr(callback)
+    inference.run.step = 1_000  # as a rewind does
+    callback.on_rewind(inference.run)
+    assert callback.iterates.looks[-1].step == 1_000 and "nothing was seen" in callback.why
 
 
 def test_what_q_is_at_the_end():

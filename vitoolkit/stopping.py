@@ -283,7 +283,7 @@ class StopWhenConverged(Callback):
         self._forget()
 
     def _forget(self) -> None:
-        self.converged, self.why = False, "no step was taken"
+        self.converged, self.why = False, "nothing was seen yet"
         self._next = 0
         self._since: int | None = None
         self._average: list[np.ndarray] = []
@@ -323,6 +323,11 @@ class StopWhenConverged(Callback):
         self.why = told.why
         if told.done:
             self._end(run)
+
+    def on_rewind(self, run: Run) -> None:
+        """Forget what was left behind."""
+        self._forget()
+        self.iterates.on_rewind(run)
 
     def _waits(self, run: Run) -> str:
         """Which schedule has not ended yet, in words, or ""."""
