@@ -4,12 +4,12 @@
 
 Instrumented: one β a variable, one of them and the learning rate on schedules, a Recorder of every
 step. Plain: PyMC's own ``KLqp`` with the same approximation and optimizer and
-``progressbar=False``. They take turns of about a second of processor time, so that a machine whose
-speed drifts slows all; a ratio is the median over the rounds of the ratio within a round, with the
-least and the most. Processor time, that of all threads, is given beside wall time: it is the
-steadier of the two where other programs run, and shows who uses more than one core. On such a
-machine NumPy's matrix products of bnn took ten times the time with more than one BLAS thread (seen
-once): set ``OPENBLAS_NUM_THREADS=1``.
+``progressbar=False``. They take turns of about a second, so that a machine whose speed drifts slows
+all; a ratio is the median over the rounds of the ratio within a round, with the least and the most.
+Processor time, that of all threads, is given beside wall time: it is the steadier of the two where
+other programs run, and shows who uses more than one core. On such a machine NumPy's matrix products
+of bnn took ten times the time with more than one BLAS thread (seen once): set
+``OPENBLAS_NUM_THREADS=1``.
 Compile times are those of fresh models by turns with whatever the compile caches on disk hold;
 ``--cold`` measures them in new processes with empty ones.
 
@@ -117,19 +117,13 @@ def quiet() -> None:
 
 
 def steps_in(seconds: float, run) -> int:
-    """How many steps take so much processor time, of which other programs take none away."""
-
-    def rate(steps: int) -> float:
-        work = time.process_time()
-        run(steps)
-        return steps / (time.process_time() - work)
-
-    run(1)  # may compile
-    steps, found = 1, rate(1)
-    while steps < found * seconds / 4:
-        steps = min(10 * steps, 1 + int(found * seconds / 4))
-        found = rate(steps)
-    return max(1, int(found * seconds))
+    """How many steps take so long; the first call may compile."""
+    run(1)
+    steps, rate = 1, run(1)
+    while steps < rate * seconds / 4:
+        steps = min(10 * steps, 1 + int(rate * seconds / 4))
+        rate = run(steps)
+    return max(1, int(rate * seconds))
 
 
 def peer_runs(model: str, names) -> dict:

@@ -8,7 +8,7 @@ import pytensor
 import pytest
 
 import vitoolkit as vt
-from vitoolkit import penalties, rules, schedules
+from vitoolkit import rules, schedules
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -33,12 +33,7 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
 
 
 def public_names():
-    for module, prefix in (
-        (vt, ""),
-        (schedules, "schedules."),
-        (rules, "rules."),
-        (penalties, "penalties."),
-    ):
+    for module, prefix in ((vt, ""), (schedules, "schedules."), (rules, "rules.")):
         for name in module.__all__:
             found = getattr(module, name)
             if inspect.isclass(found) or inspect.isfunction(found):

@@ -301,7 +301,7 @@ def test_draws_have_the_law_of_the_prior(rv, law):
 
 def test_a_failure_warns_once_and_the_fit_goes_on(monkeypatch):
     model = regression(minibatch=False)
-    monkeypatch.setattr(module, "moments", lambda coordinates: 1 / 0)
+    monkeypatch.setattr(module, "_moments", lambda coordinates: 1 / 0)
     with pytest.warns(RuntimeWarning, match="q is not followed any more") as told, model:
         approx, snapshots = fit(model, vt.ADVI(random_seed=1))
     assert len([w for w in told if "followed" in str(w.message)]) == 1

@@ -13,7 +13,7 @@ def conjugate(y=None):
     """A conjugate model of which a normal q is exact."""
     with pm.Model() as model:
         x = pm.Normal("x")
-        pm.Normal("y", x, 0.5, shape=4, observed=y)
+        pm.Normal("y", x, 0.5, observed=y)
     return model
 
 

@@ -92,18 +92,6 @@ class Diagnosis:
     draws : arviz.InferenceData or xarray.DataTree
         The draws: ``posterior`` as ``fit.sample()`` has it, and in ``sample_stats`` their ``log_p``
         and ``log_q``. Computed when it is first asked for.
-
-    Examples
-    --------
-    >>> import pymc as pm
-    >>> import vitoolkit as vt
-    >>> with pm.Model():
-    ...     x = pm.Normal("x")
-    ...     y = pm.Normal("y", x, 0.5, observed=10.0)
-    ...     fit = vt.fit(1_000, random_seed=1, progressbar=False)
-    >>> found = vt.diagnose(fit, draws=1_000, random_seed=1)
-    >>> found.ok, found.verdict.startswith("Not finished: the ELBO still rises")
-    (False, True)
     """
 
     verdict: str
@@ -529,14 +517,14 @@ def _advice(verdict: Verdict, far: bool, apart: bool, narrow: bool) -> list[str]
         advice.append("go on with a smaller learning rate.")
     if "ended at" in verdict.text:
         advice.append("bring β back to 1 and go on, before q is taken for the posterior.")
-    if far and verdict.kind in ("still", "unsure", "noisy", "empty"):
+    if far and verdict.kind in ("still", "empty"):
         advice.append(
             "do not report q's tails or widths: try vt.FullRankADVI, another parametrization "
             "(centered or not, other transforms), or pm.sample."
         )
     if apart:
         advice.append("look where the runs differ (d.table): several optima, or unfinished runs.")
-    if narrow and not far and verdict.kind == "still":
+    if narrow and verdict.kind == "still":
         advice.append("take widths from d.table['lr_sd'], not from q: mean field is too narrow.")
     return advice
 

@@ -21,7 +21,7 @@ from vitoolkit.latents import Latent, dims_of
 from vitoolkit.options import check_known
 from vitoolkit.schedules import Schedule, as_schedule
 
-__all__ = ["Penalty", "capacity", "free_bits"]
+__all__ = ["Penalty", "Penalized", "capacity", "free_bits", "penalized"]
 
 Level: TypeAlias = "float | Control | Callable[[int], float]"
 
@@ -42,13 +42,6 @@ class Penalty:
     See Also
     --------
     capacity, free_bits
-
-    Examples
-    --------
-    >>> import vitoolkit as vt
-    >>> found = vt.penalties.free_bits(0.5, by="coordinate")
-    >>> isinstance(found, vt.penalties.Penalty), found.level, found.by
-    (True, 0.5, 'coordinate')
     """
 
     level: Any

@@ -111,7 +111,7 @@ def faso(
     names: Sequence[str] = (),
     *,
     rhat: float = 1.1,
-    mcse: float = 0.2,
+    mcse: float = 0.1,
     ess: float = 5.0,
     window: int = LEAST,
     floor: float = FLOOR,
@@ -126,8 +126,7 @@ def faso(
         Of the coordinates, for the words.
     rhat, mcse, ess : float
         Largest split R-hat; largest Monte Carlo standard error of the mean of the means, in sd of
-        q, and of that of the log sds; fewest effective samples. The paper's largest error is 0.1;
-        a mean that is off by 0.2 sd costs 0.02 nats of KL.
+        q, and of that of the log sds; fewest effective samples.
     window : int
         Fewest looks in a window.
     floor : float
@@ -262,7 +261,7 @@ class StopWhenConverged(Callback):
         every: int = 50,
         restore: str | None = "average",
         rhat: float = 1.1,
-        mcse: float = 0.2,
+        mcse: float = 0.1,
         ess: float = 5.0,
         tolerance: float = 0.01,
     ) -> None:

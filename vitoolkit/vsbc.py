@@ -194,8 +194,7 @@ def vsbc(
     Draw θ* from the prior and y from p(y | θ*), fit q to y, and note Pr_q(θ < θ*) of each
     coordinate (Yao, Vehtari, Simpson & Gelman 2018, arXiv:1802.02538, algorithm 2). It tells of q's
     median and width on average over data that the prior holds likely, not of the data at hand. The
-    step is compiled once where data are arrays, of whole numbers those of more than 32; a single
-    number is compiled into the step, again and again.
+    step is compiled once where the model keeps its shape.
 
     Examples
     --------
