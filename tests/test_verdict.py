@@ -197,3 +197,16 @@ def test_a_still_elbo_of_a_q_that_moves_is_not_finished():
     assert verdict_of(recorder.trace, attrs).kind == "still"  # by the ELBO alone
     inference.refine(40_000, progressbar=False)
     assert "moves" not in recorder.trace.attrs
+
+
+def test_a_fit_that_computes_no_loss_is_not_said_to_have_had_one():
+    trace = vt.Trace()
+    trace.extend(
+        np.arange(30),
+        np.zeros(30),
+        np.full(30, np.nan),
+        np.full((30, 1), np.nan),
+        np.empty((30, 0)),
+    )
+    said = verdict_of(trace)
+    assert said.text == "Too short to tell: 30 steps. No finite loss was recorded." and not said.ok

@@ -215,6 +215,8 @@ def _not_finite(table: Table) -> list[str]:
     starts = range(0, rows, MOST_ROWS)
     parts = (table[start : start + MOST_ROWS].column("loss") for start in starts)
     bad = sum(int((~np.isfinite(part)).sum()) for part in parts)
+    if bad == rows:  # of particles there is none
+        return ["No finite loss was recorded"]
     return [f"The loss of {bad:,} of {rows:,} rows was not finite"] if bad else []
 
 
