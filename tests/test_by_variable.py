@@ -145,6 +145,8 @@ def test_a_run_with_freezing_is_repeated_to_the_last_bit():
     steer = vt.every(7, lambda approx, *_: next(turns, str)(counter_of(approx).inference))
     first = run(callbacks=steer, **FAST)
     assert [event.kind for event in first.trace.events] == ["freeze", "thaw", "freeze"]
+    said = first.trace.attrs["verdict"]
+    assert "b ended frozen" in said and "a ended frozen" not in said
     again = run(replay=first.trace, **FAST)
     np.testing.assert_array_equal(again.trace.loss, first.trace.loss)
     for name in ("frozen[a]", "frozen[b]"):

@@ -170,6 +170,12 @@ def test_the_column_is_in_every_export_and_comes_back(tmp_path):
         np.testing.assert_array_equal(back.measure["penalty[z]"], trace.measure["penalty[z]"])
 
 
+def test_the_verdict_says_that_it_is_not_the_posterior():
+    _, trace = two({"w": vt.penalties.free_bits(0.5)})
+    assert "w has a penalty in the place of its KL" in trace.attrs["verdict"]
+    assert "z has a penalty" not in trace.attrs["verdict"]
+
+
 def test_the_loss_is_said_in_words():
     inference, _ = two({"z": vt.penalties.capacity(1.0, per=3.0), "w": vt.penalties.free_bits(0.5)})
     assert (

@@ -103,7 +103,7 @@ def verdict_of(table: Table, attrs: Mapping[str, Any] | None = None) -> Verdict:
         return Verdict(f"Failed after step {at:,}: {why}", "failed", False)
     what = _Objective(table)
     head = _STILL.get(str(status), "Still")
-    remarks = [*_weights(table, attrs), *_not_finite(table)]
+    remarks = [*_weights(table, attrs), *_held(table, attrs), *_not_finite(table)]
     said, kind, trend, more = what.said()
     moves = attrs.get("moves")
     if kind == "still" and moves:
@@ -207,6 +207,25 @@ def _weights(table: Table, attrs: Mapping[str, Any]) -> list[str]:
         f"{name} {verb} at {value:.4g}, so this is the optimum of a weighted loss and not the "
         "posterior's approximation"
         for name, value in ended.items()
+    ]
+
+
+def _held(table: Table, attrs: Mapping[str, Any]) -> list[str]:
+    """Say what had a penalty, and what was frozen at the end."""
+    verb = "ended" if "status" in attrs else "is"
+    penalized = [name[8:-1] for name in table.measures if name.startswith("penalty[")]
+    frozen = [
+        name[7:-1]
+        for name in table.controls
+        if name.startswith("frozen[") and float(table[-1:].column(name)[0]) == 1
+    ]
+    return [
+        *(
+            f"{name} has a penalty in the place of its KL, so this is the optimum of another loss "
+            "and not the posterior's approximation"
+            for name in penalized
+        ),
+        *(f"{name} {verb} frozen, and all else is given where it was held" for name in frozen),
     ]
 
 
