@@ -122,7 +122,7 @@ def _with_potential(y=None):
         (3, {}, TypeError, "build must be a function that makes a pymc.Model, received 3"),
         (lambda: 3, {}, TypeError, "build must return a pymc.Model"),
         (_without_data, {}, ValueError, "received 'y'; the variables are x"),
-        (lambda: conjugate(1.0), {}, ValueError, r"such as build\(y=None\) for 'y'"),
+        (lambda: conjugate(np.ones(4)), {}, ValueError, r"such as build\(y=None\) for 'y'"),
         (_with_potential, {}, ValueError, "cannot be drawn from"),
         (conjugate, {"replications": 1}, ValueError, "replications must be a whole number from 2"),
         (conjugate, {"model": None}, TypeError, "vsbc takes no model="),
