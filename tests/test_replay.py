@@ -137,6 +137,24 @@ def test_a_fit_without_a_seed_can_be_repeated():
     assert soak.same(once, vt.fit(model=two_gaussians(), replay=once.trace, **QUIET)) == []
 
 
+class Holds(vt.Callback):
+    every = 10
+
+    def on_block(self, run, block):
+        if run.step in (50, 120):
+            (run.inference.freeze if run.step == 50 else run.inference.thaw)("w")
+
+
+def test_a_variable_that_was_held_is_held_again():
+    def given():
+        return {"model": two_gaussians(), "freezable": ["w"], **QUIET}
+
+    once = vt.fit(200, random_seed=1, callbacks=Holds(), **given())
+    assert [(e.step, e.kind) for e in once.trace.events] == [(50, "freeze"), (120, "thaw")]
+    assert soak.same(once, vt.fit(replay=once.trace, **given())) == []
+    assert soak.same(once, run_script(once.trace, two_gaussians())) == []
+
+
 def test_notes_of_a_watch_keep_their_place_before_what_a_rule_decides():
     watch = vt.watch("step >= 140", then="note", every=20)
     once = vt.fit(200, model=two_gaussians(), random_seed=1, callbacks=watch, **options(), **QUIET)
@@ -182,7 +200,7 @@ def test_other_data_are_named_and_can_be_accepted(once):
     ("record", "error", "message"),
     [
         (3, TypeError, "replay must be a Trace, the path of one"),
-        ([vt.Event(1, 0.0, "thaw")], ValueError, "an event of kind 'thaw'"),
+        ([vt.Event(1, 0.0, "melt")], ValueError, "an event of kind 'melt'"),
         (
             [vt.Event(1, 0.0, "reschedule", "beta", text="as_schedule(mine)")],
             ValueError,

@@ -12,6 +12,7 @@ from pymc.variational import updates
 from vitoolkit import penalties, rules, schedules
 from vitoolkit.events import Event
 from vitoolkit.options import FIT_OPTIONS
+from vitoolkit.requests import HOLDS
 from vitoolkit.table import Table
 
 __all__ = ["script_of"]
@@ -85,6 +86,8 @@ def _arguments(
         punished = {key[8:-1]: _qualified(recorded[key]) for key in _keys(recorded, "penalty[")}
         if punished:
             yield f"penalty={{{', '.join(f'{v!r}: {code}' for v, code in punished.items())}}}"
+        if recorded.get("freezable"):
+            yield f"freezable={recorded['freezable'].split(', ')!r}"
         for option in ("kl_by", "closed_form"):
             if recorded.get(option):
                 yield f"{option}={recorded[option]}"
@@ -128,7 +131,7 @@ def _event(event: Event) -> str:
     fields = [repr(event.step), f"{event.time:.3f}", repr(event.kind)]
     fields += [repr(event.control)] if event.control is not None else []
     shown: dict[str, Any] = {}
-    if event.kind == "set":
+    if event.kind in HOLDS:
         shown["new"] = event.new
     if event.control is not None and event.asked is None:  # it was in force before the fit
         shown["old"] = event.old
