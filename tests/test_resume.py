@@ -53,7 +53,7 @@ def test_killed_and_resumed_in_a_new_process_is_the_fit_that_was_not(whole, path
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     child = subprocess.Popen([sys.executable, HERE, "minibatch", path, str(N)], **quiet)
     try:
-        until(lambda: path.exists() and len(_opened(path)) > N // 3)
+        until(lambda: path.exists() and len(_opened(path)) > N // 3, child)
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()

@@ -111,6 +111,7 @@ class Recorder(Callback):
         self._next_step = 0
         self._read: Callable[[Run, Trace], tuple[Trace, float]] | None = None
 
+    every: int
     #: Rows are thinned when they come: no block has to end there.
     due = None
 
