@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import inspect
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -232,13 +234,14 @@ def vsbc(
     rows: list[Array] = []
     names: tuple[str, ...] = ()
     for i, one in enumerate(generator.integers(2**32, size=replications)):
-        fitted = fit(
-            n,
-            model=build(**{name: values[i] for name, values in data.items()}),
-            random_seed=int(one),
-            progressbar=False,
-            **options,
-        )
+        with _silence():
+            fitted = fit(
+                n,
+                model=build(**{name: values[i] for name, values in data.items()}),
+                random_seed=int(one),
+                progressbar=False,
+                **options,
+            )
         try:
             q = NormalQ(fitted.approx)
         except Unknown as why:
@@ -247,6 +250,18 @@ def vsbc(
         rows.append(probabilities(q.mean, q.sd, truth))
         names = names or _names(fitted.approx, len(q.mean))
     return Calibration(names, np.array(rows))
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Log nothing of the single fits but what goes wrong."""
+    logger = logging.getLogger("pymc.variational.inference")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def probabilities(mean: Array, sd: Array, truth: Array) -> Array:
