@@ -53,7 +53,7 @@ def test_the_same_model_built_again_has_the_same_fingerprint(first):
     ("other", "expected"),
     [
         ({"sd": 2.0}, {"model"}),
-        ({"name": "w"}, {"model", "approximation"}),
+        ({"name": "w"}, {"model", "approximation", "beta[w]", "beta[z]"}),
         ({"extra": True}, {"model"}),
         ({"y": X[:, 1]}, {"data[y]"}),
         ({"x": X + 1.0}, {"data[x]"}),
