@@ -1,5 +1,7 @@
 """Many steps in one call give the numbers of single steps, and those of PyMC."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pymc as pm
 import pytensor
@@ -133,13 +135,13 @@ def test_the_backend_of_this_pymc_gives_the_same(minibatch_regression):
     np.testing.assert_array_equal(values[1], values[0])
 
 
-def test_several_steps_a_call_of_jax_draw_what_pymc_draws(minibatch_regression):
-    """Noise and the rows of a minibatch, each of its own generator."""
-    pytest.importorskip("jax")
+@pytest.mark.parametrize("mode", ["JAX"] if find_spec("jax") else ["FAST_COMPILE"])
+def test_several_steps_a_call_draw_what_pymc_draws(minibatch_regression, mode):
+    """Noise and the rows of a minibatch, each of its own generator; JAX scans over the steps."""
     losses = []
     for inference in pm.ADVI, lambda **seed: vt.ADVI(steps_per_execution=3, **seed):
         fit = inference(random_seed=1)
-        fit.fit(6, compile_kwargs={"mode": "JAX"}, progressbar=False)
+        fit.fit(6, compile_kwargs={"mode": mode}, progressbar=False)
         losses.append(fit.hist)
     np.testing.assert_allclose(*losses, rtol=1e-9)
 
