@@ -42,6 +42,8 @@ MOST_STEPS = 1_000
 MOST_COPIED = 100_000
 #: A second thread draws where that is more than this share of the time.
 WORTH = 0.05
+#: Draws of a call that take less are not handed over: to wake a thread and wait for it takes longer.
+HAND_OVER_SECONDS = 3e-4
 
 
 class StepFunction:
@@ -111,6 +113,7 @@ class StepFunction:
         self.capacity, self.fused, self.reason, self.reused = 1, False, "", False
         self._pace = float("inf")
         self.threads, self._overlaps = cores() > 1, False
+        self._drawing = 0.0  # seconds a step
         kwargs = dict(compile_kwargs)
         mode = kwargs.pop("mode", None)
         self._linker = get_mode(mode).linker
@@ -254,7 +257,7 @@ class StepFunction:
         """
         for draws in self._draws:
             draws.advance(len(values))
-        if self._overlaps:
+        if self._overlaps and len(values) * self._drawing > HAND_OVER_SECONDS:
             for draws in self._draws:
                 draws.begin(len(values))
         if len(values) == 1 or self._takes_rows:
@@ -293,8 +296,8 @@ class StepFunction:
         if self.auto and self.fused and seconds > 0:
             # The fastest lately: on a loaded machine a call that was held up says nothing.
             self._pace = min(seconds / steps, 1.1 * self._pace)
-            draws = sum(draws.seconds for draws in self._draws)
-            self._overlaps = self.threads and draws > WORTH * self._pace
+            self._drawing = sum(draws.seconds for draws in self._draws)
+            self._overlaps = self.threads and self._drawing > WORTH * self._pace
             wanted = CALL_SECONDS / self._pace
             self.capacity = int(min(max(wanted, 1), 2 * self.capacity, MOST_STEPS))
 
