@@ -42,7 +42,7 @@ MOST_STEPS = 1_000
 MOST_COPIED = 100_000
 #: A second thread draws where that is more than this share of the time.
 WORTH = 0.05
-#: Draws of a call that take less are not handed over: to wake a thread and wait for it takes longer.
+#: Draws of a call that take less are not handed over: to wake a thread takes longer.
 HAND_OVER_SECONDS = 3e-4
 
 
