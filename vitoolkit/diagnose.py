@@ -100,7 +100,7 @@ class Diagnosis:
     >>> with pm.Model():
     ...     x = pm.Normal("x")
     ...     y = pm.Normal("y", x, 0.5, observed=10.0)
-    ...     fit = vt.fit(1_000, random_seed=1, progressbar=False)
+    ...     fit = vt.fit(4_000, random_seed=1, progressbar=False)
     >>> found = vt.diagnose(fit, draws=1_000, random_seed=1)
     >>> found.ok, found.verdict.startswith("Not finished: the ELBO still rises")
     (False, True)

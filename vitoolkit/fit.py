@@ -272,7 +272,7 @@ class Fit:
         ...     fit = vt.fit(100, record=f"{folder}/run.db", progressbar=False)
         ...     fit = fit.rewind(50)
         ...     fit.controls["beta"].set(4.0)
-        ...     fit = fit.refine(60)
+        ...     fit = fit.refine(60, progressbar=False)
         >>> len(fit.trace), [len(branch.rows) for branch in fit.trace.branches]
         (60, [100])
         """

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pymc as pm
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from vitoolkit.block import Block
@@ -183,7 +185,7 @@ def lr_find(
         )
     control = _rate_of(inference, learning_rate)
     low_, high_ = _ends(control, low, high)
-    swept = _Sweep()
+    swept = _Sweep(steps)
     with without_trail(inference):
         first = counter_of(inference.approx).step + 1
         factor = (high_ / low_) ** (1 / (steps - 1))
@@ -202,23 +204,23 @@ class _Sweep(Callback):
 
     shows_progress = True
 
-    def __init__(self) -> None:
+    def __init__(self, steps: int) -> None:
         self.losses: list[float] = []
         self.diverged = False
+        self.every = self._window = max(steps // 20, 10)
 
     def on_block(self, run: Run, block: Block) -> None:
         self.losses.extend(block.loss.tolist())
-        if len(self.losses) < 40:
+        if run.step % self._window or len(self.losses) < 3 * self._window:
             return
         losses = np.array(self.losses)
         if not np.isfinite(losses).all():
             self.diverged = True
         else:
-            smooth = _smooth(losses)
-            start, lowest = smooth[0], smooth.min()
+            start, last = np.median(losses[: self._window]), np.median(losses[-self._window :])
             noise = np.median(np.abs(np.diff(losses)))
-            fall = max(start - lowest, 3 * noise)
-            self.diverged = bool(smooth[-1] > start + DIVERGED * fall)
+            fall = max(start - _smooth(losses).min(), 3 * noise)
+            self.diverged = bool(last > start + DIVERGED * fall)
         if self.diverged:
             raise StopIteration("sweep")
 
@@ -256,12 +258,14 @@ def _ends(control: Control, low: float | None, high: float | None) -> tuple[floa
 
 
 def _smooth(losses: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Centered mean over a tenth of the sweep, narrower at its ends."""
-    n, half = len(losses), max(len(losses) // 20, 2)
-    total = np.concatenate([[0.0], np.cumsum(losses)])
-    at = np.arange(n)
-    reach = np.minimum(np.minimum(at, n - 1 - at), half)
-    return (total[at + reach + 1] - total[at - reach]) / (2 * reach + 1)
+    """Centered median over a tenth of the sweep, which spikes do not move, and its mean."""
+    half = max(len(losses) // 20, 2)
+
+    def over(values: NDArray[np.float64], middle: Callable, half: int) -> NDArray[np.float64]:
+        windows = sliding_window_view(np.pad(values, half, mode="reflect"), 2 * half + 1)
+        return middle(windows, axis=1)
+
+    return over(over(losses, np.median, half), np.mean, max(half // 2, 1))
 
 
 def _read(rates: NDArray[np.float64], losses: NDArray[np.float64], diverged: bool) -> LRFind:
