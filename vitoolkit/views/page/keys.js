@@ -29,6 +29,7 @@ function keys(el) {
       setTimeout(() => look.disconnect(), 2000);
     },
   };
-  for (const [name, act] of Object.entries(heard)) document.addEventListener(name, act);
-  return () => { for (const [name, act] of Object.entries(heard)) document.removeEventListener(name, act); };
+  // Heard on the way down: a text box of ipywidgets lets no key up.
+  for (const [name, act] of Object.entries(heard)) document.addEventListener(name, act, true);
+  return () => { for (const [name, act] of Object.entries(heard)) document.removeEventListener(name, act, true); };
 }
