@@ -41,8 +41,8 @@ numpydoc_xref_param_type = False
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
-# A build runs what has changed since the last one, and fails where a cell does. The gate's tests run
-# the notebooks, so that its build of the pages need not.
+# A build runs what has changed since the last one, and fails where a cell does. The gate's tests
+# run the notebooks, so that its build of the pages need not.
 nb_execution_mode = os.environ.get("NOTEBOOKS", "cache")
 nb_execution_timeout = 900
 nb_execution_raise_on_error = True

@@ -753,6 +753,23 @@ def test_damage_is_told_or_harmless(kind, how, plain, tmp_path):
     assert told > 10 if kind == "zarr" else told > 20
 
 
+def test_a_damaged_netcdf_is_told_before_hdf5_sees_it(plain, tmp_path, monkeypatch):
+    """Some single bits, where an attribute says how long it is, keep HDF5 busy for ever."""
+    h5py = pytest.importorskip("h5py")
+    path = plain.to_netcdf(tmp_path / "fit.nc")
+    whole = path.read_bytes()
+    with monkeypatch.context() as never:
+        never.setattr(h5py, "File", None)
+        for at in range(0, len(whole) - 20, 97):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1 :])
+            with pytest.raises(ValueError, match="fit.nc is damaged: its bytes are not those"):
+                Trace.open(path)
+    path.write_bytes(whole)
+    with h5py.File(path, "r+") as file:  # somebody's own word: what is written is theirs from here
+        file.attrs["mine"] = "a word"
+    assert Trace.open(path).equals(plain)
+
+
 def test_a_csv_that_lacks_rows_is_told(plain, tmp_path):
     path = plain.to_csv(tmp_path / "fit.csv")
     lines = path.read_text().splitlines(keepends=True)

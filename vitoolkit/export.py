@@ -17,7 +17,7 @@ import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from io import BytesIO
+from io import SEEK_END, BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -555,6 +555,8 @@ def _write_netcdf(trace: Table, path: Path) -> None:
     # To memory first: on a full disk, HDF5 would end the process when it closes the file.
     file = BytesIO()
     to_xarray(trace).to_netcdf(file, engine="h5netcdf")
+    file.seek(0, SEEK_END)
+    file.write(_seal(zlib.crc32(file.getbuffer())))
     with replacing(path) as temporary:
         temporary.write_bytes(file.getbuffer())
 
@@ -562,8 +564,27 @@ def _write_netcdf(trace: Table, path: Path) -> None:
 def _read_netcdf(path: Path) -> Fields:
     import h5py
 
+    _check_seal(path)
     with h5py.File(path, "r") as file:
         return _from_arrays(file, path.stat().st_size)
+
+
+def _seal(crc: int) -> bytes:
+    """What stands behind the end of a NetCDF file, where HDF5 does not look and which it drops."""
+    return b"vitoolkit %08x" % crc
+
+
+def _check_seal(path: Path) -> None:
+    """Refuse a damaged file of ours before HDF5 sees it, which loops for ever on some."""
+    length, crc = len(_seal(0)), 0
+    left = path.stat().st_size - length
+    with path.open("rb") as file:
+        while left > 0:
+            piece = file.read(min(left, 1 << 24))
+            crc, left = zlib.crc32(piece, crc), left - len(piece)
+        seal = file.read()
+    if seal.startswith(_seal(0)[:-8]) and seal != _seal(crc):
+        raise _Refused("is damaged: its bytes are not those that were written")
 
 
 def _write_zarr(trace: Table, path: Path) -> None:

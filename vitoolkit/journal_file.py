@@ -437,8 +437,11 @@ def is_journal(path: str | Path) -> bool:
         return False
     if path.stat().st_size == 0:
         return path.suffix.lower() not in export.FORMATS
-    with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except PermissionError:
+        return False  # who reads it says so
 
 
 def _make(path: Path) -> None:

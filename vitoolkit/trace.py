@@ -321,8 +321,9 @@ class Trace(Table):
         ...     z = pm.Normal("z")
         ...     y = pm.Normal("y", z, observed=[0.2, 1.1])
         >>> once = vt.fit(50, model=model, beta=0.5, progressbar=False)
+        >>> script = once.trace.to_script()
         >>> names = {"model": model}
-        >>> exec(once.trace.to_script(), names)
+        >>> exec(script.replace("replay=", "progressbar=False, replay="), names)
         >>> bool((names["fit"].trace.loss == once.trace.loss).all())
         True
         """
