@@ -7,6 +7,7 @@ square by two arrays of indices. Here either is one pass over the triangle.
 from __future__ import annotations
 
 from functools import cache, lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def known_to(linker: Any) -> None:
     """Tell a linker that makes code of its own how to compute what is here."""
     if isinstance(linker, NumbaLinker):
         _numba()
-    elif isinstance(linker, JAXLinker):
+    elif isinstance(linker, JAXLinker) and find_spec("jax"):  # the linker is there without it
         _jax()
 
 
