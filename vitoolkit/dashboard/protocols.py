@@ -90,7 +90,7 @@ class Fit(Protocol):
     def single_step(self, *, source: str = "code") -> None:
         """Take one more step and pause again."""
 
-    def stop(self, *, source: str = "code") -> None:
+    def stop(self, *, source: str = "code", why: str | None = None) -> None:
         """End at the next step boundary and keep everything."""
 
     def undo(self, *, source: str = "code") -> bool:
