@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _steers(made: argparse.ArgumentParser, kind: str) -> None:
-    made.add_argument("--timeout", type=float, default=10.0, help="seconds to wait for the answer")
+    made.add_argument("--timeout", type=float, default=60.0, help="seconds to wait for the answer")
     made.set_defaults(kind=kind)
 
 

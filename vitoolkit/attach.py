@@ -87,7 +87,7 @@ class Attached:
 
     # --- what is asked ------------------------------------------------------------------------
 
-    def ask(self, request: Request, *, timeout: float = 10.0) -> Answer:
+    def ask(self, request: Request, *, timeout: float = 60.0) -> Answer:
         """Ask for something, and wait until it is in force.
 
         Parameters
@@ -129,27 +129,27 @@ class Attached:
     def _ask(self, kind: str, timeout: float, **fields: Any) -> Answer:
         return self.ask(Request(kind, source=self.source, **fields), timeout=timeout)
 
-    def set(self, control: str, value: float, *, timeout: float = 10.0) -> Answer:
+    def set(self, control: str, value: float, *, timeout: float = 60.0) -> Answer:
         """Set a control, in force from the next step on."""
         return self._ask("set", timeout, control=control, value=float(value))
 
-    def release(self, control: str, *, timeout: float = 10.0) -> Answer:
+    def release(self, control: str, *, timeout: float = 60.0) -> Answer:
         """Give a control back to its schedule or rule."""
         return self._ask("release", timeout, control=control)
 
-    def pause(self, *, timeout: float = 10.0) -> Answer:
+    def pause(self, *, timeout: float = 60.0) -> Answer:
         """Wait before the next step until :meth:`resume`."""
         return self._ask("pause", timeout)
 
-    def resume(self, *, timeout: float = 10.0) -> Answer:
+    def resume(self, *, timeout: float = 60.0) -> Answer:
         """Go on after :meth:`pause`."""
         return self._ask("resume", timeout)
 
-    def stop(self, *, timeout: float = 10.0) -> Answer:
+    def stop(self, *, timeout: float = 60.0) -> Answer:
         """End the fit at the next step boundary, with everything kept."""
         return self._ask("stop", timeout)
 
-    def note(self, text: str, *, timeout: float = 10.0) -> Answer:
+    def note(self, text: str, *, timeout: float = 60.0) -> Answer:
         """Write a note at the present step."""
         return self._ask("note", timeout, text=text)
 
