@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 __all__ = ["ENDED", "RunRow", "Saved"]
 
-#: Seconds without a sign of life after which the process of a run counts as gone.
-SILENCE = 15.0
+#: Seconds without a sign of life after which the process of a run counts as gone: on another
+#: machine, and on this one, where it is seen whether there is a process of that number.
+SILENCE, SILENCE_HERE = 15.0, 120.0
 ENDED = ("finished", "stopped", "interrupted", "failed")
 
 
@@ -54,9 +55,10 @@ class RunRow(NamedTuple):
         """Whether a process trains it now."""
         if self.status in ENDED:
             return False
-        if self.host == socket.gethostname() and not _process(self.pid):
+        here = self.host == socket.gethostname()
+        if here and not _process(self.pid):
             return False
-        return time.time() - self.beat < SILENCE
+        return time.time() - self.beat < (SILENCE_HERE if here else SILENCE)
 
     @property
     def state(self) -> str:
