@@ -1,6 +1,7 @@
 """The panel for those who hear it, or have no mouse: axe-core, names, sizes, and every key."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,10 @@ def well(page, *where):
 
 def active(page, what=NAME):
     return page.page.evaluate(f"() => {{ const e = document.activeElement; return {what}; }}")
+
+
+def without_numbers(name):
+    return re.sub(r"[−-]?\d[\d.,]*", "#", name.strip())
 
 
 def tab_through(page):
@@ -120,7 +125,8 @@ def test_axe_finds_nothing_and_a_key_reaches_everything(page):
     names = tab_through(page)
     every = page.page.evaluate(f"() => {HANDLES}.filter((e) => !e.disabled).map((e) => {NAME})")
     assert all(name.strip() for name in every)
-    assert {name.strip() for name in every} <= set(names)
+    # The last values may come after the pause: what is told apart is not its number.
+    assert {without_numbers(name) for name in every} <= {without_numbers(name) for name in names}
     order = ["Resume", "Stop", "Note", "Export", "beta", "beta, number", "learning_rate", "linear"]
     places = [names.index(name) for name in order]
     assert places == sorted(places)
