@@ -318,3 +318,26 @@ def test_sigterm_saves_and_ends(tmp_path):
         assert row.status == "stopped" and file.checkpoints(1)[-1] == row.step
     trace = vt.Trace.open(path)
     assert len(trace) == row.step and trace.events[-1].source == "SIGTERM"
+
+
+def test_a_checkpoint_knows_of_what_a_rule_has_decided_at_its_step(gaussians, path, monkeypatch):
+    """It is in the state, and is not decided again by the fit that goes on from there."""
+
+    class Up(vt.rules.Rule):
+        every = 20
+
+        def begin(self, value):
+            self.now = value
+
+        def value(self, step):
+            self.now *= 1.01
+            return self.now
+
+    monkeypatch.setattr(journals, "SHARE", 0)
+    journal = vt.Journal(path, steps=20, keep=10)
+    fit = a_fit(journal, 100, beta=vt.Beta(1.0, rule=Up()))
+    decided = [event.step for event in fit.trace.events]
+    with JournalFile(path) as file:
+        kept = {step: file.checkpoint(1, step).events for step in file.checkpoints(1)}
+    assert len(kept) > 2 and decided == [20, 40, 60, 80, 100]
+    assert kept == {step: sum(at <= step for at in decided) for step in kept}

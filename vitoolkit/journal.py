@@ -11,6 +11,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -169,8 +170,9 @@ class Journal:
 
     # --- what the fitting thread does -----------------------------------------------------------
 
-    def begin(self, run: Run, trace: Trace) -> None:
-        """Begin to follow a trace, or go on with it."""
+    def begin(self, run: Run, trace: Trace, collect: Callable[[], None]) -> None:
+        """Begin to follow a trace, or go on with it; `collect` puts the run's last events there."""
+        self._collect = collect
         if trace is not self._trace:
             self._trace, self.run_id = trace, None
             self._rows = self._events = self._branches = 0
@@ -251,6 +253,7 @@ class Journal:
             return
         assert self._trace is not None
         state = State.of(run)
+        self._collect()  # what a rule has just decided is in the state, and is not decided again
         if state.checkpoint.finite():
             self._states.append((state, len(self._trace.events)))
             self._saved_step = run.step

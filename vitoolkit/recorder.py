@@ -170,7 +170,7 @@ class Recorder(Callback):
         if self._writes:
             warn_of_a_large_trace(run.n, self.every or 1, self._trace.width)
         if self.journal is not None:
-            self.journal.begin(run, self._trace)
+            self.journal.begin(run, self._trace, self._collect_events)
         if self._writes:
             run.add(self._iterates)
 
