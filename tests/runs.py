@@ -56,8 +56,18 @@ def resumed(kind, journal, **more):
     return vt.resume(journal, model=model_of(kind), progressbar=False, **others, **more)
 
 
+class Slowly(vt.Callback):
+    """Takes seconds, so that there is time to be killed."""
+
+    def on_compiled(self, run):
+        run.limit(60.0)
+
+
 if __name__ == "__main__":
     kind, path, n, *how = sys.argv[1:]
     journal = vt.Journal(path, seconds=0.05)
-    fit = resumed(kind, journal) if how else begun(kind, journal, int(n))
+    if how == ["slowly"]:
+        fit = begun(kind, journal, int(n), callbacks=Slowly())
+    else:
+        fit = resumed(kind, journal) if how else begun(kind, journal, int(n))
     print(fit.status, len(fit.trace))

@@ -51,7 +51,7 @@ def whole():
 
 def test_killed_and_resumed_in_a_new_process_is_the_fit_that_was_not(whole, path):
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    child = subprocess.Popen([sys.executable, HERE, "minibatch", path, str(N)], **quiet)
+    child = subprocess.Popen([sys.executable, HERE, "minibatch", path, str(N), "slowly"], **quiet)
     try:
         until(lambda: path.exists() and len(_opened(path)) > N // 3, child)
     finally:
@@ -60,7 +60,7 @@ def test_killed_and_resumed_in_a_new_process_is_the_fit_that_was_not(whole, path
     before = vt.Trace.open(path)
     assert 0 < len(before) < N
     np.testing.assert_array_equal(before.values(), whole.trace[: len(before)].values())
-    check(resumed("minibatch", path), whole, path)
+    check(resumed("minibatch", path, callbacks=[]), whole, path)
 
 
 @pytest.mark.parametrize("kind", ["full-rank", "single"])
