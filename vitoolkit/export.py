@@ -579,8 +579,7 @@ def _check_seal(path: Path) -> None:
     length, crc = len(_seal(0)), 0
     left = path.stat().st_size - length
     with path.open("rb") as file:
-        while left > 0:
-            piece = file.read(min(left, 1 << 24))
+        while left > 0 and (piece := file.read(min(left, 1 << 24))):
             crc, left = zlib.crc32(piece, crc), left - len(piece)
         seal = file.read()
     if seal.startswith(_seal(0)[:-8]) and seal != _seal(crc):
