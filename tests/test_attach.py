@@ -5,13 +5,17 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from types import SimpleNamespace
 
 import pytest
 from test_journal import _opened, a_fit, until
 
 import vitoolkit as vt
 from vitoolkit.__main__ import main
+from vitoolkit.events import Event
 from vitoolkit.journal_file import JournalFile
+from vitoolkit.wishes import Wishes
 
 
 @pytest.fixture
@@ -83,6 +87,26 @@ def test_malformed_requests_leave_the_fit_untouched(running, path):
     assert answers == [("refused",)]
     assert running.status == "running" and not running.trace.events
     assert vt.attach(path).set("beta", 2.0).step is not None
+
+
+def test_what_the_fitting_thread_has_in_hand_is_not_answered_before_it_is_done():
+    """It is in the inbox no more, and no event yet."""
+    log, answers = [], []
+    inbox = SimpleNamespace(waiting=list)
+    run = SimpleNamespace(running=True, log=log, step=7, inbox=inbox, ask=lambda request: None)
+    bodies = [(1, '{"kind": "set", "control": "beta", "value": 0.5}'), (2, '{"kind": "pause"}')]
+    file = SimpleNamespace(
+        asked=lambda run_id: [bodies.pop(0) for _ in bodies[:]],
+        answer=lambda *told: answers.append(told),
+    )
+    wishes = Wishes(run)
+    wishes.look(file, 1)
+    assert answers == [(1, "taken"), (2, "taken")]
+    log.append(Event(7, time.perf_counter(), "set", "beta", 1.0, 0.5, "code"))
+    wishes.look(file, 1)
+    assert answers[2:] == [
+        (1, "done", "beta is 0.5 from step 7 on", 7), (2, "done", "nothing had to be done", 7),
+    ]  # fmt: skip
 
 
 def test_a_fit_that_is_lost_is_said_to_be(path):

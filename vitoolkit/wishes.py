@@ -26,6 +26,7 @@ class Wishes:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._open: list[tuple[int, Request, int]] = []
+        self._taken: set[int] = set()  # numbers of those that were in no inbox at the last look
 
     def look(self, file: JournalFile, run_id: int | None, *, last: bool = False) -> None:
         """Pass on what is new, and tell what has become of the rest; the last time, refuse it."""
@@ -53,9 +54,13 @@ class Wishes:
                 file.answer(number, "done", _words(event), event.step)
             elif last:
                 file.answer(number, "refused", "the fit ended before")
-            else:
+            elif number in self._taken:
                 file.answer(number, "done", "nothing had to be done", self._run.step)
+            else:  # the fitting thread may have it in hand just now
+                self._taken.add(number)
+                still.append((number, request, before))
         self._open = still
+        self._taken.intersection_update(number for number, *_ in still)
 
     def _asked(self, body: str) -> Request:
         """Check a request, and put it into the inbox."""
