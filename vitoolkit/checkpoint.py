@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from vitoolkit.plain import from_plain, to_plain
+
 __all__ = ["Checkpoint", "with_state"]
 
 
@@ -69,7 +71,7 @@ class Checkpoint:
     def to_bytes(self) -> bytes:
         """Write it down, as NumPy's ``.npz`` without anything pickled."""
         arrays = {k: v for k, v in self.values.items() if not isinstance(v, dict)}
-        states = {k: _plain(v) for k, v in self.values.items() if isinstance(v, dict)}
+        states = {k: to_plain(v) for k, v in self.values.items() if isinstance(v, dict)}
         file = io.BytesIO()
         text = np.frombuffer(json.dumps(states).encode(), np.uint8)
         np.savez(file, generators=text, **{f"array {k}": v for k, v in arrays.items()})
@@ -80,7 +82,7 @@ class Checkpoint:
         """Read what :meth:`to_bytes` wrote."""
         with np.load(io.BytesIO(data), allow_pickle=False) as found:
             arrays = {k.removeprefix("array "): found[k] for k in found.files if k != "generators"}
-            states = json.loads(found["generators"].tobytes(), object_hook=_revived)
+            states = from_plain(json.loads(found["generators"].tobytes()))
         return cls({**arrays, **states})
 
     def check(self, variables: Mapping[str, Any]) -> None:
@@ -122,18 +124,6 @@ def _finite(saved: Any) -> bool:
     if isinstance(saved, dict) or saved.dtype.kind != "f":
         return True
     return bool(np.isfinite(saved).all())
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return {"__array__": value.tolist(), "dtype": str(value.dtype)}
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _revived(item: dict[str, Any]) -> Any:
-    return np.array(item["__array__"], item["dtype"]) if "__array__" in item else item
 
 
 def with_state(state: Mapping[str, Any]) -> np.random.Generator:

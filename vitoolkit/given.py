@@ -12,6 +12,7 @@ from pymc.variational import updates
 from vitoolkit import penalties, schedules
 from vitoolkit.checks import shown
 from vitoolkit.controls import Beta, Control, LearningRate
+from vitoolkit.plain import from_plain, to_plain
 from vitoolkit.recover import Recover
 
 __all__ = ["again", "told"]
@@ -41,8 +42,8 @@ def told(value: Any) -> Any:
         value = value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        return {"__array__": value.tolist(), "dtype": str(value.dtype), "shape": list(value.shape)}
+    if isinstance(value, np.ndarray):
+        return to_plain(value, lambda array: {AGAIN: shown(array)})
     if isinstance(value, list | tuple):
         return [told(item) for item in value]
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
@@ -108,7 +109,7 @@ def again(value: Any, name: str = "an option") -> Any:
             f"{name} was {value[AGAIN]}, which no file can hold: give {name}= again, as it was"
         )
     if "__array__" in value:
-        return np.array(value["__array__"], value["dtype"]).reshape(value["shape"])
+        return from_plain(value)
     if "__schedule__" in value:
         return schedules.parse(value["__schedule__"])
     if "__recover__" in value:

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import copy
 import json
-from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from vitoolkit import schedules
 from vitoolkit.checkpoint import Checkpoint
 from vitoolkit.controls import Control
+from vitoolkit.plain import from_plain, to_plain
 from vitoolkit.rules.rule import Mean
 
 __all__ = ["State"]
@@ -63,12 +61,12 @@ class State(NamedTuple):
 
     def controls_to_json(self) -> str:
         """Where the controls stand, as text."""
-        return json.dumps({name: _plain(found) for name, found in self.controls.items()})
+        return json.dumps(to_plain(self.controls, _stand_in))
 
     @classmethod
     def read(cls, step: int, data: bytes, controls: str) -> State:
         """The state of what ``checkpoint.to_bytes`` and :meth:`controls_to_json` gave."""
-        return cls(step, Checkpoint.from_bytes(data), json.loads(controls, object_hook=_revived))
+        return cls(step, Checkpoint.from_bytes(data), from_plain(json.loads(controls), _meant))
 
 
 def _with_schedule(control: Control, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,41 +110,21 @@ def _learned(control: Control, found: Mapping[str, Any]) -> dict[str, Any]:
     return learned
 
 
-def _plain(value: Any) -> Any:
-    """What JSON can hold in the place of a value; of what it cannot, the type."""
+def _stand_in(value: Any) -> Any:
+    """What stands in a file for a value that JSON does not know."""
     if isinstance(value, schedules.Schedule):
         return repr(value)
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        return {"__array__": value.tolist(), "dtype": str(value.dtype), "shape": value.shape}
     if isinstance(value, Mean):
-        return {"__mean__": [_plain(item) for item in vars(value).values()]}
-    if isinstance(value, deque):
-        return {"__deque__": [_plain(item) for item in value], "most": value.maxlen}
-    if isinstance(value, tuple):
-        return {"__tuple__": [_plain(item) for item in value]}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {key: _plain(item) for key, item in value.items()}
+        return {"__mean__": [to_plain(item, _stand_in) for item in vars(value).values()]}
     return {"__unwritten__": type(value).__name__}
 
 
-def _revived(item: dict[str, Any]) -> Any:
-    if "__array__" in item:
-        return np.array(item["__array__"], item["dtype"]).reshape(item["shape"])
+def _meant(item: dict[str, Any]) -> Any:
     if "__mean__" in item:
         mean = Mean()
         for name, value in zip(vars(mean), item["__mean__"], strict=True):
             setattr(mean, name, value)
         return mean
-    if "__deque__" in item:
-        return deque(item["__deque__"], item["most"])
-    if "__tuple__" in item:
-        return tuple(item["__tuple__"])
     if "__unwritten__" in item:
         return Unwritten(item["__unwritten__"])
     return item
