@@ -11,7 +11,7 @@ from records import a_trace
 from vitoolkit.dashboard.live_figure import LiveFigure
 from vitoolkit.views import charts
 from vitoolkit.views.charts import CHARTS, Chart, Line
-from vitoolkit.views.frame import frame_of
+from vitoolkit.views.frame import BUDGET, Lines, frame_of, points_for
 from vitoolkit.views.picture import picture_svg
 from vitoolkit.views.report import report_html
 from vitoolkit.views.styles import INK, Style, variable_styles
@@ -106,6 +106,37 @@ def test_an_entry_is_all_that_a_chart_of_a_measure_needs(monkeypatch):
     assert told["noise"]["lines"][1]["look"] == ["df (right axis)", "ink", []]
     svg = picture_svg(trace)
     assert "Noise of the data: sd" in svg and ">Spread<" in svg and "df" not in svg
+
+
+def test_a_penalty_is_drawn_in_the_color_of_its_variable():
+    trace = a_trace(("z", "w", "u"), measures=("penalty[w]", "penalty[u]"))
+    frame = frame_of(trace.view(50), trace.variables, end=1000)
+    assert frame.measures == ("penalty[w]", "penalty[u]")
+    run = json.loads(re.search(r'id="run">(.*?)</script>', report_html(trace)).group(1))
+    told = {chart["name"]: chart for chart in run["legend"]["charts"]}["penalty"]
+    styles = variable_styles(trace.variables)
+    assert [line["look"] for line in told["lines"]] == [
+        ["w", styles["w"].color, []],
+        ["u", styles["u"].color, []],
+    ]
+    assert "penalty" in run["legend"]["shown"]
+    drawn = {chart.name: chart for chart in Document.from_json(json.loads(run["model"])).roots}
+    assert "penalty" in drawn and len(drawn["penalty"].yaxis) == 1
+    svg = picture_svg(trace)
+    assert "Penalty in the loss in place of the KL, nats: w" in svg
+    assert svg.count(f'stroke="{styles["u"].color}"') == 3  # KL, its legend, penalty
+    assert "Penalty" not in picture_svg(a_trace(("z", "w", "u")))
+
+
+def test_many_penalties_are_drawn_within_the_size_of_a_message():
+    names = [f"v{i}" for i in range(30)]
+    measures = tuple(f"penalty[{name}]" for name in names)
+    trace = a_trace(names, measures=measures, rows=2000)
+    drawn = charts.penalties_of(measures)
+    assert drawn == measures[: charts.MOST_PENALTIES]
+    view = trace.view(points_for(len(names), 1 + len(drawn)))
+    header, arrays = frame_of(view, names, trace.controls, end=2000, lines=Lines(names)).packed()
+    assert header["measures"] == drawn and len(arrays) <= BUDGET
 
 
 def test_a_chart_has_a_name_of_its_own_and_stands_beside_one_that_comes_before():

@@ -15,7 +15,7 @@ from vitoolkit.views.posterior import Posterior, posterior_of
 from vitoolkit.views.styles import variable_styles
 
 
-def followed(**dims):
+def followed(average=False, **dims):
     """Snapshots of two variables after a few steps of a fit."""
     snapshots = Snapshots()
     with pm.Model(coords=dims):
@@ -23,7 +23,8 @@ def followed(**dims):
         s = pm.HalfNormal("s")
         pm.Normal("y", z.sum(), s, observed=[0.2, 1.1])
         pm.fit(
-            20, method=vt.ADVI(random_seed=1), callbacks=[snapshots], progressbar=False,
+            20, method=vt.ADVI(random_seed=1, average=average), callbacks=[snapshots],
+            progressbar=False,
             compile_kwargs={"mode": "FAST_COMPILE"},
         )  # fmt: skip
     return snapshots
@@ -58,6 +59,17 @@ def test_a_page_is_told_names_prior_and_numbers():
     assert found["q_ends"][3, -1] == pytest.approx(found["q_now"][1, 2])  # median of s, now
 
 
+def test_a_page_is_told_where_the_average_of_the_iterates_stands():
+    snapshots = followed(average=True)
+    told = posterior_of(snapshots, variable_styles(["z", "s"]))
+    assert told.legend()["averages"] and not posterior_of(followed(), {}).legend()["averages"]
+    header = {"arrays": []}
+    found = decoded(header, told.add_to(header))
+    np.testing.assert_allclose(found["q_averaged"], snapshots.now(averaged=True), rtol=1e-6)
+    _, ends = snapshots.path(header["q"]["picked"], averaged=True)
+    np.testing.assert_allclose(found["q_middles"], ends[1], rtol=1e-6)
+
+
 def test_only_what_is_new_is_sent():
     told = Posterior(synthetic([0, 10], [[0.0], [1.0]], [[1.0], [1.0]]), variable_styles(["z"]))
     header = {"arrays": []}
@@ -71,13 +83,17 @@ def test_only_what_is_new_is_sent():
     assert told.picked == (0,)
 
 
-def test_many_coordinates_take_turns_within_the_size_of_a_message():
+@pytest.mark.parametrize("averages", [False, True])
+def test_many_coordinates_take_turns_within_the_size_of_a_message(averages):
     count = 2_000
     mean = np.tile(np.arange(float(count)), (200, 1))
-    told = Posterior(synthetic(np.arange(200), mean, np.ones((200, count))), variable_styles(["z"]))
+    followed = synthetic(np.arange(200), mean, np.ones((200, count)))
+    if averages:
+        followed.averages, followed._values = True, np.tile(followed._values, (1, 2, 1))
+    told = Posterior(followed, variable_styles(["z"]))
     told.pick(range(4))
     seen, sizes = np.full(count, np.nan), []
-    for _ in range(4):
+    for _ in range(8 if averages else 4):
         header = {"arrays": []}
         data = told.add_to(header)
         start, now = header["q"]["from"], decoded(header, data)["q_now"]

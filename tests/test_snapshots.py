@@ -47,6 +47,38 @@ def test_the_last_snapshot_is_the_mean_and_sd_of_q(full, stock):
         assert snapshots.step[0] == 0
 
 
+@pytest.mark.parametrize("family", [vt.ADVI, vt.FullRankADVI])
+def test_q_at_the_average_of_its_iterates_is_followed_beside_the_last(family):
+    model = regression(minibatch=False)
+    with model:
+        inference = family(average=True, random_seed=1)
+        _, snapshots = fit(model, inference, 60, obj_optimizer=pm.adam(learning_rate=0.1))
+    assert snapshots.averages and snapshots.step[[0, -1]].tolist() == [0, 60]
+    averaged = inference.averaged
+    ordering = averaged.groups[0].ordering
+    places = [ordering[name] for name in (model.rvs_to_values[rv].name for rv in model.free_RVs)]
+    at = np.concatenate([np.arange(place[1].start, place[1].stop) for place in places])
+    mean, sd = averaged.mean.eval()[at], averaged.std.eval()[at]
+    everything = range(len(at))
+    expected = [snapshots.coordinates.quantile(mean, sd, z, list(everything)) for z in (-1, 0, 1)]
+    np.testing.assert_allclose(snapshots.now(averaged=True), expected, rtol=1e-9)
+    assert np.abs(snapshots.now(averaged=True) - snapshots.now()).max() > 0.01
+    step, path = snapshots.path(everything, averaged=True)
+    np.testing.assert_array_equal(path[:, :, 0], snapshots.path(everything)[1][:, :, 0])  # no step
+    np.testing.assert_allclose(path[:, :, -1], expected, rtol=1e-9)
+    np.testing.assert_allclose(snapshots.table()["averaged"], np.transpose(expected), rtol=1e-5)
+    assert snapshots.still().now(averaged=True).tolist() == snapshots.now(averaged=True).tolist()
+    with model:
+        inference.refine(10, progressbar=False)
+    assert snapshots.step[-1] == 70 and snapshots.averages
+
+
+def test_without_an_average_there_is_none():
+    _, snapshots = fit(regression(minibatch=False), "advi", 5)
+    assert not snapshots.averages and "averaged" not in snapshots.table()
+    assert np.isnan(rows_of(snapshots.table())[0].averaged).all()
+
+
 def test_conjugate_normal_reaches_its_posterior():
     data = np.array([0.5, 1.5, 2.5, 3.5])
     with pm.Model() as model:
@@ -164,6 +196,7 @@ def test_what_moved_is_between_two_snapshots_too_and_of_a_width_too():
 class _Run:
     def __init__(self, approx):
         self.approx, self.step, self.error = approx, 0, None
+        self.inference = SimpleNamespace(average=False)
 
 
 def taken(snapshots, run, steps, clock):

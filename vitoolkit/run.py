@@ -159,6 +159,16 @@ class Run:
         """The parameters of q as the last step left them; copy what you keep."""
         return [parameter.get_value(borrow=True) for parameter in self.approx.params]
 
+    def averages(self) -> list[np.ndarray]:
+        """The averages of the iterates of q's parameters, in their order.
+
+        Empty where they are not averaged, and before the first step.
+        """
+        inference = self.inference
+        there = getattr(inference, "average", False) and inference.steps_taken
+        compiled = there and (inference.step_function or inference.state)
+        return inference.averages[: len(self.approx.params)] if compiled else []
+
     @property
     def prepared(self) -> str:
         """Whether the step was compiled or reused, and how long that took, in words."""

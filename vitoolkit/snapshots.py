@@ -54,12 +54,15 @@ class Row(NamedTuple):
         Low end, median and high end of the middle 68 %; NaN where nothing is known.
     moved : float
         How far q moved in the last tenth of the steps, in its sd.
+    averaged : tuple of float
+        As `posterior`, of q at the average of its iterates; NaN where they are not averaged.
     """
 
     name: str
     posterior: tuple[float, float, float]
     prior: tuple[float, float, float]
     moved: float
+    averaged: tuple[float, float, float] = (np.nan,) * 3
 
 
 class Snapshots(Callback):
@@ -68,7 +71,8 @@ class Snapshots(Callback):
     A callback. Mean and sd of a mean-field or full-rank q are read off its parameters between two
     compiled calls, at no more than half a percent of the time; at most 200 snapshots of 2,000
     coordinates are kept, 6.4 MB. A hundred draws of the prior, for comparison, take milliseconds
-    before anything is compiled, 0.3 s at most.
+    before anything is compiled, 0.3 s at most. Where an inference averages its iterates, q at the
+    average is followed beside the last one, at twice the room.
 
     Attributes
     ----------
@@ -78,6 +82,8 @@ class Snapshots(Callback):
         Steps that had been taken.
     seconds : float
         Of the processor that snapshots have cost since the first step.
+    averages : bool
+        Whether q at the average of its iterates is followed, too.
 
     Notes
     -----
@@ -104,11 +110,12 @@ class Snapshots(Callback):
         self._lock = threading.Lock()
         self._begin(Coordinates((), ()))
 
-    def _begin(self, coordinates: Coordinates) -> None:
-        self.coordinates = coordinates
+    def _begin(self, coordinates: Coordinates, averages: bool = False) -> None:
+        self.coordinates, self.averages = coordinates, averages
         self._n, self._stride = 0, 1.0
         self._step = np.zeros(POINTS, np.int64)
-        self._values = np.empty((POINTS, 2, len(coordinates)))
+        # Mean and sd of q as it is, and of q at the average of its iterates.
+        self._values = np.empty((POINTS, 4 if averages else 2, len(coordinates)))
         self.seconds = 0.0
         self._due = 0.0
         self._off = False
@@ -125,12 +132,13 @@ class Snapshots(Callback):
 
         def start() -> None:
             if run.approx is not self._approx:
+                averages = getattr(run.inference, "average", False)
                 with self._lock:
-                    self._begin(coordinates_of(run.approx))
+                    self._begin(coordinates_of(run.approx), averages)
                 self._approx = run.approx
                 self._draw()
             self._cut(run.step)
-            self.take(run.step)
+            self._take(run)
 
         self._safely(start)
 
@@ -139,7 +147,7 @@ class Snapshots(Callback):
         if self._off or block.time[-1] < self._due or run.step < self._next:
             return
         begun = time.thread_time()  # not what other programs take of a busy machine
-        self._safely(lambda: self.take(run.step))
+        self._safely(lambda: self._take(run))
         took = time.thread_time() - begun
         self.seconds += took
         self._due = time.perf_counter() + max(FASTEST, took / SHARE)
@@ -151,7 +159,7 @@ class Snapshots(Callback):
     def on_fit_end(self, run: Run) -> None:
         """Take the last one: of a fit that failed, whose parameters went back, there is none."""
         if run.error is None or isinstance(run.error, KeyboardInterrupt):
-            self._safely(lambda: self.take(run.step))
+            self._safely(lambda: self._take(run))
 
     # --- what there is ----------------------------------------------------------------------------
 
@@ -180,7 +188,9 @@ class Snapshots(Callback):
         """Standard deviations on the unconstrained scale, shape (points, coordinates)."""
         return self._values[: self._n, 1].copy()
 
-    def path(self, which: Sequence[int], *, points: int = POINTS) -> tuple[Array, Array]:
+    def path(
+        self, which: Sequence[int], *, points: int = POINTS, averaged: bool = False
+    ) -> tuple[Array, Array]:
         """Compute the middle 68 % of some coordinates over the steps.
 
         Parameters
@@ -189,6 +199,8 @@ class Snapshots(Callback):
             Indices of coordinates.
         points : int
             Most points; the last one is always there.
+        averaged : bool
+            Of q at the average of its iterates, see :attr:`averages`.
 
         Returns
         -------
@@ -200,17 +212,19 @@ class Snapshots(Callback):
             every = -(-self._n // points) if self._n else 1
             rows = np.arange(self._n - 1, -1, -every)[::-1]
             step, values = self._step[rows].astype(float), self._values[rows][:, :, list(which)]
-        mean, sd = values[:, 0], values[:, 1]
+        mean, sd = values[:, 2:].swapaxes(0, 1) if averaged else (values[:, 0], values[:, 1])
         ends = [self.coordinates.quantile(mean, sd, z, list(which)).T for z in (-1, 0, 1)]
         return step, np.array(ends)
 
-    def now(self, which: slice = slice(None)) -> Array:
+    def now(self, which: slice = slice(None), *, averaged: bool = False) -> Array:
         """Low end, median and high end of the middle 68 % of each coordinate, now.
 
         Parameters
         ----------
         which : slice
             Of coordinates; default is all.
+        averaged : bool
+            Of q at the average of its iterates, see :attr:`averages`.
 
         Returns
         -------
@@ -219,7 +233,8 @@ class Snapshots(Callback):
         with self._lock:
             if not self._n:
                 return np.full((3, len(self.coordinates)), np.nan)[:, which]
-            mean, sd = self._values[self._n - 1][:, which].copy()
+            of = slice(2, 4) if averaged else slice(0, 2)
+            mean, sd = self._values[self._n - 1, of, which].copy()
         return np.array([self.coordinates.quantile(mean, sd, z, which) for z in (-1, 0, 1)])
 
     def moved(self) -> Array:
@@ -240,7 +255,7 @@ class Snapshots(Callback):
             after = min(max(int(np.searchsorted(step, then)), 1), last)
             share = (then - step[after - 1]) / (step[after] - step[after - 1])
             before = (1 - share) * self._values[after - 1] + share * self._values[after]
-            mean, sd = self._values[last].copy()
+            mean, sd = self._values[last, :2].copy()
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.hypot(mean - before[0], sd - before[1]) / sd
 
@@ -264,18 +279,20 @@ class Snapshots(Callback):
             Of lists, coordinate by coordinate: ``name``, ``posterior`` and ``prior`` (low end,
             median and high end of the middle 68 %, to six digits; the prior is None where it could
             not be drawn) and ``moved`` (in the last tenth of the steps, in sd of q); ``step`` is
-            how many steps had been taken. None before the first snapshot.
+            how many steps had been taken; ``averaged`` is as ``posterior``, where the iterates are
+            averaged. None before the first snapshot.
         """
         if self.last is None:
             return None
         prior = self.prior()
-        return {
+        table = {
             "step": self.last,
             "name": list(self.coordinates.names),
             "posterior": _six(self.now().T),
             "prior": None if prior is None else _six(prior.T),
             "moved": _six(self.moved()),
         }
+        return {**table, "averaged": _six(self.now(averaged=True).T)} if self.averages else table
 
     def write(self, attrs: dict[str, Any]) -> None:
         """Write :meth:`table` into the attributes of a record, as "q", for exports and pictures."""
@@ -306,13 +323,27 @@ class Snapshots(Callback):
         """Step from which on there is room for another one."""
         return self._step[self._n - 1] + self._stride if self._n else 0.0
 
-    def take(self, step: int) -> None:
-        """Take a snapshot now, in the thread that trains, after so many steps."""
+    def _take(self, run: Run) -> None:
+        self.take(run.step, *([run.averages()] if self.averages else []))
+
+    def take(self, step: int, averages: Sequence[Array] = ()) -> None:
+        """Take a snapshot now, in the thread that trains, after so many steps.
+
+        Parameters
+        ----------
+        step : int
+        averages : sequence of ndarray
+            Of the parameters of q, in their order, where they are followed; before the first step
+            there are none, and the average is q itself.
+        """
         if not len(self.coordinates):
             return
+        values = moments(self.coordinates)
+        if self.averages:
+            known = dict(zip(self._approx.params, averages, strict=True)) if averages else {}
+            values = np.concatenate([values, moments(self.coordinates, known)])
         if self._n and self._step[self._n - 1] == step:
             self._n -= 1  # a later look at the same step
-        values = moments(self.coordinates)
         with self._lock:
             if self._n == POINTS:
                 half = POINTS // 2
@@ -377,10 +408,11 @@ def rows_of(table: Mapping[str, Any]) -> list[Row]:
     """
     nothing = (np.nan,) * 3
     prior = table["prior"] or [nothing] * len(table["name"])
-    columns = (table["name"], table["posterior"], prior, table["moved"])
+    averaged = table.get("averaged") or [nothing] * len(table["name"])
+    columns = (table["name"], table["posterior"], prior, table["moved"], averaged)
     rows = [
-        Row(name, tuple(now), tuple(before), moved)
-        for name, now, before, moved in zip(*columns, strict=True)
+        Row(name, tuple(now), tuple(before), moved, tuple(average))
+        for name, now, before, moved, average in zip(*columns, strict=True)
     ]
     return sorted(rows, key=lambda row: -np.nan_to_num(row.moved))
 
@@ -392,18 +424,27 @@ def _six(values: Array) -> Any:
     return [float(f"{value:.6g}") for value in values.tolist()]
 
 
-def moments(coordinates: Coordinates) -> Array:
-    """Mean and sd of each coordinate, shape (2, coordinates), from q's parameters as they are."""
+def moments(coordinates: Coordinates, known: Mapping[Any, Array] | None = None) -> Array:
+    """Mean and sd of each coordinate, shape (2, coordinates), from q's parameters as they are.
+
+    Parameters
+    ----------
+    coordinates : Coordinates
+    known : mapping of SharedVariable to ndarray, optional
+        Values of parameters in the place of their own.
+    """
     found = np.empty((2, len(coordinates)))
     for group, columns, at in coordinates.groups:
-        mean, sd = _of_group(group)
+        mean, sd = _of_group(group, known or {})
         found[0, columns], found[1, columns] = mean[at], sd[at]
     return found
 
 
-def _of_group(group: Any) -> tuple[Array, Array]:
+def _of_group(group: Any, known: Mapping[Any, Array]) -> tuple[Array, Array]:
     values = {
-        name: np.asarray(parameter.get_value(borrow=True), float)
+        name: np.asarray(
+            known[parameter] if parameter in known else parameter.get_value(borrow=True), float
+        )
         for name, parameter in group.params_dict.items()
     }
     if not isinstance(group, FullRankGroup):

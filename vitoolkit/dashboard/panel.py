@@ -26,6 +26,7 @@ from vitoolkit.snapshots import Snapshots
 from vitoolkit.trace import Trace
 from vitoolkit.verdict import verdict_of
 from vitoolkit.views.ahead import Ahead
+from vitoolkit.views.charts import penalties_of
 from vitoolkit.views.clock import Clock
 from vitoolkit.views.frame import Lines, frame_of, mean_now, points_for
 from vitoolkit.views.ghost import Earlier
@@ -180,7 +181,8 @@ class Panel:
     def watch(self, trace: Trace, rows: dict[str, int]) -> None:
         """Draw this trace from now on; `rows` of the data set belong to a local latent."""
         self.trace, self._sizes = trace, rows
-        self.view = trace.view(points_for(len(self.variables), len(self.lines)))
+        others = len(self.lines) + len(penalties_of(trace.measures))
+        self.view = trace.view(points_for(len(self.variables), others))
 
     def refresh(self) -> None:
         """Draw, if it is time and the page keeps up."""

@@ -14,7 +14,7 @@ from vitoolkit.views.charts import COMPARED, FIT, Chart, shown
 from vitoolkit.views.document import document
 from vitoolkit.views.frame import LARGEST, MOST_LINES, Header
 from vitoolkit.views.names import plain
-from vitoolkit.views.styles import INK, Style
+from vitoolkit.views.styles import Style
 
 __all__ = [
     "CONTROL_CSS",
@@ -80,14 +80,15 @@ def figure_legend(
     What it is told of `q` is for the charts of snapshots, which "q" among the `measures` asks for.
     A line's first entry is what a person reads; its last one, of a variable, is the name proper.
     """
+    there = {chart.name: chart for chart in shown(variables, controls, measures, notes)}
     return {
         "kl": [[plain(name), *style, name] for name, style in variables.items()],
         "control": [
             [plain(name), *style, scales.get(name, "linear")] for name, style in controls.items()
         ],
         "notes": dict(notes),
-        "charts": [_told(chart) for chart in charts.CHARTS],
-        "shown": [chart.name for chart in shown(variables, controls, measures, notes)],
+        "charts": [_told(there.get(chart.name, chart)) for chart in charts.CHARTS],
+        "shown": list(there),
         "q": q,
         "fit": FIT._asdict(),
         "most": MOST_LINES,
@@ -106,7 +107,7 @@ def _told(chart: Chart) -> Header:
         {
             "column": line.column,
             "right": line.right,
-            "look": [line.label + right * line.right, INK, line.dash],
+            "look": [line.label + right * line.right, line.color, line.dash],
         }
         for line in chart.lines
     ]

@@ -11,7 +11,24 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
-__all__ = ["CHARTS", "COMPARED", "FIT", "Chart", "Fit", "Line", "bands_of", "measures_of", "shown"]
+from vitoolkit.views.names import plain
+from vitoolkit.views.styles import INK, variable_styles
+
+__all__ = [
+    "CHARTS",
+    "COMPARED",
+    "FIT",
+    "Chart",
+    "Fit",
+    "Line",
+    "bands_of",
+    "measures_of",
+    "penalties_of",
+    "shown",
+]
+
+#: Most penalties that are drawn.
+MOST_PENALTIES = 12
 
 
 class Line(NamedTuple):
@@ -27,12 +44,15 @@ class Line(NamedTuple):
         Whether its axis is the right one.
     dash : tuple of int
         Lengths of dashes and gaps, pixels.
+    color : str
+        That of a variable, or of text.
     """
 
     column: str
     label: str
     right: bool = False
     dash: tuple[int, ...] = ()
+    color: str = INK
 
 
 class Chart(NamedTuple):
@@ -45,11 +65,12 @@ class Chart(NamedTuple):
     kind : {"band", "lines", "kl", "list", "posterior", "controls", "plane"}
         Which function draws it.
     reads : tuple of str
-        The columns of a trace that it draws; ``"kl"`` and ``"control"`` stand for all of these,
-        ``"q"`` for snapshots of the approximation, which are beside the trace. A chart is there
-        when one of its columns is recorded.
+        The columns of a trace that it draws; ``"kl"``, ``"control"`` and ``"penalty"`` stand for
+        all of these, ``"q"`` for snapshots of the approximation, which are beside the trace. A
+        chart is there when one of its columns is recorded.
     lines : tuple of Line
-        Of the kind "lines".
+        Of the kind "lines"; those of the penalties, in the colors of their variables, are put in by
+        :func:`shown`.
     scale : {"linear", "log"}
         Of the y axes of the kind "lines".
     beside : str
@@ -76,6 +97,7 @@ CHARTS = (
     Chart("elbo", "ELBO at β = 1, nats", "band", ("elbo",), beside="loss"),
     Chart("kl", "KL by variable, nats", "kl", ("kl",)),
     Chart("list", "KL now", "list", ("kl",), beside="kl"),
+    Chart("penalty", "Penalty in the loss in place of the KL, nats", "lines", ("penalty",)),
     Chart("posterior", "Posterior: median, 68 %", "posterior", ("q",)),
     Chart("coordinates", "Prior and posterior now", "list", ("q",), beside="posterior"),
     Chart("control", "Controls", "controls", ("control",)),
@@ -145,8 +167,14 @@ def shown(
     recorded = {"loss", *measures}
     recorded |= {"kl", "elbo", "data"} if variables else set()
     recorded |= {"control"} if controls else set()
+    penalties = _penalty_lines(tuple(variables), penalties_of(measures))
+    recorded |= {"penalty"} if penalties else set()
     recorded -= set(notes)
-    return tuple(chart for chart in CHARTS if recorded & set(chart.columns))
+    return tuple(
+        chart._replace(lines=penalties) if "penalty" in chart.reads else chart
+        for chart in CHARTS
+        if recorded & set(chart.columns)
+    )
 
 
 def bands_of(variables: Collection[str], measures: Collection[str]) -> tuple[str, ...]:
@@ -158,4 +186,20 @@ def bands_of(variables: Collection[str], measures: Collection[str]) -> tuple[str
 def measures_of(measures: Collection[str]) -> tuple[str, ...]:
     """Return the measures that are drawn as lines, of those that are recorded."""
     columns = [line.column for chart in CHARTS for line in chart.lines]
-    return tuple(name for name in dict.fromkeys(columns) if name in measures)
+    known = tuple(name for name in dict.fromkeys(columns) if name in measures)
+    return known + penalties_of(measures)
+
+
+def penalties_of(measures: Iterable[str]) -> tuple[str, ...]:
+    """Return the penalties that are drawn, of the measures that are recorded."""
+    return tuple(name for name in measures if name.startswith("penalty["))[:MOST_PENALTIES]
+
+
+def _penalty_lines(variables: tuple[str, ...], penalties: Iterable[str]) -> tuple[Line, ...]:
+    styles = variable_styles(variables)
+    names = [(column, column[len("penalty[") : -1]) for column in penalties]
+    return tuple(
+        Line(column, plain(name), dash=styles[name].dash, color=styles[name].color)
+        for column, name in names
+        if name in styles
+    )

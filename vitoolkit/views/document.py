@@ -129,6 +129,7 @@ def _posterior(chart: Chart, steps: Range1d) -> figure:
         "xs", "ys", source=_source(f"{chart.name}_band", "xs", "ys", "color"),
         fill_color="color", fill_alpha=0.2, line_color=None, name="middle",
     )  # fmt: skip
+    _lines(drawn, f"{chart.name}_averaged")
     _lines(drawn, chart.name)
     return drawn
 

@@ -107,12 +107,15 @@ class Frame(NamedTuple):
         return header, np.concatenate(flat).tobytes()
 
 
-def points_for(variables: int, controls: int = 0) -> int:
-    """Points a line so that a frame of so many variables and controls stays within the budget."""
+def points_for(variables: int, others: int = 0) -> int:
+    """Points a line, of so many variables and other lines, for a frame within the budget.
+
+    The other lines are those of controls and penalties.
+    """
     everything = [column for chart in charts.CHARTS for column in chart.columns]
     bands, measures = bands_of(("z",), everything), measures_of(everything)
     own = 4 + 3 * len(bands) + len(measures)  # step, seconds, rate and distortion are the four
-    lines = own + controls + min(variables, MOST_LINES)
+    lines = own + others + min(variables, MOST_LINES)
     return int(min(500, max(20, (BUDGET // 4 - variables - 900) // lines))) // 2 * 2
 
 

@@ -214,7 +214,8 @@ def _controls(trace: Table, frame: Frame, scales: Mapping[str, str]) -> list[Cel
     for name in moved[:_MOST_STRIPS]:
         log = scales.get(name) == "log" and ends[name][0] > 0
         values = frame.control[trace.controls.index(name)]
-        strips.append((plain(name) + " (log scale)" * log, values, _Axis.of(*ends[name], log=log)))
+        title = plain(name) + " (log scale)" * log
+        strips.append((title, values, _Axis.of(*ends[name], log=log), INK))
     return _strips(frame, strips)
 
 
@@ -229,7 +230,7 @@ def _measures(chart: Chart, frame: Frame) -> list[Cell]:
         if np.isfinite(values).any():
             low, high, cut = _ends(values, frame.step)
             title = f"{chart.title}: {line.label}{' (log scale)' * log}{cut}"
-            strips.append((title, values, _Axis.of(low, high, log=log)))
+            strips.append((title, values, _Axis.of(low, high, log=log), line.color))
     return _strips(frame, strips)
 
 
@@ -256,14 +257,14 @@ def _plane(chart: Chart, frame: Frame) -> list[Cell]:
     return [cell]
 
 
-def _strips(frame: Frame, strips: Sequence[tuple[str, Array, _Axis]]) -> list[Cell]:
+def _strips(frame: Frame, strips: Sequence[tuple[str, Array, _Axis, str]]) -> list[Cell]:
     if not strips:
         return []
     high = max(64.0, (_HEIGHT - (len(strips) - 1) * _TOP) / len(strips))
 
     def cell(parts: list[str], left: float, top: float) -> float:
-        for i, (title, values, axis) in enumerate(strips):
-            lines, last = [(values, Style(INK, ()))], i == len(strips) - 1
+        for i, (title, values, axis, color) in enumerate(strips):
+            lines, last = [(values, Style(color, ()))], i == len(strips) - 1
             top = _over_steps(title, frame, lines, axis, height=high, steps=last)(parts, left, top)
         return top
 

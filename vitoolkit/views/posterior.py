@@ -18,7 +18,7 @@ from vitoolkit.views.styles import DASHES, Style, variable_styles
 
 __all__ = ["Posterior", "posterior_of"]
 
-#: Coordinates a frame, points a path, and paths: 13 kB at most.
+#: Coordinates a frame, half of them beside averages, points a path, and paths: 14 kB at most.
 AT_ONCE, POINTS, PATHS = 500, 100, 4
 #: Variables of which a path is shown before anybody has picked one.
 FIRST = 3
@@ -74,6 +74,7 @@ class Posterior:
             "variables": len(seen),
             "prior": None if prior is None else [_short(ends) for ends in prior],
             "unconstrained": np.flatnonzero(~told.constrained).tolist(),
+            "averages": self.snapshots.averages,
             "words": words or self.snapshots.without_prior,
             "notes": list(told.notes),
             "most": PATHS,
@@ -98,16 +99,22 @@ class Posterior:
         last = snapshots.last
         if last is None or not count:
             return b""
+        averages = snapshots.averages
         start = 0 if whole or self._from >= count else self._from
-        stop = count if whole else min(start + AT_ONCE, count)
+        stop = count if whole else min(start + AT_ONCE // (1 + averages), count)
         paths = whole or self._sent != (last, self.picked)
         if not paths and self._told.get(start) == last:
             return b""
         here = slice(start, stop)
         arrays = {"q_now": snapshots.now(here), "q_moved": snapshots.moved()[here]}
+        if averages:
+            arrays["q_averaged"] = snapshots.now(here, averaged=True)
         if paths:
             step, ends = snapshots.path(self.picked, points=POINTS)
             arrays |= {"q_step": step, "q_ends": ends.reshape(-1, len(step))}
+            if averages:
+                _, ends = snapshots.path(self.picked, points=POINTS, averaged=True)
+                arrays["q_middles"] = ends[1]
         header["q"] = {"from": start, "count": count, "picked": self.picked, "paths": paths}
         header["arrays"] = header["arrays"] + [
             [name, list(values.shape)] for name, values in arrays.items()

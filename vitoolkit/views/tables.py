@@ -216,14 +216,19 @@ def posterior_table(trace: Table, *, most: int = 12) -> str:
     if q is None:
         return ""
     rows = rows_of(q)
-    head = ("coordinate", "q: median (68 %)", "prior", "moved in the last tenth")
+    head = ["coordinate", "q: median (68 %)", "prior", "moved in the last tenth"]
+    told = [_row_words(row) for row in rows[:most]]
+    if "averaged" in q:
+        head.insert(2, "at the average of its iterates")
+        for words, row in zip(told, rows, strict=False):
+            words.insert(2, _interval(row.averaged))
     more = f"<p>and {len(rows) - most:,} more that moved less</p>" if len(rows) > most else ""
-    return _html_table(head, [_row_words(row) for row in rows[:most]]) + more
+    return _html_table(head, told) + more
 
 
-def _row_words(row: Row) -> tuple[str, str, str, str]:
+def _row_words(row: Row) -> list[str]:
     moved = "" if math.isnan(row.moved) else f"{row.moved:.2g} sd"
-    return plain(row.name), _interval(row.posterior), _interval(row.prior), moved
+    return [plain(row.name), _interval(row.posterior), _interval(row.prior), moved]
 
 
 def _interval(ends: Sequence[float]) -> str:
