@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vitoolkit.block import Block
 from vitoolkit.callback import Callback
-from vitoolkit.controls import LearningRate
+from vitoolkit.controls import Control, LearningRate
 from vitoolkit.coordinates import coordinates_of
 from vitoolkit.run import Run
 from vitoolkit.snapshots import moments
@@ -117,6 +117,9 @@ class Iterates(Callback):
         self.names: tuple[str, ...] = ()
         self.since, self.is_elbo = 0, False
         self._approx: Any = None
+        #: The controls of the run, those that blocks have, and which of them are no learning rate.
+        self._known: tuple[tuple[Control, ...], int] = (), 0
+        self._at: list[int] = []
         self._begin(0)
 
     def _begin(self, step: int) -> None:
@@ -152,8 +155,11 @@ class Iterates(Callback):
 
     def _moved(self, run: Run, block: Block) -> int | None:
         """Rows of a block before its controls had come to rest; None where they were all along."""
-        at = [i for i, c in enumerate(run.controls) if not isinstance(c, LearningRate)]
-        at = [i for i in at if i < block.control.shape[1]]
+        if self._known != (run.controls, block.control.shape[1]):
+            self._known = run.controls, block.control.shape[1]
+            of = enumerate(run.controls[: block.control.shape[1]])
+            self._at = [i for i, control in of if not isinstance(control, LearningRate)]
+        at = self._at
         used = block.control[:, at]
         if self._held is None or len(self._held) != len(at):
             self._held = used[0].copy()
@@ -216,7 +222,7 @@ class Iterates(Callback):
         return np.array([look.moments for look in looks]).reshape(len(looks), 2, len(self.names))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_approx": None, "_coordinates": None}
+        return {**self.__dict__, "_approx": None, "_coordinates": None, "_known": ((), 0)}
 
     def moves(self) -> Move | None:
         """What moved furthest in the last half of the looks, of what moves beyond doubt.

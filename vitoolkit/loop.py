@@ -360,6 +360,7 @@ class _Rows:
         self._order = [run.controls.index(control) for control in step.controls]
         self._as_recorded = self._order == list(range(len(run.controls)))
         self._unused = [i for i, c in enumerate(run.controls) if c.name in run.unused]
+        self._names = run.variables, run.inference.measures
         self._dtype = np.dtype(pytensor.config.floatX)
         self._allocate(_ROWS)
 
@@ -367,6 +368,7 @@ class _Rows:
         self._out = np.empty((rows, 1 + self._run.term_count))
         self._used = np.empty((rows, len(self._run.controls)))
         self._time = np.empty(rows)
+        self._share = np.arange(1.0, rows + 1)
 
     def one_by_one(self, most: int) -> None:
         """Take steps until something is asked for, a few milliseconds are over, or NaN."""
@@ -409,9 +411,9 @@ class _Rows:
         now = time.perf_counter()
         self._step.tune(now - begun, count)
         self._out[:count] = result
-        self._time[:count] = np.linspace(begun, now, count + 1)[1:]
-        nan = np.flatnonzero(np.isnan(self._out[:count, 0]))
-        self._filled = int(nan[0]) + 1 if len(nan) else count
+        self._time[:count] = begun + (now - begun) / count * self._share[:count]
+        nan = np.isnan(self._out[:count, 0])
+        self._filled = int(nan.argmax()) + 1 if nan.any() else count
         for control, value in zip(run.controls, self._used[self._filled - 1], strict=True):
             control.taken(float(value))
         self._hand_out()
@@ -428,10 +430,8 @@ class _Rows:
         if self._unused:
             used = used.copy()
             used[:, self._unused] = np.nan
-        self.last = Block(
-            first, out[:, 0], out[:, 1:], used, self._time[:filled],
-            run.variables, run.inference.measures,
-        )  # fmt: skip
+        times = self._time[:filled]
+        self.last = Block(first, out[:, 0], out[:, 1:], used, times, *self._names)
         run.hand_out(self.last, self._interrupt.gate)
 
     def _values(self, start: int, stop: int) -> np.ndarray:

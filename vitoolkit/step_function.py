@@ -137,6 +137,7 @@ class StepFunction:
         self.variables = _named(state, generators, roles)
         known = {*state, *generators, *(control.shared for control in self.controls)}
         self.reads = tuple(v for v in read if isinstance(v, SharedVariable) and v not in known)
+        self._marked = self._storages("parameter", "optimizer")
         if jax:
             mode = faster(get_mode(mode))
             # JAX copies the generators when it compiles; for the others they are seeded below.
@@ -196,6 +197,7 @@ class StepFunction:
             name: next(given) if name.startswith("parameter") else like(variable, copied=True)
             for name, variable in self.variables.items()
         }
+        twin._marked = twin._storages("parameter", "optimizer")
         own = dict(zip(self.variables.values(), twin.variables.values()))
         twin._draws = [draws.twin(own[draws.source]) for draws in self._draws]
         own.update((a.stand_in, b.stand_in) for a, b in zip(self._draws, twin._draws))
@@ -285,7 +287,7 @@ class StepFunction:
 
     def marks(self) -> list[int]:
         """Tell by other numbers when somebody else has written a parameter since the last call."""
-        return [id(storage[0]) for storage in self._storages("parameter", "optimizer")]
+        return [id(storage[0]) for storage in self._marked]
 
     def _storages(self, *roles: str) -> list[list[Any]]:
         """Where the values are of what a step changes and has one of these roles."""

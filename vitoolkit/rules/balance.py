@@ -29,7 +29,7 @@ class balance(Rule):  # noqa: N801  # reads as a word at the call: rule=vt.rules
         Mean of the βs of `among`.
     rate : float, default 0.002
         Share of the way to its target that log β goes in a step.
-    every : int, default 50
+    every : int, default 100
         The rule is asked at the steps that are a multiple of it.
 
     Raises
@@ -66,7 +66,7 @@ class balance(Rule):  # noqa: N801  # reads as a word at the call: rule=vt.rules
         *,
         mean: float = 1.0,
         rate: float = 0.002,
-        every: int = 50,
+        every: int = 100,
     ) -> None:
         self.variable, self.among = str(variable), tuple(dict.fromkeys(map(str, among)))
         if len(self.among) < 2 or self.variable not in self.among:

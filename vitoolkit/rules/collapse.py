@@ -27,7 +27,7 @@ class cyclic_restart_on_collapse(KLRule):  # noqa: N801  # reads as a word at th
         Most restarts.
     per : float, default 1.0
         Divisor of the KL contribution: with the number of rows, `below` is of one row.
-    every : int, default 50
+    every : int, default 100
         The rule is asked at the steps that are a multiple of it: so fine is the annealing.
 
     Raises
@@ -62,7 +62,7 @@ class cyclic_restart_on_collapse(KLRule):  # noqa: N801  # reads as a word at th
         low: float = 0.0,
         times: int = 4,
         per: float = 1.0,
-        every: int = 50,
+        every: int = 100,
     ) -> None:
         super().__init__(variable, per, every)
         self.below = real_number("below", below, above=0)

@@ -28,7 +28,7 @@ class geco(Rule):  # noqa: N801  # reads as a word at the call: rule=vt.rules.ge
         Nats that count as one unit of error. Default is the size of `target`.
     memory : float, default 0.99
         α of the moving average of the distortion, a step.
-    every : int, default 50
+    every : int, default 100
         The rule is asked at the steps that are a multiple of it.
 
     Raises
@@ -62,7 +62,7 @@ class geco(Rule):  # noqa: N801  # reads as a word at the call: rule=vt.rules.ge
         rate: float = 0.001,
         scale: float | None = None,
         memory: float = 0.99,
-        every: int = 50,
+        every: int = 100,
     ) -> None:
         self.target = real_number("target", target)
         self.rate = real_number("rate", rate, above=0)

@@ -29,7 +29,7 @@ class kl_target(KLRule):  # noqa: N801  # reads as a word at the call: rule=vt.r
         the 1e-4 of the paper.
     per : float, default 1.0
         Divisor of the KL contribution: with the number of rows, `target` is of one row.
-    every : int, default 50
+    every : int, default 100
         The rule is asked at the steps that are a multiple of it; the error is the mean since then.
 
     Raises
@@ -70,7 +70,7 @@ class kl_target(KLRule):  # noqa: N801  # reads as a word at the call: rule=vt.r
         proportional: float = 0.01,
         integral: float | None = None,
         per: float = 1.0,
-        every: int = 50,
+        every: int = 100,
     ) -> None:
         super().__init__(variable, per, every)
         self.target = real_number("target", target, above=0)

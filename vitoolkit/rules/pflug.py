@@ -25,7 +25,7 @@ class pflug(RateRule):  # noqa: N801  # reads as a word at the call: rule=vt.rul
         Steps after a drop, and at the start, before the next one.
     least : float, optional
         The learning rate goes no lower. Default is the lower bound of the control.
-    every : int, default 100
+    every : int, default 500
         The rule is asked at the steps that are a multiple of it.
 
     Raises
@@ -63,7 +63,7 @@ class pflug(RateRule):  # noqa: N801  # reads as a word at the call: rule=vt.rul
         *,
         burn_in: int = 1_000,
         least: float | None = None,
-        every: int = 100,
+        every: int = 500,
     ) -> None:
         super().__init__(factor, least, every)
         self.burn_in = whole_number("burn_in", burn_in, least=0, of="steps")

@@ -9,7 +9,7 @@ import numpy as np
 
 from vitoolkit.block import Block
 from vitoolkit.checks import real_number, whole_number
-from vitoolkit.rules.rule import Mean, RateRule
+from vitoolkit.rules.rule import RateRule
 
 __all__ = ["reduce_on_plateau"]
 
@@ -28,23 +28,22 @@ class reduce_on_plateau(RateRule):  # noqa: N801  # reads as a word: rule=vt.rul
         errors.
     least : float, optional
         The learning rate goes no lower. Default is the lower bound of the control.
-    every : int, default 50
-        The rule is asked at the steps that are a multiple of it; the means of so many steps are the
-        points of the regression.
+    every : int, default 500
+        The rule is asked at the steps that are a multiple of it.
 
     Raises
     ------
     TypeError, ValueError
-        When a number is not one or out of its range, or `patience` has fewer than 8 points.
+        When a number is not one or out of its range, or `patience` is less than 400 steps.
 
     Notes
     -----
     The ELBO is the one at β = 1, whatever β is in force. What counts as rising is told by the noise
     of the fit itself, as there is no number of nats that suits every model: the slope is fitted by
-    least squares to the means of `every` steps, and its standard error comes from their rests.
+    least squares to the means of 50 steps, and its standard error comes from their rests.
     It fires where the fitted slope is below `errors` of these: seldom on a clear rise, after some
-    `patience` steps without one. While another control moves, such as a β on its schedule, nothing
-    is judged.
+    `patience` steps without one. Steps before another control moved last, such as a β on its
+    schedule, do not count.
 
     Examples
     --------
@@ -53,8 +52,8 @@ class reduce_on_plateau(RateRule):  # noqa: N801  # reads as a word: rule=vt.rul
     reduce_on_plateau(0.5, patience=1000)
     """
 
-    #: Points that a regression needs.
-    LEAST = 8
+    #: Points that a regression needs, and steps of which one is the mean.
+    LEAST, POINT = 8, 50
     needs = ("elbo",)
 
     def __init__(
@@ -64,18 +63,18 @@ class reduce_on_plateau(RateRule):  # noqa: N801  # reads as a word: rule=vt.rul
         patience: int = 1_000,
         errors: float = 2.0,
         least: float | None = None,
-        every: int = 50,
+        every: int = 500,
     ) -> None:
         super().__init__(factor, least, every)
         self.patience = whole_number(
-            "patience", patience, least=self.LEAST * self.every, of="steps"
+            "patience", patience, least=self.LEAST * self.POINT, of="steps"
         )
         self.errors = real_number("errors", errors, least=0)
         self._forget()
 
     def _forget(self) -> None:
-        self._elbo = Mean()
-        self._points: deque[float] = deque(maxlen=self.patience // self.every)
+        self._rest = np.empty(0)  # steps that are no whole point yet
+        self._points: deque[float] = deque(maxlen=self.patience // self.POINT)
         self._controls: np.ndarray | None = None
 
     def begin(self, value: float) -> None:
@@ -84,20 +83,31 @@ class reduce_on_plateau(RateRule):  # noqa: N801  # reads as a word: rule=vt.rul
         self._forget()
 
     def observe(self, block: Block) -> None:
-        """Look at the ELBO, and whether anything else moves."""
-        last = block.control[-1]
-        before = last if self._controls is None else self._controls
-        held = (block.control == last) & (before == last)
-        if not (held | np.isnan(last)).all():
+        """Look at the ELBO, from where everything else is at rest."""
+        start = self._moved(block.control)
+        if start is not None:
             self._forget()
-        self._controls = last.copy()
-        self._elbo.add(block.elbo)
+        self._controls = block.control[-1].copy()
+        values = np.concatenate([self._rest, block.elbo[start:]])
+        whole = len(values) // self.POINT * self.POINT
+        self._points.extend(_means(values[:whole].reshape(-1, self.POINT)))
+        self._rest = values[whole:]
+
+    def _moved(self, control: np.ndarray) -> int | None:
+        """Rows before the controls had come to rest; None where they were all along."""
+        last = control[-1]
+        known = ~np.isnan(last)
+        rows = np.flatnonzero((control != last)[:, known].any(axis=1))
+        if len(rows):
+            return int(rows[-1]) + 1
+        at_rest = self._controls is None or (self._controls == last)[known].all()
+        return None if at_rest else 0
 
     def slope(self) -> tuple[float, float]:
         """Slope of the ELBO and its standard error, nats a step."""
         points = np.array(self._points)
         n = len(points)
-        at = (np.arange(n) - (n - 1) / 2) * self.every
+        at = (np.arange(n) - (n - 1) / 2) * self.POINT
         spread = float(at @ at)
         slope = float(at @ points) / spread
         rest = points - points.mean() - slope * at
@@ -105,12 +115,11 @@ class reduce_on_plateau(RateRule):  # noqa: N801  # reads as a word: rule=vt.rul
 
     def value(self, step: int) -> float:
         """One factor down where nothing rises any more."""
-        self._points.append(self._elbo.take())
         full = len(self._points) == self._points.maxlen
         if full and np.isfinite(self._points).all():
             slope, error = self.slope()
             if slope < self.errors * error:
-                steps = len(self._points) * self.every
+                steps = len(self._points) * self.POINT
                 rise = "rises no more than its noise" if slope > 0 else "does not rise"
                 self.drop(
                     f"the ELBO {rise}: {1000 * slope:.3g} ± {1000 * error:.2g} nats in 1,000 "
@@ -121,3 +130,11 @@ class reduce_on_plateau(RateRule):  # noqa: N801  # reads as a word: rule=vt.rul
 
     def __repr__(self) -> str:
         return f"reduce_on_plateau({self.factor!r}, patience={self.patience})"
+
+
+def _means(rows: np.ndarray) -> list[float]:
+    """Mean of what is finite in each row; NaN of one in which nothing is."""
+    finite = np.isfinite(rows)
+    with np.errstate(invalid="ignore"):
+        means = np.where(finite, rows, 0.0).sum(axis=1) / finite.sum(axis=1)
+    return means.tolist()
