@@ -109,6 +109,15 @@ def test_a_name_in_latex_is_read_as_plain_text_and_stays_the_key():
     row.close()
 
 
+def test_what_lr_find_suggests_is_told_to_the_page():
+    rate = vt.LearningRate(1e-2)
+    row = ControlRow(rate, print)
+    assert row.widget.state["suggestion"] is None
+    rate.suggestion = 0.03
+    assert row.follow() and row.widget.state["suggestion"] == 0.03
+    row.close()
+
+
 def test_a_slider_without_bounds_makes_room():
     row = ControlRow(vt.Control(1.0, name="free"), print)
     assert (row.widget.state["low"], row.widget.state["high"]) == (-10.0, 10.0)

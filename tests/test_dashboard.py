@@ -467,6 +467,31 @@ def test_a_panel_that_is_shown_in_two_places_keeps_the_second(model, notebook, w
     dashboard._panel.close()
 
 
+def test_a_diagnosis_is_shown_in_the_panel_until_the_fit_goes_on(model, notebook):
+    pytest.importorskip("arviz")
+    dashboard = vt.Dashboard()
+    looked_at = at(20, lambda: setattr(dashboard._panel.status, "seen", True))
+    approx = train(model, dashboard, callbacks=[looked_at])
+    panel = dashboard._panel
+    panel.figure.on_kept()  # the page has the charts now
+    button = panel._diagnosis
+    assert not panel.open and button.place and button.state["phase"] == "ready"
+    found = vt.diagnose(approx, draws=200, linear_response=False)
+    assert dashboard.trace.attrs["diagnosis"] == found.to_dict()
+    assert button.state["phase"] == "done" and "k-hat is" in button.state["found"]
+    assert button.state["found"] in notebook.shown[-1].data
+    dashboard._repr_mimebundle_()
+    again = dashboard._panel
+    assert again._diagnosis in again.widget.children and again._diagnosis is not button
+    assert again._diagnosis.state == button.state
+    again._diagnosis._work()
+    assert "sd by linear response" in again._diagnosis.state["found"] != button.state["found"]
+    panel_of_before = again._diagnosis
+    with model:
+        dashboard._fit.inference.refine(10, progressbar=False)
+    assert "diagnosis" not in dashboard.trace.attrs and panel_of_before.comm is None
+
+
 def test_refine_goes_on_with_the_same_trace(model, notebook):
     dashboard = vt.Dashboard()
     with model:

@@ -26,6 +26,7 @@ def test_it_leaves_no_trail():
     for parameter, before in zip(inference.approx.params, state, strict=True):
         np.testing.assert_array_equal(parameter.get_value(), before)
     assert rate.value == 0.01 and rate.schedule is None and not rate.log
+    assert rate.suggestion == found.suggestion and twin_rate.suggestion is None
     recorder, twins = vt.Recorder(), vt.Recorder()
     inference.refine(100, progressbar=False, callbacks=[recorder])
     twin.refine(100, progressbar=False, callbacks=[twins])

@@ -81,6 +81,9 @@ class Callback:
     def on_fit_end(self, run: Run) -> None:
         """At the end of a fit, however it ended; ``run.status`` and ``run.error`` say how."""
 
+    def on_diagnosis(self, run: Run) -> None:
+        """When a fit that is over was diagnosed, in the thread that asked; the record has it."""
+
 
 class every:  # noqa: N801  # reads as a word at the call: callbacks=[vt.every(100, callback)]
     """A plain callback that is called every so many steps, and costs no fused steps.

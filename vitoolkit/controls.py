@@ -729,6 +729,11 @@ class LearningRate(Control):
     shared : TensorSharedVariable, optional
         An existing scalar float shared variable to control.
 
+    Attributes
+    ----------
+    suggestion : float or None
+        What :func:`vitoolkit.lr_find` suggests for it; a panel shows it at the slider.
+
     Raises
     ------
     TypeError, ValueError
@@ -765,6 +770,7 @@ class LearningRate(Control):
             scale="log",
             shared=shared,
         )
+        self.suggestion: float | None = None
 
 
 class Switch(Control):

@@ -15,6 +15,7 @@ from pymc.backends.ndarray import NDArray as PyMCTrace
 from pymc.variational.inference import Inference
 from pymc.variational.opvi import Approximation
 
+from vitoolkit.callback import Callback
 from vitoolkit.checks import flag, seed, shown, whole_number
 from vitoolkit.controls import Control
 from vitoolkit.coordinates import Coordinates, Source, coordinates_of
@@ -23,9 +24,11 @@ from vitoolkit.fit import Fit
 from vitoolkit.linear_response import linear_response as respond
 from vitoolkit.many import Fits
 from vitoolkit.psis import good_khat, khat_of, rhat_of
+from vitoolkit.run import Run
 from vitoolkit.snapshots import Snapshots
 from vitoolkit.steps import counter_of
 from vitoolkit.table import Table
+from vitoolkit.trace import Trace
 from vitoolkit.trend import ERRORS, trend_of
 from vitoolkit.verdict import Verdict, _last_move, verdict_of
 
@@ -156,6 +159,26 @@ class Diagnosis:
         lines += [f"What to do: {advice}" for advice in self.advice]
         return [*lines, *(f"Not computed: {note}" for note in self.notes)]
 
+    def to_dict(self) -> dict[str, Any]:
+        """What it says, without draws and covariance, as a record keeps it: JSON-able, NaN is None.
+
+        Returns
+        -------
+        dict
+            ``ok``, ``lines`` as :meth:`lines`, ``khat``, ``threshold``, ``elbo``, ``iw_bound``,
+            ``coordinate``, the names, and ``table`` with the columns of :attr:`table` in their
+            order, but for the variable.
+        """
+        numbers = ("khat", "threshold", "elbo", "iw_bound")
+        columns = [name for name in self.table.columns if name != "variable"]
+        return {
+            "ok": self.ok,
+            "lines": self.lines(),
+            **{name: _known(getattr(self, name)) for name in numbers},
+            "coordinate": list(self.table.index),
+            "table": {name: [_known(value) for value in self.table[name]] for name in columns},
+        }
+
     def __repr__(self) -> str:
         return "\n".join([f"<Diagnosis: {'ok' if self.ok else 'not ok'}>", *self.lines()])
 
@@ -173,6 +196,7 @@ class _Given(NamedTuple):
     inference: Any
     record: Table | None
     snapshots: Snapshots | None
+    run: Run | None
 
 
 def diagnose(
@@ -221,6 +245,9 @@ def diagnose(
     it, means and standard deviations may still be off, of coordinates that are few among many.
     log p is that of all rows; where a model states it for a minibatch only, as for an encoder's
     variables, k-hat is NaN.
+
+    Of a fit that is over, it is kept in the record, ``trace.attrs["diagnosis"]``, until the fit
+    goes on; reports have it, and the panel shows it.
 
     Examples
     --------
@@ -281,7 +308,7 @@ def diagnose(
     elbo, elbo_error = _mean(ratio)
     narrow = table["ratio"].min() < NARROW
     ok = verdict.ok and khat <= threshold and (others is None or most <= AGREE)
-    return Diagnosis(
+    found = Diagnosis(
         " ".join(words for words in said if words),
         bool(ok),
         float(khat),
@@ -301,6 +328,18 @@ def diagnose(
         given.approx,
         z,
     )
+    _keep(found, given)
+    return found
+
+
+def _keep(found: Diagnosis, given: _Given) -> None:
+    """Put it into the record of a fit that is over, and let its panel know."""
+    run = given.run
+    if isinstance(given.record, Trace) and (run is None or not run.running):
+        given.record.attrs["diagnosis"] = found.to_dict()
+        for callback in run.own if run is not None else ():
+            if isinstance(callback, Callback):
+                callback.on_diagnosis(run)
 
 
 # --- what is known of a fit ---------------------------------------------------------------------
@@ -333,7 +372,7 @@ def _given(fit: Any) -> _Given:
         trace = max(records, key=len)
     followed = [] if run is None else [getattr(c, "snapshots", c) for c in run.own]
     snapshots = next((one for one in followed if isinstance(one, Snapshots)), None)
-    return _Given(approx, inference, trace, snapshots)
+    return _Given(approx, inference, trace, snapshots, run)
 
 
 def _verdict(given: _Given) -> Verdict:
@@ -539,6 +578,11 @@ def _advice(verdict: Verdict, far: bool, apart: bool, narrow: bool) -> list[str]
     if narrow and not far and verdict.kind == "still":
         advice.append("take widths from d.table['lr_sd'], not from q: mean field is too narrow.")
     return advice
+
+
+def _known(value: float) -> float | None:
+    """A number of six digits, which JSON has; None for one that could not be computed."""
+    return float(f"{value:.6g}") if np.isfinite(value) else None
 
 
 def _few(names: Iterable[str], most: int = 8) -> str:

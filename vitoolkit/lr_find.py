@@ -153,7 +153,8 @@ def lr_find(
     -----
     Parameters, the optimizer's state, random generators, the clock, ``hist`` and the control are
     put back (see :func:`vitoolkit.trial.without_trail`), so that the next steps are the very ones
-    that would have been taken. The loss is read where it starts from: an inference that has
+    that would have been taken. Only :attr:`LearningRate.suggestion` is new: a panel's row of the
+    learning rate offers it. The loss is read where it starts from: an inference that has
     converged has nothing to fall, and suggests nothing.
 
     References
@@ -196,7 +197,10 @@ def lr_find(
         except FloatingPointError:
             swept.diverged = True
     rates = low_ * factor ** np.arange(len(swept.losses))
-    return _read(rates, np.array(swept.losses), swept.diverged)
+    found = _read(rates, np.array(swept.losses), swept.diverged)
+    if isinstance(control, LearningRate):
+        control.suggestion = min(max(found.suggestion, control.bounds[0]), control.bounds[1])
+    return found
 
 
 class _Sweep(Callback):

@@ -9,6 +9,7 @@ import json
 beta = vt.Beta(name=r"$\beta_{1}$")
 ramp = vt.Beta(schedule=vt.schedules.linear(0.0, 1.0, steps=3_000_000), name="ramp")
 rate = vt.LearningRate(1e-2)
+rate.suggestion = 0.03  # as vt.lr_find(inference, rate) does
 dashboard = vt.Dashboard(rate)
 with pm.Model():
     z = pm.Normal(r"$\alpha_{0}$", 0, 1, shape=3)
@@ -71,6 +72,14 @@ def test_a_control_is_named_moved_and_given_another_schedule(notebook):
     kl_now.locator(".vitoolkit-row", has_text="α₀").click()
     page.wait(f"{FIGURE}.sources.kl.data.alpha.filter((a) => a === 0).length === 1")
 
+    # What lr_find suggests is used by a press, and no line of the row goes away with it.
+    hints = page.page.locator(".vitoolkit-hint:visible")
+    assert hints.all_inner_texts()[0].startswith("lr_find suggests 0.03")
+    hints.get_by_role("button", name="set learning_rate to 0.03, as lr_find suggests").click()
+    page.held("learning_rate", "manual")
+    assert value(page, "learning_rate") == 0.03 and hints.count() == 1
+    assert hints.get_by_role("button").is_disabled()
+
     # Half of its length is 0 to 1, and it comes to rest at 1.
     page.page.set_viewport_size({"width": 1900, "height": 1250})
     assert 0.49 <= to(page, "β₁", 0.25) <= 0.51
@@ -127,7 +136,9 @@ def test_a_control_is_named_moved_and_given_another_schedule(notebook):
     assert "<td>β₁</td>" in tables and "KL of α₀, nats" in tables and "$" not in tables
     page.run(2)
     events = json.loads(page.text(2))
-    assert {event["control"] for event in events} == {r"$\beta_{1}$", "ramp", None}
+    names = {r"$\beta_{1}$", "ramp", "learning_rate", None}
+    assert {event["control"] for event in events} == names
+    assert [e["new"] for e in events if e["control"] == "learning_rate"] == [0.03]
     assert 2.5 in [event["new"] for event in events if event["kind"] == "set"]
     (again,) = [event for event in events if event["kind"] == "reschedule"]
     assert (again["control"], again["new"], again["source"]) == ("ramp", 4.0, "user")

@@ -173,6 +173,7 @@ class ControlRow:
             "can": control.follows and not self._unused,
             "schedule": schedule and {"end": schedule.end, "steps": schedule.steps},
             "heard": self._heard,
+            "suggestion": getattr(control, "suggestion", None),
         }
 
     def _wheel(self) -> tuple[str, str]:

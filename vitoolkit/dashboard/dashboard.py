@@ -262,6 +262,12 @@ class Dashboard(Callback):
         finally:
             self._finish()
 
+    def on_diagnosis(self, run: Run) -> None:
+        """Show it in the panel."""
+        panel = self._panel
+        if panel is not None and run is self._fit:
+            self._safely(panel.diagnosed)
+
     def note(self, text: str) -> None:
         """Write a note at the present step, or after the last one.
 

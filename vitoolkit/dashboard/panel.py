@@ -15,6 +15,7 @@ import ipywidgets
 from vitoolkit.controls import Control, Switch
 from vitoolkit.dashboard.actions import Actions
 from vitoolkit.dashboard.control_row import ControlRow
+from vitoolkit.dashboard.diagnose_button import DiagnoseButton
 from vitoolkit.dashboard.lifetime import captured, close_widgets, weakly, when_gone
 from vitoolkit.dashboard.live_figure import LiveFigure, StatusLine
 from vitoolkit.dashboard.marimo import in_marimo, show_in_marimo
@@ -34,7 +35,7 @@ from vitoolkit.views.marks import Marks
 from vitoolkit.views.picture import summary_html
 from vitoolkit.views.posterior import posterior_of
 from vitoolkit.views.styles import control_styles, variable_styles
-from vitoolkit.views.tables import active_text, shown_as
+from vitoolkit.views.tables import active_text, diagnosis_section, shown_as
 
 if TYPE_CHECKING:
     from IPython.display import DisplayHandle
@@ -133,10 +134,13 @@ class Panel:
         self._handle: DisplayHandle | None = None
         self._elsewhere = False
         own = [*self.actions.widgets, grid, *(w for row in self.rows for w in row.widgets)]
+        #: Closed with the panel, and what is added later, too.
+        self._own: list[ipywidgets.Widget] = own
         when_gone(
             self, _leave_charts, self._helm, self._head, self.status, self.widget, self.figure, own
         )
         self.figure.on_kept = partial(close_widgets, [self.widget, *own])
+        self._diagnosis: DiagnoseButton | None = None
         self._message = ""
         self._began = time.perf_counter()
         self._took: float | None = None
@@ -229,20 +233,53 @@ class Panel:
                 place=place,
             )  # fmt: skip
             self._handle.update(HTML(picture))
-            if self._elsewhere:
-                return  # an Output widget takes no later word: the widgets stay
-            if self.seen or self.figure.drawn or self.figure.adopted:
+            if self._elsewhere:  # an Output widget takes no later word: the widgets stay
+                self._offer_diagnosis()
+            elif self.seen or self.figure.drawn or self.figure.adopted:
                 # A page moves the charts into the picture, then they need no kernel.
                 self.figure.leave(place, picture)
+                self._offer_diagnosis(place)
             else:
                 self.close()
+        elif in_marimo():
+            self._offer_diagnosis()
+
+    def diagnosed(self) -> None:
+        """Show the diagnosis that the record has: in the notebook, and by the button."""
+        if self._diagnosis is None or self.trace is None:
+            return
+        if self._handle is not None and not self._elsewhere:
+            from IPython.display import HTML
+
+            picture = summary_html(
+                self.trace, self.variables, self.scales, active=self._active, view=self.view,
+                place=self._diagnosis.place,
+            )  # fmt: skip
+            self._handle.update(HTML(picture))
+        self._diagnosis.tell(diagnosis_section(self.trace))
+
+    def _offer_diagnosis(self, place: str = "") -> None:
+        """Put a button into the panel, or into the picture that took its place."""
+        if self.trace is None or not len(self.trace) or not hasattr(self.fit, "approx"):
+            return
+        found = diagnosis_section(self.trace)
+        self._diagnosis = DiagnoseButton(weakly(self._diagnose), place=place, found=found)
+        self._own.append(self._diagnosis)
+        if not place:
+            helm, *rest = self.widget.children
+            self.widget.children = (helm, self._diagnosis, *rest)
+
+    def _diagnose(self) -> None:
+        from vitoolkit.diagnose import diagnose
+
+        diagnose(getattr(self.fit, "approx", None))  # which tells the fit's callbacks
 
     def close(self) -> None:
         """Close the widgets; the page forgets them."""
         for row in self.rows:
             row.close()
         self.actions.close()
-        close_widgets([self.widget])
+        close_widgets([self.widget, *self._own])
 
     def again(self) -> Panel:
         """Return this panel, to be shown in another place, or a new one where it is closed."""
@@ -255,6 +292,7 @@ class Panel:
         if self.trace is not None:
             panel.watch(self.trace, self._sizes)
             panel._draw(self.fit.step - 1)
+            panel._offer_diagnosis()
         panel._tell()
         return panel
 

@@ -37,6 +37,7 @@ PAGES = {
     "status": ("text", "keys", "tab", "place", "kernel", "status"),
     "tree": ("text", "tree"),
     "check": ("text", "check"),
+    "diagnosis": ("text", "kernel", "kept", "diagnosis"),
     "control": ("text", "schedule", "control"),
     "figure": (
         "text",

@@ -21,6 +21,7 @@ from vitoolkit.views.names import plain
 from vitoolkit.views.styles import INK, Style, variable_styles
 from vitoolkit.views.tables import (
     active_text,
+    diagnosis_section,
     event_table,
     no_steps,
     number,
@@ -118,7 +119,8 @@ def summary_html(
     return (
         f"<style>{_STYLE}</style>"
         f'<div class="vitoolkit-left" data-vitoolkit="{escape(place)}" style="{_BOX}">'
-        f'<div style="flex:1 0 100%">{verdict_line(trace)}</div>'
+        f'<div class="vitoolkit-verdict" style="flex:1 0 100%">{verdict_line(trace)}'
+        f"{diagnosis_section(trace)}</div>"
         f'<div class="vitoolkit-picture" style="{_CELL}">{picture}</div>'
         f'<div style="{_TABLE}">{run_table(trace, scales, active)}</div>'
         f'<div class="vitoolkit-q" style="{_TABLE}">{posterior_table(trace)}</div>'

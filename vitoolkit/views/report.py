@@ -21,6 +21,7 @@ from vitoolkit.views.styles import control_styles, variable_styles
 from vitoolkit.views.tables import (
     active_text,
     attribute_table,
+    diagnosis_section,
     event_table,
     no_steps,
     posterior_table,
@@ -83,6 +84,7 @@ def report_html(
         run = verdict_line(trace) + run_table(trace, scales, active_text(trace))
     tables = {
         "Run": run,
+        "Diagnosis": diagnosis_section(trace, most=MOST_COORDINATES),
         "Prior and posterior": posterior_table(trace, most=MOST_COORDINATES),
         "Events": event_table(trace, scales, most=MOST_EVENTS) or "<p>None.</p>",
         "Attributes": attribute_table(trace),

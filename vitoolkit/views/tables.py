@@ -20,6 +20,7 @@ from vitoolkit.views.names import plain
 __all__ = [
     "active_text",
     "attribute_table",
+    "diagnosis_section",
     "event_table",
     "in_words",
     "minus",
@@ -33,6 +34,17 @@ __all__ = [
     "verdict_line",
 ]
 
+#: Attributes that have a table of their own.
+_SHOWN = ("q", "diagnosis")
+#: The columns of a diagnosis, to be read.
+_TITLES = {
+    "mean": "mean of q",
+    "sd": "sd of q",
+    "lr_sd": "sd by linear response",
+    "ratio": "sd of q / that",
+    "r_hat": "R-hat of restarts",
+    "moved": "moved in the last tenth, sd",
+}
 #: A positive control whose largest value is so many times its smallest has a logarithmic axis.
 WIDE = 30.0
 
@@ -242,6 +254,45 @@ def verdict_line(trace: Table) -> str:
     return f"<p><strong>{escape(said)}</strong></p>" if said else ""
 
 
+def diagnosis_section(trace: Table, *, most: int = 12) -> str:
+    """Tell as HTML what :func:`vitoolkit.diagnose` found; "" if it was not asked.
+
+    Parameters
+    ----------
+    trace : Table
+        The record.
+    most : int
+        Most coordinates.
+
+    Returns
+    -------
+    str
+    """
+    told = trace.attrs.get("diagnosis")
+    if told is None:
+        return ""
+    first, *lines = told["lines"]
+    # The verdict stands above already.
+    lines.insert(0, first.removeprefix(trace.attrs.get("verdict", "")).strip())
+    ok = "OK" if told["ok"] else "Not OK"
+    head = f"<p><strong>Diagnosis: {ok}.</strong> {escape(lines[0])}</p>"
+    said = "".join(f"<p>{escape(line)}</p>" for line in lines[1:])
+    columns = {
+        name: values for name, values in told["table"].items() if any(v is not None for v in values)
+    }
+    names = [plain(name) for name in told["coordinate"]]
+    cells = [[_figure(value) for value in values] for values in columns.values()]
+    rows = list(zip(names, *cells, strict=True))
+    table = _html_table(("coordinate", *(_TITLES[name] for name in columns)), rows[:most])
+    more = f"<p>and {len(rows) - most:,} more</p>" if len(rows) > most else ""
+    inner = head + said + (table if columns else "") + more
+    return f'<div class="vitoolkit-diagnosed" role="region" aria-label="diagnosis">{inner}</div>'
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else minus(f"{value:.3g}")
+
+
 def _stepwise(acts: Sequence[Act]) -> list[tuple[Act, int]]:
     """Put single steps with the pause before them, and count them."""
     found: list[tuple[Act, int]] = []
@@ -322,7 +373,7 @@ def attribute_table(trace: Table) -> str:
     -------
     str
     """
-    rows = [(key, _text(value)) for key, value in trace.attrs.items() if key != "q"]
+    rows = [(key, _text(value)) for key, value in trace.attrs.items() if key not in _SHOWN]
     return _html_table(("attribute", "value"), rows)
 
 

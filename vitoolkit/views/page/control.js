@@ -63,7 +63,12 @@ class Row {
     track.append(this.slider);
     if (this.spec.scale === "weight") track.append(tag("span", "vitoolkit-one", "1"));
     line.append(title, this.low, track, this.high, this.box, this.wheel, this.editor.open);
-    this.root.append(line, this.editor.root);
+    this.hint = tag("div", "vitoolkit-hint");
+    this.hinted = tag("span");
+    this.use = tag("button", "vitoolkit-button", "use it");
+    this.use.type = "button";
+    this.hint.append(this.hinted, this.use);
+    this.root.append(line, this.hint, this.editor.root);
     el.append(this.root);
     this.hands();
     this.show();
@@ -83,6 +88,7 @@ class Row {
       if (event.key === "Escape") { this.typed = false; this.show(); }
       if (event.key === "ArrowUp" || event.key === "ArrowDown") this.key(event);
     });
+    this.use.addEventListener("click", () => this.move(this.model.get("state").suggestion));
     wheel.addEventListener("click", () => this.send({ kind: "wheel", auto: this.model.get("state").who !== "auto" }));
   }
 
@@ -174,6 +180,13 @@ class Row {
     this.wheel.title = why;
     this.wheel.setAttribute("aria-label", `${who}: ${this.spec.name} ${why}`);
     this.editor.show(state);
+    // Its line stays when it was used: no slider moves under a hand.
+    const { suggestion } = state;
+    this.hint.hidden = suggestion == null || !used;
+    if (this.hint.hidden) return;
+    this.hinted.textContent = `lr_find suggests ${number(suggestion, 3)}`;
+    this.use.setAttribute("aria-label", `set ${this.spec.name} to ${number(suggestion, 3)}, as lr_find suggests`);
+    this.use.disabled = value === suggestion;
   }
 
   close() {

@@ -40,7 +40,14 @@ export default () => {
     live.append(keep);
     picture.hidden = true;
     keep.onclick = () => { charts.close(); live.remove(); picture.hidden = false; };
-    whenCleared(place, () => charts.close());
+    const stays = (place) => whenCleared(place, () => { // the notebook may have drawn the same picture anew
+      const now = live.parentNode && document.querySelector(`[data-vitoolkit="${place.dataset.vitoolkit}"]`);
+      if (!now) return void charts.close();
+      now.prepend(live);
+      now.querySelector(".vitoolkit-picture").hidden = true;
+      stays(now);
+    });
+    stays(place);
   }
 
   // The fit has ended, and its picture is in the notebook: the charts move there, and need no kernel any more.
