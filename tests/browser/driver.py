@@ -143,7 +143,7 @@ def lab(folder, kernels, *, dark=False, env=()):
     )
     server = Server(folder, f"http://127.0.0.1:{port}", process)
     try:
-        for _ in range(240):
+        for _ in range(1200):  # five minutes: a busy machine takes more than one
             try:
                 urllib.request.urlopen(f"{server.url}/api/status", timeout=5)
                 break
@@ -151,6 +151,8 @@ def lab(folder, kernels, *, dark=False, env=()):
                 if process.poll() is not None:
                     raise RuntimeError((home / "server.log").read_text()) from None
                 time.sleep(0.25)
+        else:
+            raise TimeoutError((home / "server.log").read_text())
         yield server
         server.stop_kernels()
     finally:
