@@ -188,6 +188,21 @@ def test_numba_code_lets_go_of_the_interpreter_and_does_not_change_what_others_r
     assert not np.array_equal(fit.approx.params[0].get_value(), before[0])
 
 
+@pytest.mark.compiled
+def test_numba_runs_the_code_of_its_cache_by_itself():
+    """What was just compiled is joined with its pieces by name, and may add in another order."""
+    fit = fitted(regression(), n=10, compile_kwargs={"mode": "NUMBA"})
+    jitted = fit.inference.step_function.function.vm.jit_fn
+    ((types, code),) = jitted.overloads.items()
+    if hasattr(jitted, "made_by"):  # the PyTensor of PyMC 5.26 keeps no code on disk
+        engine = jitted.targetctx.codegen()
+        assert code.library.codegen is engine is not jitted.made_by.targetctx.codegen()
+        jitted.made_by.compile(types)
+        assert code.entry_point is not jitted.made_by.overloads[types].entry_point
+    else:
+        assert code.library.codegen is jitted.targetctx.codegen()
+
+
 # --- the structure of a graph -----------------------------------------------------------------
 
 

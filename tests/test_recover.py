@@ -83,6 +83,23 @@ def test_parameters_that_a_callback_spoils(data, quick):
     fit = vt.fit(80, callbacks=spoil, **quick)
     assert fit.status == "finished"
     assert all(np.isfinite(p.get_value()).all() for p in fit.approx.params)
+    (event,) = fit.trace.events
+    assert "z[2]" in event.text and "z[0]" not in event.text and "w" not in event.text[:60]
+
+
+def test_data_that_is_spoiled_before_anything_was_kept(data, quick):
+    """The callback that hands data in is not asked before the first step."""
+    good = data["d"].get_value()
+
+    def hand_in(approx, losses, i):
+        data["d"].set_value(np.full(3, np.nan) if i == 7 and not fed.count(7) else good)
+        fed.append(i)
+
+    fed = []
+    fit = vt.fit(60, callbacks=hand_in, **quick)
+    assert fit.status == "finished" and np.isfinite(fit.trace.loss).all()
+    (event,) = fit.trace.events
+    assert event.step == 0 and "not finite at step 7: the data 'd', the data term" in event.text
 
 
 def test_the_same_seed_recovers_the_same_way_however_calls_fall(data, fast):

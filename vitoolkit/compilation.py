@@ -55,10 +55,32 @@ def compile_now(function: Any) -> None:
 
 
 def compile_for(jitted: Any, arguments: list[Any]) -> None:
-    """Let Numba compile a function for arguments of these types, unless it has."""
+    """Let Numba compile a function for arguments of these types, unless it has.
+
+    The code that runs is always that of the cache on disk, and by itself: LLVM joins functions of
+    one name of all that is loaded, so that what was just compiled, with its pieces, would add in
+    another order than the same code in the next process.
+    """
     import numba
 
-    jitted.compile(tuple(numba.typeof(argument) for argument in arguments))
+    types = tuple(numba.typeof(argument) for argument in arguments)
+    made_by = getattr(jitted, "made_by", None)
+    if made_by is None:
+        jitted.compile(types)
+    elif types not in jitted.overloads:
+        found = jitted._cache.load_overload(types, jitted.targetctx)
+        if found is None:
+            made_by.compile(types)
+            found = jitted._cache.load_overload(types, jitted.targetctx)
+        # Without a cache there is no other process whose bits they could be.
+        jitted.add_overload(made_by.overloads[types] if found is None else found)
+
+
+def _own_engine(context: Any) -> Any:
+    """Numba's target with an engine of its own, which holds nothing else."""
+    from numba.core.codegen import JITCPUCodegen
+
+    return context.subtarget(_internal_codegen=JITCPUCodegen("vitoolkit"))
 
 
 class _Linker(NumbaLinker):
@@ -88,7 +110,12 @@ class _Linker(NumbaLinker):
             globals() | {"inner": inner, "np": np},
             cache_key=f"{key}_by_{kind}_nogil",  # Numba's own key leaves it out
         )
-        return numba_njit(entry, final_function=True, cache=True, nogil=True)
+        made, alone = (
+            numba_njit(entry, final_function=True, cache=True, nogil=True) for _ in range(2)
+        )
+        alone.targetctx = _own_engine(made.targetctx)
+        alone.made_by = made
+        return alone
 
 
 def _entry(fgraph: Any) -> tuple[str, str]:

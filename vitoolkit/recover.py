@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,9 @@ NAMED = 6  # coordinates that an event names
 class Recover:
     """How a fit goes on after NaN or ±inf.
 
-    It goes back to its last good state, with a smaller learning rate and other draws; what was left
-    behind is a branch of the trace, and a "rollback" among the events names what went first.
+    It goes back to its last good state, with a smaller learning rate and other draws, and data that
+    is not finite any more is what it was; what was left behind is a branch of the trace, and a
+    "rollback" among the events names what went first.
 
     Parameters
     ----------
@@ -95,8 +97,8 @@ class Recovery:
     def __init__(self, run: Any, recover: Recover) -> None:
         self.recover, self.done = recover, 0
         self._run = run
-        #: States with the number of events that there were, and how often was gone back to them.
-        self._states: list[list[Any]] = []
+        self._reads = run.inference.step_function.reads
+        self._states: list[_Good] = []
         self._keep()
         run.on_boundary.append(self.look)
 
@@ -108,7 +110,8 @@ class Recovery:
     def _keep(self) -> None:
         state = State.of(self._run)
         if state.checkpoint.finite():
-            self._states = [*self._states[-1:], [state, len(self._run.log), 0]]
+            entry = _Good(state, len(self._run.log), [v.container.storage[0] for v in self._reads])
+            self._states = [*self._states[-1:], entry]
 
     def roll_back(self, culprit: Culprit, terms: Iterable[str]) -> bool:
         """Go back, and on with a smaller learning rate; False when all tries are used up.
@@ -123,13 +126,13 @@ class Recovery:
         run = self._run
         if self.done >= self.recover.tries or not self._states:
             return False
-        if self._states[-1][2] >= 2 and len(self._states) > 1:  # it is spoiled already, it seems
+        if self._states[-1].times >= 2 and len(self._states) > 1:  # it is spoiled already, it seems
             spoiled = self._states.pop()
-            self._states[-1][2] += spoiled[2]
+            self._states[-1].times += spoiled.times
         self.done += 1
         entry = self._states[-1]
-        state, logged, times = entry[0], entry[1], entry[2] + 1
-        entry[2] = times
+        entry.times += 1
+        state, logged, times = entry.state, entry.logged, entry.times
         by_hand = {e.control for e in run.log[logged:] if e.kind in (*CHANGES, "undo")}
         by_hand -= {e.control for e in run.log[logged:] if e.source == "recover"}
         run.go_back(state, keep=by_hand, generators=culprit.generators)
@@ -141,7 +144,8 @@ class Recovery:
             before = rate.value
             rate.cut(self.recover.factor ** (1 if rate.name in by_hand else times), run.step)
             cuts.append(f"{rate.name} {before:g} → {rate.value:g}")
-        first = ", ".join([*terms, *_spoiled(run.approx, culprit)]) or "the loss"
+        data = self._put_data_back(entry)
+        first = ", ".join([*data, *terms, *_spoiled(run.approx, culprit)]) or "the loss"
         run.add_event(
             "rollback",
             "recover",
@@ -150,6 +154,35 @@ class Recovery:
             f"({self.done} of {self.recover.tries})",
         )
         return True
+
+    def _put_data_back(self, good: _Good) -> list[str]:
+        """Put data that is not finite back to what it was, and tell of which that was done.
+
+        A callback that hands it in is not asked before the first step.
+        """
+        names = []
+        for variable, then in zip(self._reads, good.read, strict=True):
+            storage = variable.container.storage
+            if storage[0] is not then and not _finite(storage[0]) and _finite(then):
+                storage[0] = then
+                names.append(f"the data {variable.name!r}")
+        return names
+
+
+@dataclass
+class _Good:
+    """A state to go back to, what was logged and read by then, and how often it was needed."""
+
+    state: State
+    logged: int
+    read: list[Any]
+    times: int = 0
+
+
+def _finite(value: Any) -> bool:
+    return not isinstance(value, np.ndarray) or (
+        value.dtype.kind != "f" or bool(np.isfinite(value).all())
+    )
 
 
 def _spoiled(approx: Any, culprit: Culprit) -> list[str]:

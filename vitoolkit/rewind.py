@@ -141,7 +141,9 @@ class Rewind:
                 if np.isnan(loss) or not self.finite():
                     after = Checkpoint.of(self._step.state)
                     before.restore(state)
-                    return Culprit(step, True, _generators(after), _spoiled(after))
+                    # What somebody wrote was spoiled before, and has spoiled the rest.
+                    spoiled = _spoiled(before) or _spoiled(after)
+                    return Culprit(step, True, _generators(after), spoiled)
                 step += 1
         return Culprit(step - 1, exact=True)
 

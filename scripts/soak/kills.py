@@ -160,10 +160,26 @@ def one(
     if "error" in result:
         faults.append(f"not resumed: {result['error']}")
     elif result != known["result"]:
-        faults.append("the end is another")
+        faults.append(f"the end is another: {difference(path, whole, result, known['result'])}")
     elif not np.array_equal(vt.Trace.open(path).values(), whole.values(), equal_nan=True):
         faults.append("the journal at the end is another")
     return faults, kills, rows
+
+
+def difference(path: Path, whole, result: dict, expected: dict) -> str:
+    """Where a fit that went on is not the one that nobody killed."""
+    found = vt.Trace.open(path)
+    differs = [name for name in expected if result[name] != expected[name]]
+    if len(found) != len(whole):
+        return f"{', '.join(differs)}; {len(found)} rows of {len(whole)}"
+    here, there = found.values(), whole.values()
+    bad = np.argwhere((here != there) & ~(np.isnan(here) & np.isnan(there)))
+    if not len(bad):
+        return f"{', '.join(differs)}; the rows of the journal are equal"
+    row, column = bad[0]
+    name = whole.columns[column]
+    numbers = f"{here[row, column]!r} for {there[row, column]!r}"
+    return f"{', '.join(differs)}; first {name} of step {whole.step[row]}: {numbers}"
 
 
 def reference(kind: str, folder: Path) -> tuple[vt.Trace, dict]:
