@@ -246,6 +246,7 @@ class Panel:
         """Return this panel, to be shown in another place, or a new one where it is closed."""
         if self.open:
             self._elsewhere = True
+            self.figure.on_kept = _stay  # the page may be about to have the charts of the cell
             return self
         panel = Panel(*self._made_of)
         panel._began, panel._took, panel._message = self._began, self._took, self._message
@@ -323,6 +324,10 @@ class Panel:
         if message != self._message:
             self._message = message
             self._tell()
+
+
+def _stay() -> None:
+    """Close nothing."""
 
 
 def _leave_charts(
