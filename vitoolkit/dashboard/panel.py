@@ -22,6 +22,7 @@ from vitoolkit.dashboard.protocols import Fit, Row
 from vitoolkit.dashboard.switch_row import SwitchRow
 from vitoolkit.decimation import View
 from vitoolkit.means import final, final_kl
+from vitoolkit.predictive import Predictive
 from vitoolkit.snapshots import Snapshots
 from vitoolkit.trace import Trace
 from vitoolkit.verdict import verdict_of
@@ -73,6 +74,8 @@ class Panel:
         A run to be drawn softly behind.
     snapshots : Snapshots, optional
         Of q, while it is trained.
+    predictive : Predictive, optional
+        Sketches what q implies for the data.
     """
 
     def __init__(
@@ -85,8 +88,11 @@ class Panel:
         notify: bool = False,
         earlier: Earlier | None = None,
         snapshots: Snapshots | None = None,
+        predictive: Predictive | None = None,
     ) -> None:
-        self._made_of = (fit, controls, variables, of_variable, notes, notify, earlier, snapshots)
+        self._made_of = (
+            fit, controls, variables, of_variable, notes, notify, earlier, snapshots, predictive,
+        )  # fmt: skip
         self.fit = fit
         self.variables = tuple(variables)
         styles = variable_styles(self.variables)
@@ -100,7 +106,9 @@ class Panel:
             measures=getattr(getattr(fit, "inference", None), "measures", ()),
             earlier=earlier,
             posterior=posterior_of(snapshots, styles),
+            predictive=predictive is not None,
         )
+        self._predictive = predictive
         self._chosen = Lines(self.variables)
         self._ahead = Ahead([control for control in controls if control.name in self.lines])
         self._marks, self._clock = Marks(), Clock()
@@ -272,13 +280,16 @@ class Panel:
         if self.trace.parts and now >= self._active_due:
             self._active = active_text(self.trace, self._sizes)
             self._active_due = now + UNITS_EVERY
-        return self.figure.show(frame, active=self._active, last=not self.fit.running)
+        told = None if self._predictive is None else self._predictive.told
+        return self.figure.show(
+            frame, active=self._active, predictive=told, last=not self.fit.running
+        )
 
     def _record(self) -> Trace | None:
         """What is exported."""
-        snapshots = self._made_of[-1]
-        if self.trace is not None and isinstance(snapshots, Snapshots):
-            snapshots.write(self.trace.attrs)
+        for followed in self._made_of:
+            if self.trace is not None and isinstance(followed, Snapshots | Predictive):
+                followed.write(self.trace.attrs)
         return self.trace
 
     def _tell(self) -> None:

@@ -317,7 +317,9 @@ def attribute_table(trace: Table) -> str:
     -------
     str
     """
-    rows = [(key, _text(value)) for key, value in trace.attrs.items() if key != "q"]
+    rows = [
+        (key, _text(value)) for key, value in trace.attrs.items() if key not in ("q", "predictive")
+    ]
     return _html_table(("attribute", "value"), rows)
 
 
