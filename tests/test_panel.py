@@ -141,3 +141,13 @@ def test_a_panel_that_nobody_holds_leaves_its_charts():
     assert len(open_widgets() - before) <= 10  # status, figure, their boxes, and a layout of each
     close_widgets([whole])
     assert open_widgets() == before
+
+
+def test_a_panel_that_is_shown_again_stays_when_the_page_has_its_charts():
+    panel = a_panel()
+    panel.watch(a_trace(), {})
+    panel.fit.running, panel.fit.status = False, "finished"
+    assert panel.again() is panel  # in a cell of its own, before the page has answered
+    panel.figure._on_page(panel.figure, {"kind": "kept"}, [])
+    assert panel.open
+    panel.close()

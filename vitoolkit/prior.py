@@ -1,7 +1,7 @@
-"""Draws of a model's prior without compiling anything: node by node in NumPy, all draws at once.
+"""Draws of a model without compiling anything: node by node in NumPy, all draws at once.
 
 A compiled draw of a large model takes seconds to build, in front of the first step. An interval of
-the prior does not need one.
+the prior does not need one, nor does a sketch of the posterior predictive.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.traversal import io_toposort
+from pytensor.scan.op import Scan
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.random import basic
 from pytensor.tensor.random.op import RandomVariable
 from pytensor.tensor.random.type import RandomType
 from pytensor.tensor.shape import Shape, Shape_i
 
-__all__ = ["draw_prior"]
+__all__ = ["Forward", "Many", "draw_prior"]
 
 #: Stands for draws that there are none of: the prior is improper.
 _NOTHING: Any = object()
@@ -41,7 +42,7 @@ _NUMPY: dict[type, Callable[..., Any]] = {
 }
 
 
-class _Many:
+class Many:
     """One value a draw, along the first axis."""
 
     def __init__(self, values: np.ndarray) -> None:
@@ -86,24 +87,56 @@ def draw_prior(
     >>> [found.shape for found in draw_prior([tau, beta], 50, seconds=5.0)]
     [(50,), (50, 3)]
     """
-    job = _Job(draws, seconds, seed)
-    values: dict[Variable, Any] = {}
-    job.run(io_toposort([], list(variables)), values)
-    found = [_value(variable, values) for variable in variables]
-    return [value.values if isinstance(value, _Many) else None for value in found]
+    forward = Forward(draws, seconds, np.random.default_rng(seed))
+    found = forward.draw(variables, {})
+    return [value.values if isinstance(value, Many) else None for value in found]
 
 
-class _Job:
-    def __init__(self, draws: int, seconds: float, seed: int) -> None:
-        self.draws, self.seconds = draws, seconds
-        self.rng = np.random.default_rng(seed)
+class Forward:
+    """Draws the random variables of a graph, and computes what follows from them.
+
+    Parameters
+    ----------
+    draws : int
+        How many, all at once.
+    seconds : float
+        After this time it is given up.
+    rng : Generator
+        Of its own: those in the graph are left alone.
+    beside : bool
+        Whether it is done in a thread beside a fit: then SciPy's distributions may be loaded, which
+        takes half a second and more, but no loop may be compiled.
+    """
+
+    def __init__(
+        self, draws: int, seconds: float, rng: np.random.Generator, *, beside: bool = False
+    ) -> None:
+        self.draws, self.seconds, self.rng, self.beside = draws, seconds, rng, beside
         self.until = time.perf_counter() + seconds
 
-    def run(self, nodes: Sequence[Apply], values: dict[Variable, Any]) -> None:
+    def draw(self, variables: Sequence[Variable], values: dict[Variable, Any]) -> list[Any]:
+        """Draw or compute variables, given the values of some.
+
+        Parameters
+        ----------
+        variables : sequence of Variable
+        values : dict
+            Of what is known, a `Many` where it differs from draw to draw; what is drawn and
+            computed is added, so that what follows is of the same draws.
+
+        Returns
+        -------
+        list
+            A `Many`, or what is the same in each draw.
+        """
+        self._run(io_toposort(list(values), list(variables)), values)
+        return [_value(variable, values) for variable in variables]
+
+    def _run(self, nodes: Sequence[Apply], values: dict[Variable, Any]) -> None:
         for node in nodes:
             inputs = [_value(variable, values) for variable in node.inputs]
             for variable, result in zip(node.outputs, self._results(node, inputs), strict=True):
-                values[variable] = result
+                values.setdefault(variable, result)  # what is given stays
 
     def _look(self) -> None:
         if time.perf_counter() > self.until:
@@ -117,37 +150,39 @@ class _Job:
             return [_NOTHING] * len(node.outputs)
         if isinstance(op, RandomVariable):
             drawn = self._random(op, node, *inputs[1:])
-            return [None, _Many(np.asarray(drawn, node.outputs[1].dtype))]  # type: ignore[attr-defined]
+            return [None, Many(np.asarray(drawn, node.outputs[1].dtype))]  # type: ignore[attr-defined]
         if isinstance(op, OpFromGraph):  # its own perform would compile what is in it
             values = dict(zip(op.inner_inputs, inputs, strict=True))
-            self.run(io_toposort(op.inner_inputs, op.inner_outputs), values)
+            self._run(io_toposort(op.inner_inputs, op.inner_outputs), values)
             return [_value(variable, values) for variable in op.inner_outputs]
-        if not any(isinstance(value, _Many) for value in inputs):
+        if isinstance(op, Scan) and self.beside:
+            raise NotImplementedError("it has a loop (Scan), which would have to be compiled")
+        if not any(isinstance(value, Many) for value in inputs):
             return _performed(node, inputs)
         if isinstance(op, Shape | Shape_i):
             return _performed(node, [inputs[0].values[0], *inputs[1:]])
         if isinstance(op, DimShuffle):
-            return [_Many(_shuffled(op.new_order, inputs[0].values))]
+            return [Many(_shuffled(op.new_order, inputs[0].values))]
         if isinstance(op, Elemwise) and len(node.outputs) == 1:
-            return [_Many(_elementwise(node, [_plain(value) for value in inputs]))]
+            return [Many(_elementwise(node, [_plain(value) for value in inputs]))]
         rows = []
         for k in range(self.draws):
             self._look()
             rows.append(_performed(node, [_of_draw(value, k) for value in inputs]))
-        return [_Many(np.stack(column)) for column in zip(*rows, strict=True)]
+        return [Many(np.stack(column)) for column in zip(*rows, strict=True)]
 
     def _random(self, op: RandomVariable, node: Apply, size: Any, *parameters: Any) -> np.ndarray:
         draw: Any = _NUMPY.get(type(op), op.rng_fn)
-        if hasattr(op, "rng_fn_scipy") and type(op) not in _NUMPY:
+        if hasattr(op, "rng_fn_scipy") and type(op) not in _NUMPY and not self.beside:
             if "scipy.stats" not in sys.modules:
                 raise ImportError(f"{op.name} is drawn by scipy.stats, which takes long to load")
-        if isinstance(size, _Many):
+        if isinstance(size, Many):
             size = size.values[0]
         batch = node.outputs[1].type.ndim - op.ndim_supp  # type: ignore[attr-defined]
         aligned, shapes = [], []
         for value, core in zip(parameters, op.ndims_params, strict=True):
             array = np.asarray(_plain(value))
-            if isinstance(value, _Many):
+            if isinstance(value, Many):
                 own = array.ndim - 1 - core
                 array = array.reshape(self.draws, *[1] * (batch - own), *array.shape[1:])
                 shapes.append(array.shape[1 : array.ndim - core])
@@ -190,11 +225,11 @@ def _shuffled(order: Sequence[Any], values: np.ndarray) -> np.ndarray:
 
 
 def _plain(value: Any) -> Any:
-    return value.values if isinstance(value, _Many) else value
+    return value.values if isinstance(value, Many) else value
 
 
 def _of_draw(value: Any, k: int) -> Any:
-    return value.values[k] if isinstance(value, _Many) else value
+    return value.values[k] if isinstance(value, Many) else value
 
 
 def _value(variable: Variable, values: dict[Variable, Any]) -> Any:

@@ -157,7 +157,9 @@ class Recorder(Callback):
             self._trace, self._approx = trace, run.approx
         self._writes = record is None or record[0] is not self._trace
         run.records.setdefault(kind, (self._trace, self._origin))
-        for of_the_end in ("status", "error", "rules", "verdict", "moves", "q", "diagnosis"):
+        for of_the_end in (
+            "status", "error", "rules", "verdict", "moves", "q", "predictive", "diagnosis",
+        ):  # fmt: skip
             self._trace.attrs.pop(of_the_end, None)
         self._trace.attrs.update(trained.described())
         if "fingerprint" not in self._trace.attrs:

@@ -11,7 +11,7 @@ FIT = """
 import json
 beta = vt.Beta(schedule=vt.schedules.cosine(0.0, 1.0, steps=3_000_000))
 rate = vt.LearningRate(1e-2)
-dashboard = vt.Dashboard(beta, rate)
+dashboard = vt.Dashboard(beta, rate, predictive=True)
 with pm.Model():
     z = [pm.Normal(f"z{i}", 0, 1) for i in range(12)]
     batch = pm.Minibatch(x, batch_size=20)

@@ -1,6 +1,7 @@
 """The posterior as it moves, in a real JupyterLab: paths, the prior beside it, a search."""
 
 import json
+import re
 
 import pytest
 
@@ -16,7 +17,7 @@ with pm.Model(coords={"arm": ["control", "treatment"]}) as model:
     pm.Normal("y", mean, noise, observed=np.repeat([1.0, 3.0], 20))
 """
 FIT = """
-dashboard = vt.Dashboard()
+dashboard = vt.Dashboard(predictive=True)
 with model:
     pm.fit(
         10_000_000, method=vt.ADVI(random_seed=1), callbacks=[dashboard],
@@ -27,7 +28,9 @@ REPORT = """
 q = dashboard.snapshots
 step, ends = q.path(range(len(q.coordinates)))
 share = q.seconds / float(dashboard.trace[-1:].time[0])
-print(json.dumps({"step": step.tolist(), "median": ends[1, 1].tolist(), "share": share}))
+sketch = dashboard.predictive.seconds / float(dashboard.trace[-1:].time[0])
+told = {"step": step.tolist(), "median": ends[1, 1].tolist(), "share": share, "sketch": sketch}
+print(json.dumps(told))
 """
 CHARTS = "document.querySelector('.vitoolkit-figure').__vitoolkit"
 KEPT = f"{CHARTS}.last?.posterior"
@@ -64,6 +67,16 @@ def test_the_posterior_moves_beside_its_prior_and_can_be_searched(notebook):
         box.locator("input[type=search]").fill("")
         assert not box.locator(".vitoolkit-none").is_visible()
 
+    # What q implies for the data beside them, drawn anew as the fit goes on.
+    sketch = page.page.locator("section[data-chart=predictive]")
+    page.wait(f"{CHARTS}.last?.predictive?.step > 0")
+    page.wait(f"{CHARTS}.sources.predictive.data.median?.length === 12")
+    assert "y; bars: the data, dots: median and 90 % of 48 data sets" in sketch.inner_text()
+    first = page.page.evaluate(f"() => {CHARTS}.last.predictive.step")
+    page.wait(f"{CHARTS}.last.predictive.step > {first}")
+    name = sketch.locator(".vitoolkit-chart").get_attribute("aria-label")
+    assert re.search(r"of 12 bins, the data are outside of the middle 90 % in \d+$", name), name
+
     seen = page.page.evaluate(
         f"() => {{ const q = {KEPT}, k = q.picked.indexOf(1);"
         " return [Array.from(q.step), Array.from(q.ends[q.picked.length + k])]; }"
@@ -76,6 +89,7 @@ def test_the_posterior_moves_beside_its_prior_and_can_be_searched(notebook):
     both = [(median, kernel[step]) for step, median in zip(*seen, strict=True) if step in kernel]
     assert both and all(one == pytest.approx(other, rel=1e-5) for one, other in both)
     assert told["share"] <= 0.01
+    assert told["sketch"] <= 0.02  # one percent, and that of the end
     wrong = [text for kind, text in page.console if kind in ("error", "pageerror")]
     assert not wrong, wrong
 

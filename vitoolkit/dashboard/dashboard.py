@@ -24,6 +24,7 @@ from vitoolkit.events import Event
 from vitoolkit.journal import Journal
 from vitoolkit.monitor import KLMonitor
 from vitoolkit.pace import checked_pace
+from vitoolkit.predictive import Predictive
 from vitoolkit.recorder import Recorder
 from vitoolkit.requests import checked_note
 from vitoolkit.run import Run
@@ -76,6 +77,13 @@ class Dashboard(Callback):
         are drawn softly behind those of this one.
     record : str, Path or Journal, optional
         A journal on disk, as of a `Recorder`; only without `recorder`.
+    predictive : bool or str
+        Sketch the posterior predictive beside the data, while somebody looks: of the first observed
+        variable, or of the one named. Every 3 seconds at most, the middle 90 % of the histograms of
+        48 data sets drawn from q. Nothing is compiled, a thread draws them in NumPy, with random
+        numbers of its own: some 5 ms for a regression of 1,000 rows, at most one percent of the
+        time; no number of the fit depends on it. Where a model cannot be drawn so, the panel says
+        why.
 
     Attributes
     ----------
@@ -84,14 +92,16 @@ class Dashboard(Callback):
         The record of the current fit, or of the last one.
     snapshots : Snapshots
         Where q stood while it was trained, coordinate by coordinate, and the prior.
+    predictive : Predictive or None
+        The sketch of the posterior predictive, if it was asked for.
     controls : tuple of Control
         The controls given, and during and after a fit those of the fit.
 
     Raises
     ------
     TypeError
-        When something else than a control, than a Recorder for `recorder`, or than a trace or a
-        path for `compare` is given.
+        When something else than a control, than a Recorder for `recorder`, than a trace or a
+        path for `compare`, or than a bool or a name for `predictive` is given.
     ValueError
         When `every` or `record` is given along with `recorder`, two controls clash,
         `steps_per_second` is not above 0, or `compare` has no rows.
@@ -132,6 +142,7 @@ class Dashboard(Callback):
         notify: bool = False,
         compare: Trace | str | Path | None = None,
         record: str | Path | Journal | None = None,
+        predictive: bool | str = False,
     ) -> None:
         self.paused, self.notify = flag("paused", paused), flag("notify", notify)
         self.steps_per_second = checked_pace(steps_per_second)
@@ -154,6 +165,7 @@ class Dashboard(Callback):
             recorder.controls = distinct_controls([*recorder.controls, *controls])
         self.recorder = recorder
         self.snapshots = Snapshots()
+        self.predictive = _predictive(predictive)
         self.controls = recorder.controls
         self.shows_progress = False
         self._events: KernelEvents | MarimoEvents | None = None
@@ -209,6 +221,8 @@ class Dashboard(Callback):
         """Show the panel, before anything is compiled."""
         self.recorder.on_fit_start(run)
         self.snapshots.on_fit_start(run)
+        if self.predictive is not None:
+            self.predictive.on_fit_start(run)
         self.controls = run.controls
         self._rows = run.inference.local_rows
         if self.paused and run.first == 0:
@@ -259,6 +273,9 @@ class Dashboard(Callback):
             self.recorder.on_fit_end(run)
             self.snapshots.on_fit_end(run)
             self.snapshots.write(self.trace.attrs)
+            if self.predictive is not None:
+                self.predictive.on_fit_end(run)
+                self.predictive.write(self.trace.attrs)
         finally:
             self._finish()
 
@@ -325,6 +342,7 @@ class Dashboard(Callback):
                     self.notify,
                     self._earlier,
                     self.snapshots,
+                    self.predictive,
                 )
                 self._panel.steered_by(events.way, events.words)
                 self._panel.display()
@@ -352,6 +370,8 @@ class Dashboard(Callback):
         if self._panel is None or self._events is None or not self._safely(self._events.poll):
             return
         if not self._off:
+            if self.predictive is not None and self._panel.seen:
+                self.predictive.look(self._fit.step)
             self._safely(self._panel.refresh)
         self._next = min(self._events.due, time.perf_counter() + REFRESH_LOOK)
 
@@ -392,6 +412,17 @@ class Dashboard(Callback):
             self.trace, None, shown_as(self.controls), active=active_text(self.trace, self._rows)
         )
         return {"text/plain": repr(self), "text/html": summary}
+
+
+def _predictive(asked: bool | str) -> Predictive | None:
+    if isinstance(asked, str):
+        return Predictive(asked)
+    if not isinstance(asked, bool | np.bool_):
+        raise TypeError(
+            "predictive must be True, False or the name of an observed variable, received "
+            f"{asked!r}"
+        )
+    return Predictive() if asked else None
 
 
 def _notes(run: Run) -> dict[str, str]:

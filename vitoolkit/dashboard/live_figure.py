@@ -90,6 +90,8 @@ class LiveFigure(anywidget.AnyWidget):
         A run to be drawn softly behind.
     posterior : Posterior, optional
         Snapshots of q.
+    predictive : bool
+        Whether there is a sketch of the posterior predictive.
     """
 
     _esm = page_code("figure")
@@ -122,6 +124,7 @@ class LiveFigure(anywidget.AnyWidget):
         measures: Collection[str] = (),
         earlier: Earlier | None = None,
         posterior: Posterior | None = None,
+        predictive: bool = False,
     ) -> None:
         self._posterior = posterior
         self._last: tuple[Header | None, bytes] = (None, b"")
@@ -145,7 +148,7 @@ class LiveFigure(anywidget.AnyWidget):
         self._whole: tuple[Header, bytes] | None = None
         self._heard = -math.inf
         q = None if posterior is None else posterior.legend()
-        measures = measures if q is None else (*measures, "q")
+        measures = (*measures, *["q"] * (q is not None), *["predictive"] * predictive)
         legend = figure_legend(variables, controls, scales, notes or {}, measures, q)
         ghost = (None, b"") if earlier is None else earlier.packed([*variables], [*controls])
         super().__init__(
@@ -158,13 +161,20 @@ class LiveFigure(anywidget.AnyWidget):
         self.on_msg(self._on_page)
         self._made = True
 
-    def show(self, frame: Frame, *, active: str = "", last: bool = False) -> int:
+    def show(
+        self,
+        frame: Frame,
+        *,
+        active: str = "",
+        predictive: Header | None = None,
+        last: bool = False,
+    ) -> int:
         """Send a frame to the page, with words on active units; returns its size in bytes.
 
         The last one holds all of q; those before it what is new, while a page shows it.
         """
         header, arrays = frame.packed()
-        header["active"] = active
+        header["active"], header["predictive"] = active, predictive
         self.sent += 1
         header["number"] = self.sent
         self._last = (dict(header), arrays)

@@ -23,6 +23,7 @@ from vitoolkit.dashboard.protocols import Fit, Row
 from vitoolkit.dashboard.switch_row import SwitchRow
 from vitoolkit.decimation import View
 from vitoolkit.means import final, final_kl
+from vitoolkit.predictive import Predictive
 from vitoolkit.snapshots import Snapshots
 from vitoolkit.trace import Trace
 from vitoolkit.verdict import verdict_of
@@ -75,6 +76,8 @@ class Panel:
         A run to be drawn softly behind.
     snapshots : Snapshots, optional
         Of q, while it is trained.
+    predictive : Predictive, optional
+        Sketches what q implies for the data.
     """
 
     def __init__(
@@ -87,8 +90,11 @@ class Panel:
         notify: bool = False,
         earlier: Earlier | None = None,
         snapshots: Snapshots | None = None,
+        predictive: Predictive | None = None,
     ) -> None:
-        self._made_of = (fit, controls, variables, of_variable, notes, notify, earlier, snapshots)
+        self._made_of = (
+            fit, controls, variables, of_variable, notes, notify, earlier, snapshots, predictive,
+        )  # fmt: skip
         self.fit = fit
         self.variables = tuple(variables)
         styles = variable_styles(self.variables)
@@ -102,7 +108,9 @@ class Panel:
             measures=getattr(getattr(fit, "inference", None), "measures", ()),
             earlier=earlier,
             posterior=posterior_of(snapshots, styles),
+            predictive=predictive is not None,
         )
+        self._predictive = predictive
         self._chosen = Lines(self.variables)
         self._ahead = Ahead([control for control in controls if control.name in self.lines])
         self._marks, self._clock = Marks(), Clock()
@@ -285,6 +293,7 @@ class Panel:
         """Return this panel, to be shown in another place, or a new one where it is closed."""
         if self.open:
             self._elsewhere = True
+            self.figure.on_kept = _stay  # the page may be about to have the charts of the cell
             return self
         panel = Panel(*self._made_of)
         panel._began, panel._took, panel._message = self._began, self._took, self._message
@@ -311,13 +320,16 @@ class Panel:
         if self.trace.parts and now >= self._active_due:
             self._active = active_text(self.trace, self._sizes)
             self._active_due = now + UNITS_EVERY
-        return self.figure.show(frame, active=self._active, last=not self.fit.running)
+        told = None if self._predictive is None else self._predictive.told
+        return self.figure.show(
+            frame, active=self._active, predictive=told, last=not self.fit.running
+        )
 
     def _record(self) -> Trace | None:
         """What is exported."""
-        snapshots = self._made_of[-1]
-        if self.trace is not None and isinstance(snapshots, Snapshots):
-            snapshots.write(self.trace.attrs)
+        for followed in self._made_of:
+            if self.trace is not None and isinstance(followed, Snapshots | Predictive):
+                followed.write(self.trace.attrs)
         return self.trace
 
     def _tell(self) -> None:
@@ -363,6 +375,10 @@ class Panel:
         if message != self._message:
             self._message = message
             self._tell()
+
+
+def _stay() -> None:
+    """Close nothing."""
 
 
 def _leave_charts(

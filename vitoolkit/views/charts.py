@@ -62,12 +62,13 @@ class Chart(NamedTuple):
     ----------
     name, title : str
         In the code, and on the page.
-    kind : {"band", "lines", "kl", "list", "posterior", "controls", "plane"}
+    kind : {"band", "lines", "kl", "list", "posterior", "controls", "plane", "predictive"}
         Which function draws it.
     reads : tuple of str
         The columns of a trace that it draws; ``"kl"``, ``"control"`` and ``"penalty"`` stand for
-        all of these, ``"q"`` for snapshots of the approximation, which are beside the trace. A
-        chart is there when one of its columns is recorded.
+        all of these, ``"q"`` for snapshots of the approximation and ``"predictive"`` for a sketch
+        of what it implies for the data, which are beside the trace. A chart is there when one of
+        its columns is recorded.
     lines : tuple of Line
         Of the kind "lines"; those of the penalties, in the colors of their variables, are put in by
         :func:`shown`.
@@ -100,6 +101,7 @@ CHARTS = (
     Chart("penalty", "Penalty in the loss in place of the KL, nats", "lines", ("penalty",)),
     Chart("posterior", "Posterior: median, 68 %", "posterior", ("q",)),
     Chart("coordinates", "Prior and posterior now", "list", ("q",), beside="posterior"),
+    Chart("predictive", "Posterior predictive, share by bin", "predictive", ("predictive",)),
     Chart("control", "Controls", "controls", ("control",)),
     Chart("plane", "Rate and distortion, nats", "plane", ("kl",), beside="control"),
     Chart(

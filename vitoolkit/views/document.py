@@ -55,6 +55,8 @@ def document(charts: tuple[Chart, ...], controls: tuple[tuple[str, str], ...]) -
     for chart in charts:
         if chart.kind == "plane":
             drawn.append(_plane())
+        elif chart.kind == "predictive":
+            drawn.append(_predictive(chart))
         elif chart.kind == "controls":
             drawn.append(_controls(steps, controls))
         elif chart.kind != "list":
@@ -209,6 +211,26 @@ def _plane() -> figure:
     )  # fmt: skip
     plane.scatter("x", "y", source=_source("plane_now", "x", "y"), size=11, name="present")
     return plane
+
+
+def _predictive(chart: Chart) -> figure:
+    """Bars of the data; of what is drawn, a dot with its band in each bin."""
+    drawn = _chart(chart.name, _range(f"{chart.name}_x"))
+    columns = ("left", "right", "middle", "observed", "low", "median", "high")
+    source = _source(chart.name, *columns)
+    bars = drawn.quad(
+        left="left", right="right", bottom=0, top="observed", source=source, fill_alpha=0.25,
+        line_color=None, name="band",
+    )  # fmt: skip
+    drawn.segment("middle", "low", "middle", "high", source=source, line_width=2, name="drawn")
+    drawn.scatter("middle", "median", source=source, size=7, name="present")
+    tips = [
+        ("", "@left{0,0.[000]} to @right{0,0.[000]}"),
+        ("data", "@observed{0.0 %}"),
+        ("drawn", "@median{0.0 %} (@low{0.0 %} to @high{0.0 %})"),
+    ]
+    _hover(drawn, bars, tips, mode="vline")
+    return drawn
 
 
 def _axis(axis: Axis, of: str) -> None:

@@ -156,7 +156,9 @@ def picture_svg(
     frame = frame_of(view, variables, end=float(trace[-1:].step[0]), lines=Lines(variables))
     frame = frame._replace(now=final_kl(trace))  # what the table says, too
     cells: list[Cell] = []
-    for chart in shown(variables, trace.controls, trace.measures, {}):
+    sketch = trace.attrs.get("predictive")
+    beside = ["predictive"] * (sketch is not None)
+    for chart in shown(variables, trace.controls, [*trace.measures, *beside], {}):
         if chart.kind == "band":
             cells += _banded(chart, frame)
         elif chart.kind == "kl":
@@ -167,6 +169,8 @@ def picture_svg(
             cells += _plane(chart, frame)
         elif chart.kind == "lines":
             cells += _measures(chart, frame)
+        elif chart.kind == "predictive" and sketch is not None:
+            cells.append(_predictive(chart, sketch))
     parts: list[str] = []
     height = 0.0
     for i in range(0, len(cells), 2):
@@ -257,6 +261,35 @@ def _plane(chart: Chart, frame: Frame) -> list[Cell]:
         return end
 
     return [cell]
+
+
+def _predictive(chart: Chart, sketch: Mapping[str, Any]) -> Cell:
+    """Draw bars of the data, and in each bin a dot with its band of what q implies."""
+    edges, low, high = (np.array(sketch[name], float) for name in ("edges", "low", "high"))
+    observed, median = (np.array(sketch[name], float) for name in ("observed", "median"))
+    across = _Axis(edges[0], edges[-1])
+    up = _Axis(0.0, 1.1 * float(max(observed.max(), high.max())))
+
+    def cell(parts: list[str], left: float, top: float) -> float:
+        title = f"{chart.title}: {plain(sketch['name'])}"
+        x, y, end = _frame(parts, left, top, _HEIGHT, title, across, up)
+        ends, base = x(edges), float(y([0.0])[0])
+        drawn = []
+        for i, (x0, x1, top_of) in enumerate(zip(ends, ends[1:], y(observed), strict=False)):
+            middle, wide = (x0 + x1) / 2, max(x1 - x0 - 0.5, 0.5)
+            drawn.append(
+                f'<rect x="{x0:.1f}" y="{top_of:.1f}" width="{wide:.1f}" '
+                f'height="{base - top_of:.1f}" fill="{_GRAY}" fill-opacity="0.35"/>'
+                f'<path d="M{middle:.1f} {y(low[i]):.1f}V{y(high[i]):.1f}" stroke="{_GRAY}" '
+                f'stroke-width="1.6"/><circle cx="{middle:.1f}" cy="{y(median[i]):.1f}" r="2.6" '
+                f'fill="{_GRAY}"/>'
+            )
+        _clipped(parts, left, top, _HEIGHT, drawn)
+        words = "bars: data; dots: median and 90 % of what is drawn from q"
+        parts.append(_text(left + _COLUMN - _RIGHT, end - 4, words, anchor="end"))
+        return end
+
+    return cell
 
 
 def _strips(frame: Frame, strips: Sequence[tuple[str, Array, _Axis, str]]) -> list[Cell]:

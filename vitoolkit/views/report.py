@@ -147,7 +147,10 @@ def _figure(trace: Table, scales: Mapping[str, str]) -> str:
     styles = variable_styles(variables)
     lines = control_styles(controls, {}, styles)
     notes = {"loss": "this fit computes none"} if np.isnan(trace.loss).all() else {}
-    legend = figure_legend(styles, lines, scales, notes, trace.measures)
+    sketch = trace.attrs.get("predictive")
+    header["predictive"] = sketch
+    beside = ["predictive"] * (sketch is not None)
+    legend = figure_legend(styles, lines, scales, notes, [*trace.measures, *beside])
     run = {"header": header, "legend": legend, "model": document_of(legend)}
     bokeh, numbers = (base64.b64encode(data).decode() for data in (bokehjs(), arrays))
     return (

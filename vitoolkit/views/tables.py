@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 #: Attributes that have a table of their own.
-_SHOWN = ("q", "diagnosis")
+_SHOWN = ("q", "predictive", "diagnosis")
 #: The columns of a diagnosis, to be read.
 _TITLES = {
     "mean": "mean of q",

@@ -64,6 +64,7 @@ class Charts extends Sheet {
         this.sections[name].head.append(chip);
       }
     }
+    this.sections.predictive.head.append((this.sketched = tag("span", "vitoolkit-soft")));
     const time = tag("span", "vitoolkit-soft", "first ");
     time.append((this.times = tag("i", "vitoolkit-times")), " last step");
     plane.head.append((this.point = tag("span", "vitoolkit-soft")), time);
@@ -307,6 +308,20 @@ class Charts extends Sheet {
   read_plane({ rate, distortion, bands, mean }, i) {
     const words = { rate: rate[i], distortion: distortion[i], "ELBO at β = 1": mean[bands.indexOf("elbo")][i] };
     return Object.entries(words).map(([name, value]) => [null, `${name}: `, `${fine(value)} nats`]);
+  }
+
+  draw_predictive({ predictive: told }, n, { name, title }) {
+    if (!told) return;
+    this.sketched.textContent = told.words;
+    this.sections[name].body.hidden = !told.edges; // words only
+    if (!told.edges) return;
+    const { edges, observed, low, median, high } = told, left = edges.slice(0, -1), right = edges.slice(1);
+    this.sources[name].data = { left, right, middle: left.map((edge, i) => (edge + right[i]) / 2), observed, low, median, high };
+    const most = Math.max(...observed, ...high), range = this.ranges[name];
+    if (!this.held) this.ranges[`${name}_x`].setv({ start: left[0], end: right.at(-1) });
+    if (!this.held && (most > range.end || most < 0.6 * range.end)) range.setv({ start: 0, end: 1.1 * most }); // bars stand on their axis
+    const out = observed.filter((share, i) => share < low[i] || share > high[i]).length;
+    this.sections[name].body.setAttribute("aria-label", `${title}; ${told.words}; of ${left.length} bins, the data are outside of the middle 90 % in ${out}`);
   }
 
   measured({ measure, measures }, lines) {

@@ -23,7 +23,7 @@ class Reading {
     this.words.hidden = true;
     for (const { name, kind } of charts.charts) {
       const { body } = charts.sections[name];
-      if (kind === "list" || body.hidden) continue;
+      if (kind === "list" || kind === "predictive" || body.hidden) continue; // not over the steps
       const line = (this.lines[name] = tag("div", kind === "plane" ? "vitoolkit-spot" : "vitoolkit-cross"));
       line.hidden = true;
       body.append(line);
@@ -123,7 +123,7 @@ function chartFile(charts, name) {
   const safe = (text) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
   const write = (x, y, text, more = "") => `<text x="${x}" y="${y}" fill="${fg}" font-size="12" ${more}>${safe(text)}</text>`;
   let x = 8, y = 18;
-  const over = charts.chart[name].kind === "plane" ? "" : `, over ${charts.unit}`;
+  const over = ["plane", "predictive"].includes(charts.chart[name].kind) ? "" : `, over ${charts.unit}`;
   const parts = [write(x, y, head.firstChild.textContent + over, 'font-weight="600"')];
   for (const [label, color, dash] of charts.key(name)) { // swatch and name, in as many rows as it takes
     const long = 34 + 6.6 * label.length;

@@ -126,7 +126,7 @@ class Sheet {
       else if (name === "band") model.glyph.setv({ fill_color: fg });
       else if (name === "present") model.glyph.setv({ fill_color: fg, line_color: paper });
       else if (name === "iso") model.glyph.setv({ line_color: soft });
-      else if (["mean_line", "ghost", "marks", "stops"].includes(name)) model.glyph.setv({ line_color: fg });
+      else if (["mean_line", "ghost", "marks", "stops", "drawn"].includes(name)) model.glyph.setv({ line_color: fg });
     }
     if (this.last) this.draw(this.last);
   }
