@@ -110,6 +110,8 @@ class _Linker(NumbaLinker):
             globals() | {"inner": inner, "np": np},
             cache_key=f"{key}_by_{kind}_nogil",  # Numba's own key leaves it out
         )
+        made: Any
+        alone: Any
         made, alone = (
             numba_njit(entry, final_function=True, cache=True, nogil=True) for _ in range(2)
         )

@@ -337,9 +337,10 @@ def _keep(found: Diagnosis, given: _Given) -> None:
     run = given.run
     if isinstance(given.record, Trace) and (run is None or not run.running):
         given.record.attrs["diagnosis"] = found.to_dict()
-        for callback in run.own if run is not None else ():
-            if isinstance(callback, Callback):
-                callback.on_diagnosis(run)
+        if run is not None:
+            for callback in run.own:
+                if isinstance(callback, Callback):
+                    callback.on_diagnosis(run)
 
 
 # --- what is known of a fit ---------------------------------------------------------------------
