@@ -126,6 +126,8 @@ def test_nothing_is_said_of_the_time_when_beta_moved():
     assert verdict.ok and "in 4,000 steps" in verdict.text
     short = np.minimum(np.arange(STEPS) / 19_500, 1.0)
     assert "since β moved last" in verdict_of(record(elbo, beta=short)).text
+    to_the_end = verdict_of(record(elbo, beta=np.linspace(0.5, 1.0, STEPS)))
+    assert to_the_end.text.startswith("Too short to tell: 1 step since β moved last.")
     # a learning rate may move
     verdict = verdict_of(record(elbo[-4_000:], beta=ramp[:4_000], kinds={"beta": "LearningRate"}))
     assert verdict.kind == "still"

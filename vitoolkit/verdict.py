@@ -145,11 +145,12 @@ class _Objective:
         rows, name = len(self._table), "ELBO" if self.elbo else "loss"
         trend = self._trend(self.first, rows)
         if trend is None or self.steps < LEAST_STEPS:
-            if self._still_since > rows // 2:
-                since = f"{self.steps:,} steps since β moved last"
-            else:
-                since = f"{int(self._table[-1:].step[0] - self._table[:1].step[0]) + 1:,} steps"
-            return f"Too short to tell: {since}", "short", None, None
+            count, since = self.steps, " since β moved last"
+            if self._still_since <= rows // 2:
+                count = int(self._table[-1:].step[0] - self._table[:1].step[0]) + 1
+                since = ""
+            steps = "1 step" if count == 1 else f"{count:,} steps"
+            return f"Too short to tell: {steps}{since}", "short", None, None
         rises, falls = ("rises", "falls") if self.elbo else ("falls", "rises")
         pace = f"{abs(trend.rise) * 1_000 / self.steps:.3g} nats per 1,000 steps"
         if trend.still:
