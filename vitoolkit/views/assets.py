@@ -38,6 +38,7 @@ PAGES = {
     "tree": ("text", "tree"),
     "check": ("text", "check"),
     "control": ("text", "schedule", "control"),
+    "switch": ("text", "switch"),
     "figure": (
         "text",
         "bokeh",
