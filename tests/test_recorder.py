@@ -1,8 +1,11 @@
+import time
+
 import numpy as np
 import pymc as pm
 import pytest
 
 import vitoolkit as vt
+from vitoolkit.views.frame import frame_of
 
 
 def test_one_row_a_step_with_terms_and_controls(gaussians, fast):
@@ -145,3 +148,19 @@ def test_two_recorders_that_would_keep_the_same_rows_keep_them_once(gaussians, f
     inference.refine(4, progressbar=False, callbacks=[second])
     assert first.trace.step.tolist() == list(range(10))
     assert (np.diff(first.trace.time) > 0).all()
+
+
+@pytest.mark.parametrize("package", [pm, vt])
+def test_the_time_between_two_fits_is_none_of_the_fit(package, gaussians, fast, monkeypatch):
+    real, gap = time.perf_counter, [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: real() + gap[0])
+    recorder = vt.Recorder()
+    inference = package.ADVI(random_seed=1)
+    inference.fit(20, callbacks=[recorder], **fast)
+    before = float(recorder.trace.time[-1])
+    gap[0] += 1e6
+    inference.refine(20, progressbar=False)
+    seconds = recorder.trace.time
+    assert len(seconds) == 40 and (np.diff(seconds) >= 0).all()
+    assert before <= seconds[20] < 1e5
+    assert frame_of(recorder.trace.view(50), (), end=40).seconds[-1] < 1e5

@@ -141,6 +141,7 @@ class Recorder(Callback):
         # Two recorders of one run that would keep the same rows keep them once.
         kind = self.every if type(self) is Recorder else id(self)
         record = run.records.get(kind)
+        went_on = self._read is not None
         if self._read is not None:
             read, self._read = self._read, None
             self._trace, seconds = read(run, trace)
@@ -155,6 +156,10 @@ class Recorder(Callback):
             else:
                 self.traces[-1] = trace
             self._trace, self._approx = trace, run.approx
+        elif not went_on:  # the time since the last fit is none of this one
+            self._origin = run.begun - self._elapsed()
+            if record is not None and record[0] is self._trace:
+                self._origin = record[1]
         self._writes = record is None or record[0] is not self._trace
         run.records.setdefault(kind, (self._trace, self._origin))
         for of_the_end in (
@@ -216,9 +221,10 @@ class Recorder(Callback):
 
     def rewound(self, event: Event) -> None:
         """Note that a fit that had ended was taken back to the step of an event."""
+        elapsed = self._elapsed()
         self._next_step = event.step
         self._trace.cut(event.step)
-        self._trace.add_event(event._replace(time=event.time - self._origin))
+        self._trace.add_event(event._replace(time=elapsed))
 
     def on_rewind(self, run: Run) -> None:
         """Keep the rows that were left behind as a branch."""
@@ -267,6 +273,12 @@ class Recorder(Callback):
         self._trace.attrs.pop("moves", None)
         if move is not None:
             self._trace.attrs["moves"] = move._asdict()
+
+    def _elapsed(self) -> float:
+        """What the clock showed last: between two fits it stands."""
+        trace = self._trace
+        rows = [float(trace[-1:].time[0])] if len(trace) else []
+        return max([*rows, *(event.time for event in trace.events[-1:])], default=0.0)
 
     def _collect_events(self) -> None:
         assert self._run is not None

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import threading
-
-import ipywidgets
+from typing import Any
 
 from vitoolkit.controls import Switch
+from vitoolkit.dashboard.control_row import RowWidget
 from vitoolkit.dashboard.lifetime import close_widgets, weakly
-from vitoolkit.dashboard.protocols import Toggled
+from vitoolkit.dashboard.protocols import Message
+from vitoolkit.views.assets import page_code
 
 __all__ = ["SwitchRow"]
 
 
+class SwitchWidget(RowWidget):
+    """The page's side of a switch: a check box."""
+
+    _esm = page_code("switch")
+
+
 class SwitchRow:
-    """Checkbox of one switch. A person's click becomes a request on the switch.
+    """Check box of one switch. A person's click becomes a request on the switch.
 
     Parameters
     ----------
@@ -24,31 +31,29 @@ class SwitchRow:
 
     def __init__(self, control: Switch) -> None:
         self.control = control
-        self._writer: int | None = None
-        self.widget = ipywidgets.Checkbox(
-            value=bool(control.requested),
-            description=control.name.replace("_", " "),
-            tooltip=control.words or control.name,
-            indent=False,
-            layout=dict(width="auto"),
+        self._lock = threading.RLock()  # a person's click may come in another thread
+        self._heard = ""
+        self.widget = SwitchWidget(
+            spec={
+                "name": control.name.replace("_", " "),
+                "words": control.words or control.name,
+            },
+            state=self._state(),
         )
         self.widget.add_class("vitoolkit-switch")
-        self.widget.observe(weakly(self._on_click), "value")
+        self.widget.on_msg(weakly(self._on_page))
 
     def follow(self) -> bool:
         """Show what was asked for last; returns whether anything was sent."""
-        on = bool(self.control.requested)
-        if on == self.widget.value:
-            return False
-        self._writer = threading.get_ident()
-        try:
-            self.widget.value = on
-        finally:
-            self._writer = None
+        with self._lock:
+            state = self._state()
+            if state == self.widget.state:
+                return False
+            self.widget.state = state
         return True
 
     @property
-    def widgets(self) -> tuple[ipywidgets.Widget, ...]:
+    def widgets(self) -> tuple[RowWidget, ...]:
         """The outermost of its widgets."""
         return (self.widget,)
 
@@ -56,7 +61,12 @@ class SwitchRow:
         """Close the widget in the page and the kernel."""
         close_widgets(self.widgets)
 
-    def _on_click(self, change: Toggled) -> None:
-        # Compared by thread: a person's click may come in another one while this one writes.
-        if self._writer != threading.get_ident():
-            self.control.set(bool(change["new"]), source="user")
+    def _on_page(self, widget: RowWidget, content: Message, buffers: list[bytes]) -> None:
+        if content.get("kind") == "set":
+            with self._lock:
+                self.control.set(bool(content["on"]), source="user")
+                self._heard = str(content["number"])
+                self.follow()
+
+    def _state(self) -> dict[str, Any]:
+        return {"on": bool(self.control.requested), "heard": self._heard}

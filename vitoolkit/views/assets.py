@@ -39,6 +39,7 @@ PAGES = {
     "check": ("text", "check"),
     "diagnosis": ("text", "kernel", "kept", "diagnosis"),
     "control": ("text", "schedule", "control"),
+    "switch": ("text", "switch"),
     "figure": (
         "text",
         "bokeh",

@@ -53,12 +53,6 @@ const KINDS = {
       el.setAttribute("aria-pressed", model.get("value"));
     };
   },
-  Checkbox: (el, model) => {
-    const box = el.appendChild(tag("input")), words = el.appendChild(tag("span", "widget-label-basic"));
-    box.type = "checkbox";
-    box.addEventListener("change", () => change(model, "value", box.checked));
-    return () => { box.checked = model.get("value"); words.textContent = ` ${model.get("description")}`; };
-  },
   Dropdown: (el, model) => {
     el.addEventListener("change", () => change(model, "index", el.selectedIndex));
     return () => {
@@ -75,7 +69,7 @@ const KINDS = {
   },
 };
 const SAME = { HBox: "Box", VBox: "Box" };
-const TAGS = { Label: "span", Button: "button", ToggleButton: "button", Checkbox: "label", Dropdown: "select", Text: "input" };
+const TAGS = { Label: "span", Button: "button", ToggleButton: "button", Dropdown: "select", Text: "input" };
 
 function change(model, name, value) {
   model.set(name, value);
