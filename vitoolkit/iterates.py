@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vitoolkit.block import Block
 from vitoolkit.callback import Callback
-from vitoolkit.controls import LearningRate
+from vitoolkit.controls import Draws, LearningRate
 from vitoolkit.coordinates import coordinates_of
 from vitoolkit.run import Run
 from vitoolkit.snapshots import moments
@@ -152,7 +152,7 @@ class Iterates(Callback):
 
     def _moved(self, run: Run, block: Block) -> int | None:
         """Rows of a block before its controls had come to rest; None where they were all along."""
-        at = [i for i, c in enumerate(run.controls) if not isinstance(c, LearningRate)]
+        at = [i for i, c in enumerate(run.controls) if not isinstance(c, LearningRate | Draws)]
         at = [i for i in at if i < block.control.shape[1]]
         used = block.control[:, at]
         if self._held is None or len(self._held) != len(at):
