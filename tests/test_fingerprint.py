@@ -74,7 +74,7 @@ def test_options_count():
     one = of(build())
     assert named(one, of(build(), gradient=True)) == {"gradient"}
     assert named(one, of(build(), steps_per_execution=7)) == {"steps_per_execution"}
-    assert named(one, of(build(), start={"z": [1.0, 2.0]})) == {"parameters"}
+    assert named(one, of(build(), start={"z": [1.0, 2.0]})) == {"parameters", "start[z]"}
     two = fingerprint_of(vt.FullRankADVI(model=build(), random_seed=3))
     assert {"method", "approximation", "parameters"} <= named(one, two)
     rate = vt.LearningRate(0.1)

@@ -7,7 +7,7 @@ from vitoolkit import penalties, rules, schedules
 from vitoolkit.attach import attach
 from vitoolkit.callback import Callback, every
 from vitoolkit.compiled import clear_cache
-from vitoolkit.controls import Beta, Control, LearningRate, Switch
+from vitoolkit.controls import Beta, Control, Draws, LearningRate, Switch
 from vitoolkit.diagnose import Diagnosis, diagnose
 from vitoolkit.events import Event
 from vitoolkit.fit import Fit, fit, fit_async
@@ -36,6 +36,7 @@ __all__ = [
     "Control",
     "Beta",
     "LearningRate",
+    "Draws",
     "Switch",
     "schedules",
     "rules",

@@ -225,16 +225,16 @@ class ByVariable:
     func : callable
         PyMC's function of the optimizer.
     keywords : dict
-        What it is called with.
+        What it was called with, and the rates.
     """
 
     def __init__(
         self, approx: Approximation, optimizer: Any, rates: Mapping[str, Control], rest: Any
     ) -> None:
         self.func = getattr(optimizer, "func", optimizer)
-        own = {f"learning_rate[{name}]": rate.shared for name, rate in rates.items()}
+        own = {f"learning_rate[{name}]": rate for name, rate in rates.items()}
         kept = {**getattr(optimizer, "keywords", {})}
-        kept["learning_rate"] = 1.0
+        kept["learning_rate"] = 1.0 if rest is None else rest
         self.keywords = {**kept, **own}
         self._optimizer, self._approx = optimizer, approx
         self._rates: dict[Any, Any] = {name: floatX(rate.shared) for name, rate in rates.items()}

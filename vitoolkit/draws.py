@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytensor
+from numpy.typing import NDArray
 from pymc.data import MinibatchOp
 from pymc.pytensorf import constant_fold
 from pytensor.compile.builders import OpFromGraph
@@ -49,12 +50,15 @@ class DrawsAhead:
     parameters : tuple of numpy.ndarray
         Parameters of the distribution, scalars.
     shape : tuple of int
-        Shape of the draws of one step.
+        Shape of the draws of one step; with `count`, of one of them.
+    count : SharedVariable, optional
+        What says how many such draws a step takes, where that may change.
 
     Attributes
     ----------
     stand_in : SharedVariable
-        Its rows, one a step, take the place of `variables` in the graph.
+        Its rows, one a step, take the place of `variables` in the graph; with `count`, the first
+        `count` entries of each row do.
     source : SharedVariable
         The generator.
     seconds : float
@@ -79,17 +83,20 @@ class DrawsAhead:
         generator: Any,
         parameters: tuple[np.ndarray, ...],
         shape: tuple[int, ...],
+        count: Any = None,
     ) -> None:
         variable = variables[0]
         self.variables = tuple(variables)
         self.source, self.generator = generator, generator.container.storage
-        self.parameters, self.shape = parameters, shape
+        self.parameters, self.shape, self.count = parameters, shape, count
+        one = variable.type.shape if count is None else (None, *variable.type.shape[1:])
         self.stand_in = pytensor.shared(
-            np.zeros((1, *shape), variable.type.dtype),
+            np.zeros((1, *shape) if count is None else (1, 1, *shape), variable.type.dtype),
             name=f"{ROWS} of {variable.name}",
-            shape=(None, *variable.type.shape),
+            shape=(None, *one),
         )
         self.seconds = 0.0
+        self._a_step = 1.0  # draws of one step: as many as the last steps took
         self._storage = self.stand_in.container.storage
         self._rng_fn, self._dtype = variable.owner.op.rng_fn, variable.type.dtype
         self._ahead = max(1, min(MOST_STEPS, MOST_NUMBERS // max(1, int(np.prod(shape)))))
@@ -102,23 +109,29 @@ class DrawsAhead:
 
     def twin(self, generator: Any) -> DrawsAhead:
         """The same draws, from another generator."""
-        return DrawsAhead(self.variables, generator, self.parameters, self.shape)
+        return DrawsAhead(self.variables, generator, self.parameters, self.shape, self.count)
 
-    def advance(self, steps: int) -> None:
-        """Put the draws of the next steps in place; those of one step are drawn with others."""
+    def advance(self, steps: int, counts: NDArray[np.int64] | None = None) -> None:
+        """Put the draws of the next steps in place; those of one step are drawn with others.
+
+        `counts` are those of each step, where the object has a `count`.
+        """
         if self._known is not self.generator[0]:
             self._start()
+        wanted = steps if counts is None else int(counts.sum())
+        self._a_step = wanted / steps
         left = self._left()
-        if left < steps and self._coming is not None:
+        if left < wanted and self._coming is not None:
             self._collect()
             left = self._left()
-        if left < steps:
-            self._drawn.append(self._draw(max(steps - left, self._ahead if steps == 1 else 0)))
-        self._rows = self._storage[0] = self._take(steps)
+        if left < wanted:
+            self._drawn.append(self._draw(max(wanted - left, self._ahead if steps == 1 else 0)))
+        rows = self._take(wanted)
+        self._rows = self._storage[0] = rows if counts is None else _by_step(rows, counts)
 
     def begin(self, steps: int) -> None:
         """Let another thread draw what a call of so many steps will need."""
-        short = steps - self._left()
+        short = round(steps * self._a_step) - self._left()
         if short > 0 and self._coming is None:
             self._coming = short, _submit(self._draw, short)
 
@@ -188,7 +201,7 @@ class DrawsAhead:
         except BaseException:
             self._stream.bit_generator.state = before  # the numbers are still to be drawn
             raise
-        self.seconds = (time.perf_counter() - begun) / steps
+        self.seconds = (time.perf_counter() - begun) / steps * self._a_step
         return _Drawn(before, rows)
 
     def _fill(self, generator: np.random.Generator, steps: int) -> np.ndarray:
@@ -201,6 +214,17 @@ class _Drawn(NamedTuple):
 
     before: Mapping[str, Any]
     rows: np.ndarray
+
+
+def _by_step(rows: np.ndarray, counts: NDArray[np.int64]) -> np.ndarray:
+    """The draws of each step in a row of its own, which is as long as the longest needs."""
+    most = int(counts.max())
+    shape = (len(counts), most, *rows.shape[1:])
+    if (counts == most).all():
+        return rows.reshape(shape)
+    found = np.zeros(shape, rows.dtype)
+    found[np.arange(most) < counts[:, None]] = rows
+    return found
 
 
 def _submit(function: Callable, *args: Any) -> Future | None:
@@ -229,7 +253,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_a_forked_child)
 
 
-def draws_ahead(generators: Iterable[Any], nodes: Sequence[Variable]) -> list[DrawsAhead]:
+def draws_ahead(
+    generators: Iterable[Any], nodes: Sequence[Variable], counts: Sequence[Any] = ()
+) -> list[DrawsAhead]:
     """The random variables of a graph that can be drawn ahead.
 
     Parameters
@@ -238,12 +264,14 @@ def draws_ahead(generators: Iterable[Any], nodes: Sequence[Variable]) -> list[Dr
         The random generators of the graph.
     nodes : sequence of Variable
         The outputs of the graph, with minibatches inlined.
+    counts : sequence of SharedVariable
+        What may stand for the first length of a size, and change from step to step.
 
     Returns
     -------
     list of DrawsAhead
-        One for each Normal or whole number that has constant parameters and size and a generator to
-        itself.
+        One for each Normal or whole number that has constant parameters and size, but for one of
+        `counts`, and a generator to itself.
     """
     users: dict[Variable, set[Apply]] = {}
     for variable in ancestors(nodes):
@@ -255,7 +283,7 @@ def draws_ahead(generators: Iterable[Any], nodes: Sequence[Variable]) -> list[Dr
     for generator in generators:
         nodes_of_it = list(users.get(generator, ()))
         if nodes_of_it and not any(node.outputs[0] in users for node in nodes_of_it):
-            found.append(_draws(generator, nodes_of_it))
+            found.append(_draws(generator, nodes_of_it, counts))
     return [draws for draws in found if draws is not None]
 
 
@@ -277,22 +305,39 @@ def _opens(op: Any) -> bool:
     return isinstance(op, MinibatchOp) or (isinstance(op, OpFromGraph) and op.is_inline)
 
 
-def _draws(generator: Any, nodes: list[Apply]) -> DrawsAhead | None:
+def _draws(generator: Any, nodes: list[Apply], counts: Sequence[Any]) -> DrawsAhead | None:
     node, *others = nodes
     if not isinstance(node.op, NormalRV | IntegersRV):
         return None
     if not all(equal_computations([*node.outputs], [*other.outputs]) for other in others):
         return None  # a minibatch may be there several times, cloned; this is something else
-    shape = _constants(node.outputs[1].shape)  # type: ignore[attr-defined]
+    found = _shape(node, counts)
     parameters = _constants(node.op.dist_params(node))
-    if shape is None or parameters is None or any(value.size != 1 for value in parameters):
+    if found is None or parameters is None or any(value.size != 1 for value in parameters):
         return None
     return DrawsAhead(
         [node.outputs[1] for node in nodes],
         generator,
         tuple(value.reshape(()) for value in parameters),
-        tuple(int(length) for length in shape),
+        *found,
     )
+
+
+def _shape(node: Apply, counts: Sequence[Any]) -> tuple[tuple[int, ...], Any] | None:
+    """The shape of what is drawn; or that of one of its rows, and what counts these."""
+    shape = node.outputs[1].shape  # type: ignore[attr-defined]
+    used = [count for count in counts if count in ancestors([node.op.size_param(node)])]
+    if not used:
+        fixed = _constants(shape)
+        return None if fixed is None else (tuple(int(length) for length in fixed), None)
+    (count, *others), found = used, []
+    for number in 1, 2:
+        (size,) = rebuilt([node.op.size_param(node)], {count: count.type.filter_variable(number)})
+        folded = None if others else _constants([size])
+        if folded is None or folded[0][0] != number:
+            return None
+        found.append(tuple(int(length) for length in folded[0][1:]))
+    return (found[0], count) if found[0] == found[1] else None
 
 
 def _constants(nodes: Iterable[Any]) -> list[np.ndarray] | None:

@@ -23,6 +23,7 @@ from pytensor.compile.mode import get_mode
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
 
+from vitoolkit.controls import Control
 from vitoolkit.structure import in_order
 
 __all__ = ["differences", "fingerprint_of", "fingerprint_of_run"]
@@ -95,7 +96,7 @@ def fingerprint_of(inference: Any, options: Mapping[str, Any] | None = None) -> 
         "seed": getattr(inference, "seed", None),
         "generator": _generator(approx),
         "optimizer": _optimizer(options.pop("obj_optimizer", None)),
-        "obj_n_mc": options.pop("obj_n_mc", None) or 1,
+        "obj_n_mc": _words(options.pop("obj_n_mc", None) or 1),
         "more_obj_params": len(more),
     }
     found.update(getattr(inference, "asked", {}))
@@ -282,6 +283,8 @@ def _control(control: Any, waiting: Sequence[Any]) -> str:
     if kind == "Switch":
         return f"{kind}({bool(value)})"
     given: dict[str, Any] = {"bounds": control.bounds}
+    if kind == "Draws":
+        value, given["bounds"] = int(value), tuple(map(int, control.bounds))
     if kind == "Control":
         given["scale"] = control.scale
     if control.schedule is not None:
@@ -319,6 +322,8 @@ def _words(value: Any) -> Any:
     """An option in words: a shared variable, such as that of a control, by its name."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, Control):
+        return value.name
     if isinstance(value, Variable):
         return value.name or str(value.type)
     if isinstance(value, Mapping):

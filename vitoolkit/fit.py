@@ -28,6 +28,7 @@ from vitoolkit.options import (
     FIT_OPTIONS,
     callback_list,
     check_known,
+    draws_of,
     fit_options,
     step_count,
 )
@@ -413,7 +414,8 @@ def fit(
         `n` and `random_seed` are those of the record unless they are given. Whatever else differs
         is named, and refused, before anything is compiled; see :class:`~vitoolkit.Replay`.
     **kwargs
-        Passed on to the inference's ``fit``: ``obj_n_mc``, ``compile_kwargs``, ``backend`` ...
+        Passed on to the inference's ``fit``: ``obj_n_mc``, a number or :class:`~vitoolkit.Draws`
+        that can be moved, ``compile_kwargs``, ``backend`` ...
 
     Returns
     -------
@@ -622,7 +624,7 @@ def wire(
         compile_step=compile_step,
         **kwargs,
     )
-    controls = (*inference.controls, *rates)
+    controls = (*inference.controls, *rates, *draws_of(kwargs))
     return Wired(inference, recorder, controls, panel, train)
 
 

@@ -11,13 +11,13 @@ from pymc.variational import updates
 
 from vitoolkit import penalties, schedules
 from vitoolkit.checks import shown
-from vitoolkit.controls import Beta, Control, LearningRate
+from vitoolkit.controls import Beta, Control, Draws, LearningRate
 from vitoolkit.plain import from_plain, to_plain
 from vitoolkit.recover import Recover
 
 __all__ = ["again", "told"]
 
-_CONTROLS = {"Beta": Beta, "LearningRate": LearningRate, "Control": Control}
+_CONTROLS = {"Beta": Beta, "LearningRate": LearningRate, "Draws": Draws, "Control": Control}
 AGAIN = "__again__"
 
 
@@ -75,8 +75,9 @@ def _control(control: Control) -> dict[str, Any]:
         return {AGAIN: shown(control)}
     if schedule is not None and not _can_be_read(schedule):
         return {AGAIN: shown(control)}
-    fields: dict[str, Any] = {"__control__": kind, "value": control.value}
-    fields |= {"bounds": list(control.bounds), "scale": control.scale}
+    number = int if kind == "Draws" else float
+    fields: dict[str, Any] = {"__control__": kind, "value": number(control.value)}
+    fields |= {"bounds": [number(bound) for bound in control.bounds], "scale": control.scale}
     if not isinstance(control, Beta) or control.named:
         fields["name"] = control.name
     if schedule is not None:

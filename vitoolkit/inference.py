@@ -21,6 +21,8 @@ from pymc.variational.inference import Inference, State
 from pymc.variational.minibatch_rv import MinibatchRandomVariable
 from pymc.variational.opvi import Approximation
 from pymc.variational.updates import adagrad_window
+from pytensor.compile.mode import get_mode
+from pytensor.link.jax import JAXLinker
 from pytensor.tensor import TensorVariable
 
 from vitoolkit.averaging import averaged
@@ -44,6 +46,7 @@ from vitoolkit.options import (
     check_known,
     check_schedules,
     check_start,
+    draws_of,
     fit_options,
     model_of,
     start_sigmas,
@@ -59,6 +62,9 @@ from vitoolkit.step_function import StepFunction
 from vitoolkit.steps import counter_of
 
 __all__ = ["ADVI", "FullRankADVI", "KLqp"]
+
+#: A start of more numbers is told of in words.
+MOST_WRITTEN = 1_000
 
 BetaLike: TypeAlias = float | Control | Callable[[int], float]
 
@@ -241,7 +247,10 @@ class KLqp(Inference):
             "average": self.average,
             "gradient_estimator": gradient_estimator,
             "freezable": ", ".join(self.frozen) or None,
-            **{f"penalty[{v}]": repr(found.penalty) for v, found in self.penalty.items()},
+            **{
+                f"penalty[{v}]": found.penalty.call(found.level.name)
+                for v, found in self.penalty.items()
+            },
             "closed_form": repr(list(closed_form)) if closed_form else None,
             "kl_by": repr(kl_by) if kl_by else None,
             **{f"beta[{variable}]": control.name for variable, control in self.beta.items()},
@@ -400,7 +409,9 @@ class KLqp(Inference):
         """
         values = self.averages
         weights = (self._recipe.options if self._recipe else {}).get("more_obj_params") or ()
-        return averaged(self.approx, [*self.approx.params, *weights], values)
+        found = averaged(self.approx, [*self.approx.params, *weights], values)
+        counter_of(found).inference = self  # whose record is the record of the average, too
+        return found
 
     def set_scale_cost(
         self, on: bool, *, learning_rate: Control | None = None, source: str = "code"
@@ -567,7 +578,8 @@ class KLqp(Inference):
             Whether the fit goes on after NaN, see :class:`~vitoolkit.recover.Recover`; by default
             it does not, as in PyMC.
         **kwargs
-            ``obj_n_mc``, ``obj_optimizer``, ``more_obj_params``, ``more_updates``,
+            ``obj_n_mc``, a number or :class:`~vitoolkit.Draws` that can be moved,
+            ``obj_optimizer``, ``more_obj_params``, ``more_updates``,
             ``more_replacements``, ``total_grad_norm_constraint`` and ``compile_kwargs``, as in
             ``pm.fit``.
 
@@ -624,7 +636,7 @@ class KLqp(Inference):
             self,
             step_count(n),
             callback_list(callbacks),
-            self.controls,
+            [*self.controls, *draws_of(kwargs)],
             background=background,
             recover=self._recover,
         )
@@ -637,6 +649,12 @@ class KLqp(Inference):
                         f"{control.name!r} both write {updated}"
                     )
         self._options = kwargs = self._prepare(backend, include_transformed, kwargs)
+        mode = (kwargs.get("compile_kwargs") or {}).get("mode")
+        if draws_of(kwargs) and isinstance(get_mode(mode).linker, JAXLinker):
+            raise ValueError(
+                "obj_n_mc is a control that moves, and JAX compiles for one number of draws: give "
+                "a whole number, or fit with another backend"
+            )
         optimizer = kwargs.get("obj_optimizer", adagrad_window)
         self._optimizer = getattr(getattr(optimizer, "func", optimizer), "__name__", None)
         options = {**kwargs, "steps": self.steps_per_execution, "average": self.average}
@@ -900,17 +918,13 @@ class ADVI(KLqp):
         **options: Unpack[Options],
     ) -> None:
         model = model_of(model)
-        start = start_values(model, start)
+        start, sigma = start_values(model, start), start_sigmas(model, start_sigma)
         random_seed = _drawn(seed("random_seed", random_seed))
-        approx = MeanField(
-            model=model,
-            random_seed=random_seed,
-            start=start,
-            start_sigma=start_sigmas(model, start_sigma),
-        )
+        approx = MeanField(model=model, random_seed=random_seed, start=start, start_sigma=sigma)
         check_start(approx, start)
         super().__init__(approx, **options)
         self.seed = random_seed
+        self.asked |= _written("start", start) | _written("start_sigma", sigma)
 
 
 class FullRankADVI(KLqp):
@@ -969,6 +983,7 @@ class FullRankADVI(KLqp):
         check_start(approx, start)
         super().__init__(approx, **options)
         self.seed = random_seed
+        self.asked |= _written("start", start)
 
 
 def _drawn(random_seed: int | None) -> int:
@@ -976,6 +991,19 @@ def _drawn(random_seed: int | None) -> int:
     if random_seed is not None:
         return random_seed
     return int(np.random.SeedSequence().generate_state(1)[0])
+
+
+def _written(option: str, values: Mapping[Any, Any] | None) -> dict[str, str]:
+    """Values by variable as Python; of one that is too long, or symbolic, what it is, in < >."""
+    found = {}
+    for name, value in (values or {}).items():
+        text = repr(value.tolist() if isinstance(value, np.ndarray) else value)
+        if isinstance(value, TensorVariable):
+            text = "<a symbolic value>"
+        elif isinstance(value, np.ndarray) and value.size > MOST_WRITTEN:
+            text = f"<an array of {value.size:,} numbers>"
+        found[f"{option}[{name}]"] = text
+    return found
 
 
 def _number_or_words(size: Any) -> int | str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vitoolkit.block import Block
 from vitoolkit.callback import Callback
-from vitoolkit.controls import Control, LearningRate
+from vitoolkit.controls import Control, Draws, LearningRate
 from vitoolkit.coordinates import coordinates_of
 from vitoolkit.run import Run
 from vitoolkit.snapshots import moments
@@ -158,7 +158,7 @@ class Iterates(Callback):
         if self._known != (run.controls, block.control.shape[1]):
             self._known = run.controls, block.control.shape[1]
             of = enumerate(run.controls[: block.control.shape[1]])
-            self._at = [i for i, control in of if not isinstance(control, LearningRate)]
+            self._at = [i for i, control in of if not isinstance(control, LearningRate | Draws)]
         at = self._at
         used = block.control[:, at]
         if self._held is None or len(self._held) != len(at):

@@ -30,7 +30,7 @@ from vitoolkit import triangle
 from vitoolkit.alike import Batch, batches, entries, stack, taken
 from vitoolkit.averaging import averages
 from vitoolkit.by_variable import held, spread, without
-from vitoolkit.controls import Control
+from vitoolkit.controls import Control, Draws
 from vitoolkit.gradient import gradient_stats
 from vitoolkit.latents import (
     Latent,
@@ -174,7 +174,7 @@ class BetaKLObjective(ObjectiveFunction):
 
     def __call__(self, nmc, **kwargs) -> pt.TensorVariable:
         """The loss, a scalar; the terms of the same draws are left in ``self.terms``."""
-        loss, self.terms = self.op.drawn(nmc, kwargs.get("more_replacements"))
+        loss, self.terms, self.seeded_as = self.op.drawn(nmc, kwargs.get("more_replacements"))
         return loss
 
     def add_obj_updates(
@@ -245,6 +245,7 @@ class BetaKLObjective(ObjectiveFunction):
             compile_kwargs,
             steps,
             {"parameter": parameters, "average": list(means), "averaging": list(counters)},
+            seeded_as=self.seeded_as,
         )
 
     def seed(self) -> int:
@@ -357,14 +358,20 @@ class BetaKL(Operator):
         """The loss before draws are put in; PyMC's interface."""
         return self.loss_and_terms(single=True)[0]
 
-    def drawn(self, draws: int | None, more_replacements: Any = None) -> list[Any]:
+    def drawn(self, draws: int | Draws | None, more_replacements: Any = None) -> list[Any]:
         """:meth:`loss_and_terms` with draws put in, as ``set_size_and_deterministic`` of PyMC does.
 
-        PyMC's own would build its scan over draws first, only to replace it.
+        PyMC's own would build its scan over draws first, only to replace it. The third node is the
+        loss as PyMC would write it for the number of draws that there are now.
         """
         approx = self.approx
         replaced = approx.make_size_and_deterministic_replacements(draws, 0, more_replacements)
-        nodes = self.loss_and_terms(single=draws in (None, 1))
+        if isinstance(draws, Draws):
+            nodes = self.loss_and_terms(single=False)
+            nodes.append(self.loss_and_terms(single=True)[0] if draws.value == 1 else nodes[0])
+        else:
+            nodes = self.loss_and_terms(single=draws in (None, 1))
+            nodes.append(nodes[0])
         return graph_replace(nodes, replaced, strict=False)
 
     def loss_and_terms(self, *, single: bool) -> list[pt.TensorVariable]:

@@ -23,6 +23,7 @@ from vitoolkit.checks import (
     unknown_option,
     whole_number,
 )
+from vitoolkit.controls import Draws
 
 __all__ = [
     "FIT_OPTIONS",
@@ -30,6 +31,7 @@ __all__ = [
     "check_known",
     "check_schedules",
     "check_start",
+    "draws_of",
     "fit_options",
     "model_of",
     "start_sigmas",
@@ -334,7 +336,7 @@ def fit_options(
     for name, value in flags.items():
         flag(name, value)
     for name in ("obj_n_mc", "tf_n_mc"):
-        if options.get(name) is not None:
+        if options.get(name) is not None and not (name == "obj_n_mc" and draws_of(options)):
             whole_number(name, options[name], least=1, of="draws")
     for name in ("obj_optimizer", "test_optimizer"):
         if name in options and not callable(options[name]):
@@ -349,6 +351,12 @@ def fit_options(
     bound = options.get("total_grad_norm_constraint")
     if bound is not None and not isinstance(bound, Variable):
         real_number("total_grad_norm_constraint", bound, least=0.0)
+
+
+def draws_of(options: Mapping[str, Any]) -> tuple[Draws, ...]:
+    """The control of the number of draws a step, where a fit was given one."""
+    draws = options.get("obj_n_mc")
+    return (draws,) if isinstance(draws, Draws) else ()
 
 
 def _names(names: Iterable[str]) -> str:

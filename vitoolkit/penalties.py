@@ -92,13 +92,17 @@ class Penalty:
         """What stands in the loss, to be read."""
         raise NotImplementedError
 
-    def __repr__(self) -> str:
-        said = [repr(self.level)]
+    def call(self, level: str) -> str:
+        """The call that makes it, of a level that is written so."""
+        said = [level]
         for option in fields(self):
             value = getattr(self, option.name)
             if option.name != "level" and value != option.default:
                 said.append(f"{option.name}={value!r}")
         return f"{self.name}({', '.join(said)})"
+
+    def __repr__(self) -> str:
+        return self.call(repr(self.level))
 
 
 @dataclass(frozen=True, repr=False)

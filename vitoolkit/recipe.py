@@ -14,6 +14,7 @@ import numpy as np
 
 from vitoolkit.checkpoint import Checkpoint
 from vitoolkit.controls import Control
+from vitoolkit.options import draws_of
 from vitoolkit.step_function import StepFunction
 
 __all__ = ["Recipe", "SavedStep"]
@@ -53,7 +54,9 @@ class Recipe:
         place = {id(control): i for i, control in enumerate(self.controls)}
         weighs = [(name, place[id(op.beta[name])]) for name in sorted(op.beta)]
         held = [(name, place[id(op.penalty[name].level)]) for name in sorted(op.penalty)]
-        return tuple(control.name for control in self.controls), *weighs, "penalties", *held
+        drawn = [place[id(draws)] for draws in draws_of(self.options)]
+        names = tuple(control.name for control in self.controls)
+        return names, *weighs, "penalties", *held, "draws", *drawn
 
     def like(self, step: StepFunction) -> StepFunction | None:
         """A twin of a step function of the same code, with this one's parameters and seed.

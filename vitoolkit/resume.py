@@ -12,7 +12,7 @@ import numpy as np
 
 from vitoolkit.advise import warn_user
 from vitoolkit.checks import shown
-from vitoolkit.controls import Beta, LearningRate
+from vitoolkit.controls import Beta, Draws, LearningRate
 from vitoolkit.fingerprint import differences
 from vitoolkit.fit import Fit, start_fit
 from vitoolkit.given import AGAIN, again, told
@@ -171,7 +171,7 @@ def resume(
 
 
 #: Kinds of control that an option makes, and that stand as it says if it is given anew.
-_MOVED = {"beta": Beta, "learning_rate": LearningRate}
+_MOVED = {"beta": Beta, "learning_rate": LearningRate, "obj_n_mc": Draws}
 #: What a fingerprint says of the start, which a checkpoint has left behind.
 _PAST = ("generator", "parameters", "seed", "steps_per_execution", "first", "n")
 

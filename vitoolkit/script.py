@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import keyword
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -22,8 +24,10 @@ _QUALIFIED = {
     **{name: f"vt.rules.{name}" for name in rules.__all__},
     **{name: f"vt.schedules.{name}" for name in schedules.__all__},
     **{name: f"vt.penalties.{name}" for name in penalties.__all__},
-    **{name: f"vt.{name}" for name in ("Beta", "LearningRate", "Control")},
+    **{name: f"vt.{name}" for name in ("Beta", "LearningRate", "Draws", "Control")},
 }
+#: Names that the script has for other things.
+_TAKEN = ("changes", "fit", "inference", "model", "pm", "recorded", "vt", "weights")
 _CALL = re.compile(rf"\b({'|'.join(_QUALIFIED)})\(")
 
 
@@ -40,8 +44,9 @@ def script_of(trace: Table) -> str:
         for name, text in recorded.items()
         if name.startswith("control[") and not text.startswith("Switch(")
     }
-    names = {name: _identifier(name) for name in made}
+    names = _identifiers(made)
     own = recorded["method"] not in _METHODS
+    optimizer, _ = _called(recorded["optimizer"])
     lines = [
         f'"""{trace.attrs.get("inference", "A fit")}."""',
         "",
@@ -51,7 +56,8 @@ def script_of(trace: Table) -> str:
         "",
         "# Before this: `model`, the model of the run with its data"
         + (", and `inference`, which trains it with the controls below" if own else "")
-        + (", and `weights`, its more_obj_params." if recorded.get("more_obj_params") else "."),
+        + (", and `weights`, its more_obj_params" if recorded.get("more_obj_params") else "")
+        + (f", and `{optimizer}`, its optimizer." if optimizer not in updates.__all__ else "."),
         *(f"{names[name]} = {_qualified(text)}" for name, text in made.items()),
         "",
         "# What was done to them: step, seconds since the beginning, kind, control.",
@@ -78,12 +84,22 @@ def _arguments(
     else:
         yield "model=model"
         yield f"method={_METHODS[recorded['method']]!r}"
-        betas = {key[5:-1]: names[recorded[key]] for key in _keys(recorded, "beta[")}
+        betas = {key[5:-1]: names[recorded[key]] for key in _keys(recorded, "beta")}
         yield f"beta={{{', '.join(f'{name!r}: {beta}' for name, beta in betas.items())}}}"
         yield f"random_seed={recorded['seed']}"
         for option in ("steps_per_execution", "gradient", "average", "gradient_estimator"):
             yield f"{option}={recorded[option]!r}"
-        punished = {key[8:-1]: _qualified(recorded[key]) for key in _keys(recorded, "penalty[")}
+        for option in ("start", "start_sigma"):
+            values = {key[len(option) + 1 : -1]: recorded[key] for key in _keys(recorded, option)}
+            for name, text in values.items():
+                if text.startswith("<"):
+                    raise ValueError(
+                        f"{option} of {name!r} was {text[1:-1]}, which a script does not tell. "
+                        "vitoolkit.fit(..., replay=trace) repeats the run, if it is given again"
+                    )
+            if values:
+                yield f"{option}={{{', '.join(f'{v!r}: {text}' for v, text in values.items())}}}"
+        punished = {key[8:-1]: _penalty(recorded[key], names) for key in _keys(recorded, "penalty")}
         if punished:
             yield f"penalty={{{', '.join(f'{v!r}: {code}' for v, code in punished.items())}}}"
         if recorded.get("freezable"):
@@ -91,40 +107,89 @@ def _arguments(
         for option in ("kl_by", "closed_form"):
             if recorded.get(option):
                 yield f"{option}={recorded[option]}"
-        sizes = {key[11:-1]: recorded[key] for key in _keys(recorded, "total_size[")}
+        sizes = {key[11:-1]: recorded[key] for key in _keys(recorded, "total_size")}
+        for name, size in sizes.items():
+            if not isinstance(size, int):
+                raise ValueError(f"total_size of {name!r} was {size}, which a script does not tell")
         if sizes:
             yield f"total_size={sizes!r}"
-    optimizer, rate = _optimizer(recorded["optimizer"])
-    yield f"optimizer={optimizer}"
-    if rate in names:
-        yield f"learning_rate={names[rate]}"
-    others = set(names) - {rate} - {recorded[key] for key in _keys(recorded, "beta[")}
+    yield from _optimizer(recorded["optimizer"], names)
+    draws = recorded["obj_n_mc"]
+    others = [control for name, control in names.items() if name not in _placed(recorded, names)]
     if others:
-        yield f"callbacks=[{', '.join(names[name] for name in names if name in others)}]"
+        yield f"callbacks=[{', '.join(others)}]"
     steps = trace[:2].step
     if len(steps) == 2 and (every := int(np.diff(steps)[0])) > 1:
         yield f"every={every}"
     if recorded.get("more_obj_params"):
         yield "more_obj_params=weights"
+    if draws != 1:
+        yield f"obj_n_mc={names.get(draws, draws)}"
     for option in FIT_OPTIONS:
-        value = None if option == "more_obj_params" else recorded.get(option)
-        if isinstance(value, bool | int | float) and (option, value) != ("obj_n_mc", 1):
+        value = None if option in ("more_obj_params", "obj_n_mc") else recorded.get(option)
+        if isinstance(value, bool | int | float):
             yield f"{option}={value!r}"
     yield "replay=vt.Replay(changes, fingerprint=recorded)"
 
 
-def _keys(recorded: Mapping[str, Any], start: str) -> list[str]:
-    return [key for key in recorded if key.startswith(start)]
+def _keys(recorded: Mapping[str, Any], option: str) -> list[str]:
+    """The names of what is recorded of an option by variable."""
+    return [key for key in recorded if key.startswith(f"{option}[")]
 
 
-def _optimizer(words: str) -> tuple[str, str]:
-    """The optimizer as code without its learning rate, and the name of that."""
+def _placed(recorded: Mapping[str, Any], names: Mapping[str, str]) -> set[str]:
+    """The controls that stand in an argument of the fit, or belong to its inference."""
+    levels = [_level(recorded[key], names) for key in _keys(recorded, "penalty")]
+    betas = [recorded[key] for key in _keys(recorded, "beta")]
+    return {*levels, *betas, *_called(recorded["optimizer"])[1].values(), recorded["obj_n_mc"]}
+
+
+def _called(words: str) -> tuple[str, dict[str, str]]:
+    """Name and keywords of an optimizer that is recorded as a call."""
     name, _, rest = words.partition("(")
-    given = dict(item.split("=", 1) for item in rest.removesuffix(")").split(", ") if item)
-    rate = given.pop("learning_rate", "")
+    items = rest.removesuffix(")").split(", ") if rest != ")" else []
+    return name, dict(item.rpartition("=")[::2] for item in items)
+
+
+def _optimizer(words: str, names: Mapping[str, str]) -> Iterable[str]:
+    """The optimizer, and its learning rates, as arguments."""
+    name, given = _called(words)
+    for key, value in given.items():
+        if value not in names and not _is_literal(value):
+            raise ValueError(f"{key} of {name} was {value}, which a script does not tell")
+    own = {key[14:-1]: given.pop(key) for key in _keys(given, "learning_rate")}
+    # By variable, that of all others is given with the optimizer.
+    rate = None if own else given.pop("learning_rate", None)
+    arguments = ", ".join(f"{key}={names.get(value, value)}" for key, value in given.items())
     module = "pm." if name in updates.__all__ else ""
-    arguments = ", ".join(f"{key}={value}" for key, value in given.items())
-    return f"{module}{name}({arguments})" if arguments else f"{module}{name}", rate
+    yield f"optimizer={module}{name}" + (f"({arguments})" if arguments else "")
+    if own:
+        own = dict(sorted(own.items(), key=lambda item: [*names].index(item[1])))  # as recorded
+        rates = ", ".join(f"{variable!r}: {names[control]}" for variable, control in own.items())
+        yield f"learning_rate={{{rates}}}"
+    elif rate is not None:
+        yield f"learning_rate={names.get(rate, rate)}"
+
+
+def _is_literal(text: str) -> bool:
+    try:
+        ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return False
+    return True
+
+
+def _penalty(text: str, names: Mapping[str, str]) -> str:
+    """The call that makes a penalty, of a level that has a name of Python's."""
+    function, _, rest = text.partition("(")
+    level = _level(text, names)
+    return _qualified(f"{function}({names[level]}{rest[len(level) :]}")
+
+
+def _level(text: str, names: Iterable[str]) -> str:
+    """The control that is the level of a penalty."""
+    rest = text.partition("(")[2]
+    return max((name for name in names if rest.startswith((f"{name},", f"{name})"))), key=len)
 
 
 def _event(event: Event) -> str:
@@ -147,7 +212,14 @@ def _qualified(text: str) -> str:
     return _CALL.sub(lambda found: f"{_QUALIFIED[found[1]]}(", text)
 
 
-def _identifier(name: str) -> str:
-    """A name of Python's for a control: ``beta[z]`` is ``beta_z``."""
-    plain = re.sub(r"\W+", "_", name).strip("_") or "control"
-    return f"control_{plain}" if plain[0].isdigit() or plain in ("model", "fit") else plain
+def _identifiers(controls: Iterable[str]) -> dict[str, str]:
+    """A name of Python's for each control: ``beta[z]`` is ``beta_z``."""
+    found: dict[str, str] = {}
+    for name in controls:
+        plain = re.sub(r"\W+", "_", name).strip("_") or "control"
+        if plain[0].isdigit() or plain in _TAKEN or keyword.iskeyword(plain):
+            plain = f"control_{plain}"
+        while plain in found.values():
+            plain += "_"
+        found[name] = plain
+    return found

@@ -66,6 +66,8 @@ class StepFunction:
     seed : int
         Seed of the random generators. They are seeded in the order in which PyMC finds them in the
         loss, so that the draws are those of PyMC's own step function.
+    seeded_as : TensorVariable, optional
+        Where PyMC would write the loss in another way, that: what the order is found in.
     compile_kwargs : mapping
         Passed to ``pymc.pytensorf.compile``.
     steps : int or "auto"
@@ -107,6 +109,8 @@ class StepFunction:
         compile_kwargs: Mapping[str, Any],
         steps: int | str = "auto",
         roles: Mapping[str, Sequence[Any]] = MappingProxyType({}),
+        *,
+        seeded_as: pt.TensorVariable | None = None,
     ) -> None:
         self.controls = tuple(controls)
         self.steps, self.auto = steps, steps == "auto"
@@ -126,14 +130,19 @@ class StepFunction:
         self._rows, self._values = values, values.container.storage
         self._code: CompiledStep | None = None
         state, new = list(updates), list[Any](updates.values())
-        loss, terms, *new = _with_own_generators([loss, terms, *new])
+        alike = loss if seeded_as is None else seeded_as
+        loss, alike, terms, *new = _with_own_generators([loss, alike, terms, *new])
         generators = collect_default_updates(outputs=[loss])
+        self._seeded = list(collect_default_updates(outputs=[alike]))
         outputs, *new = inlined([pt.concatenate([floatX(loss)[None], floatX(terms)]), *new])
         read = set(ancestors([outputs, *new]))
         self.unused = tuple(c.name for c in self.controls if c.shared not in read)
         self._draws: list[DrawsAhead] = []
+        self._counts: list[int | None] = []  # the control that says how many draws a step takes
         if not jax:  # it keeps generators of its own
-            self._draws = draws_ahead(generators, [outputs, *new])
+            counts = [control.shared for control in self.controls]
+            self._draws = draws_ahead(generators, [outputs, *new], counts)
+            self._counts = [None if d.count is None else counts.index(d.count) for d in self._draws]
         self.variables = _named(state, generators, roles)
         known = {*state, *generators, *(control.shared for control in self.controls)}
         self.reads = tuple(v for v in read if isinstance(v, SharedVariable) and v not in known)
@@ -158,7 +167,7 @@ class StepFunction:
             )
             self.function, self._takes_rows = self._code.function, self._code.takes_rows
             self._call = self._bound()
-        reseed_rngs(list(generators), seed)
+        reseed_rngs(self._seeded, seed)
         self.prepare()
 
     def _bound(self) -> Callable[[], np.ndarray]:
@@ -205,7 +214,8 @@ class StepFunction:
         twin._values = twin._rows.container.storage
         twin._shared = [own.get(variable, variable) for variable in self._shared]
         twin._call = twin._bound()
-        reseed_rngs([v for name, v in twin.variables.items() if name.startswith("generator")], seed)
+        twin._seeded = [own[generator] for generator in self._seeded]
+        reseed_rngs(twin._seeded, seed)
         twin.prepare()
         return twin
 
@@ -257,8 +267,9 @@ class StepFunction:
         numpy.ndarray
             Loss and terms of each step, shape (steps, 1 + terms); nats.
         """
-        for draws in self._draws:
-            draws.advance(len(values))
+        for draws, i in zip(self._draws, self._counts, strict=True):
+            counts = None if i is None else values[:, i].astype(np.int64)
+            draws.advance(len(values), counts)
         if self._overlaps and len(values) * self._drawing > HAND_OVER_SECONDS:
             for draws in self._draws:
                 draws.begin(len(values))
@@ -353,6 +364,8 @@ class StepFunction:
     def _stand_ins(self, row, drawn):
         found = {c.shared: row[i].astype(c.shared.dtype) for i, c in enumerate(self.controls)}
         for draws, numbers in zip(self._draws, drawn, strict=True):
+            if draws.count is not None:
+                numbers = numbers[: found[draws.count]]
             found.update(dict.fromkeys(draws.variables, numbers))
         return found
 

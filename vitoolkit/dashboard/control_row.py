@@ -10,7 +10,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from vitoolkit.controls import Beta, Control
+from vitoolkit.controls import Beta, Control, Draws
 from vitoolkit.dashboard.lifetime import close_widgets, weakly
 from vitoolkit.dashboard.protocols import Message
 from vitoolkit.views.assets import CONTROL_CSS, page_code
@@ -77,12 +77,16 @@ class ControlRow:
         self._heard = ""
         self._ends = slider_range(control.bounds, control.value, control.scale)
         low, high = self._ends
-        weight = isinstance(control, Beta) and low == 0 and high > 1
+        scale = control.scale
+        if isinstance(control, Draws):
+            scale = "whole"
+        elif isinstance(control, Beta) and low == 0 and high > 1:
+            scale = "weight"
         bounds = " to ".join(map(_number, control.bounds))
         self.widget = RowWidget(
             spec={
                 "name": plain(control.name),
-                "scale": "weight" if weight else control.scale,
+                "scale": scale,
                 "words": f"{control.name}, from {bounds}",
             },
             state=self._state(),

@@ -18,6 +18,7 @@ const PLACES = {
     value: (place) => low + place * (high - low),
     step: () => nice((high - low) / 200),
   }),
+  whole: (low, high) => ({ ...PLACES.linear(low, high), step: () => 1, grid: 1 }),
   log: (low, high) => {
     const decades = Math.log10(high / low);
     return {
@@ -53,7 +54,7 @@ class Row {
     Object.assign(this.slider, { type: "range", min: 0, max: 1, step: "any" });
     this.slider.setAttribute("aria-label", name);
     this.box = tag("input", "vitoolkit-box");
-    Object.assign(this.box, { type: "number", step: "any" });
+    Object.assign(this.box, { type: "number", step: this.spec.scale === "whole" ? 1 : "any" });
     this.box.setAttribute("aria-label", `${name}, number`);
     this.low = tag("span", "vitoolkit-low");
     this.high = tag("span", "vitoolkit-high");
@@ -98,7 +99,7 @@ class Row {
     const value = scale.value(place);
     if (place <= 0 || place >= 1) return place <= 0 ? this.low_ : this.high_;
     if (scale.ratio) return this.within(digits(value, 3));
-    const grid = scale.step(value, true) / 5;
+    const grid = scale.grid ?? scale.step(value, true) / 5;
     return this.within(digits(Math.round(value / grid) * grid, 12));
   }
 
