@@ -151,7 +151,7 @@ def test_the_wait_is_for_all_whatever_one_of_them_raises():
 
 
 def test_ctrl_c_ends_all_and_keeps_them(model, options, monkeypatch):
-    answering = background._answering
+    answering = background.answering
 
     @contextlib.contextmanager
     def presses():
@@ -164,7 +164,7 @@ def test_ctrl_c_ends_all_and_keeps_them(model, options, monkeypatch):
 
             yield looks
 
-    monkeypatch.setattr(background, "_answering", presses)
+    monkeypatch.setattr(background, "answering", presses)
     fits = vt.fit_many(10**7, grid={"random_seed": [1, 2, 3]}, **options)
     assert {fit.status for fit in fits.values()} == {"interrupted"}
     assert len(fits[1].trace) > 0

@@ -22,6 +22,7 @@ from vitoolkit.replay import Replay
 from vitoolkit.resume import resume
 from vitoolkit.stock import StockRun  # noqa: F401  # makes callbacks work in PyMC's own loop
 from vitoolkit.stopping import StopWhenConverged
+from vitoolkit.sweep import sweep
 from vitoolkit.trace import Trace
 from vitoolkit.vsbc import Calibration, vsbc
 from vitoolkit.watch import watch
@@ -49,6 +50,7 @@ __all__ = [
     "fit",
     "fit_async",
     "fit_many",
+    "sweep",
     "resume",
     "attach",
     "Recover",

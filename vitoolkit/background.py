@@ -16,7 +16,7 @@ from typing import Any
 
 from vitoolkit.run import Run
 
-__all__ = ["Background"]
+__all__ = ["Background", "answering"]
 
 _LOOK_SECONDS = 0.005
 #: Seconds a fit has to end in after an interrupt, or when the program ends.
@@ -76,7 +76,7 @@ class Background:
         until = None if timeout is None else time.monotonic() + timeout
         self._waiting += 1
         try:
-            with _answering() as answer:
+            with answering() as answer:
                 while not self.done and (until is None or time.monotonic() < until):
                     left = _LOOK_SECONDS if until is None else until - time.monotonic()
                     self._ended.wait(max(0.0, min(_LOOK_SECONDS, left)))
@@ -96,7 +96,7 @@ class Background:
         """The same for `await`; when that is cancelled, the fit is interrupted."""
         self._waiting += 1
         try:
-            with _answering(awaiting=True) as answer:
+            with answering(awaiting=True) as answer:
                 while not self.done:
                     await asyncio.sleep(_LOOK_SECONDS)
                     answer()
@@ -125,7 +125,7 @@ class Background:
 
 
 @contextlib.contextmanager
-def _answering(*, awaiting: bool = False) -> Iterator[Callable[[], Any]]:
+def answering(*, awaiting: bool = False) -> Iterator[Callable[[], Any]]:
     """Give what answers the page's widgets while this thread waits, if there is a page."""
     if "ipykernel" not in sys.modules:
         yield lambda: None

@@ -26,7 +26,7 @@ from pytensor.graph.basic import Constant, Variable
 from vitoolkit.controls import Control
 from vitoolkit.structure import in_order
 
-__all__ = ["differences", "fingerprint_of", "fingerprint_of_run"]
+__all__ = ["differences", "fingerprint_of", "fingerprint_of_model", "fingerprint_of_run"]
 
 _PACKAGES = ("vitoolkit", "pymc", "pytensor", "numpy")
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -81,15 +81,13 @@ def fingerprint_of(inference: Any, options: Mapping[str, Any] | None = None) -> 
     more = list(options.pop("more_obj_params", None) or ())
     trained = [*approx.params, *more]
     linker = get_mode(compile_kwargs.get("mode")).linker
-    model, data = _model(approx.model)
     found = {
         **{f"version[{name}]": _version(name) for name in _PACKAGES},
         "version[python]": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "floatX": pytensor.config.floatX,
         "backend": type(linker).__name__,
-        "model": model,
-        **data,
+        **fingerprint_of_model(approx.model),
         "method": type(inference).__name__,
         "approximation": _approximation(approx),
         "parameters": _digest(parameter.get_value(borrow=True) for parameter in trained),
@@ -162,8 +160,8 @@ def _version(name: str) -> str:
 # --- the graph ------------------------------------------------------------------------------------
 
 
-def _model(model: Any) -> tuple[str, dict[str, str]]:
-    """A hash of the model, and those of its data by name."""
+def fingerprint_of_model(model: Any) -> dict[str, str]:
+    """A hash of the model, and those of its data by name: a part of :func:`fingerprint_of`."""
     values = [model.rvs_to_values[rv] for rv in model.basic_RVs]
     names = [rv.name for rv in model.basic_RVs]
     nodes = [*model.basic_RVs, *model.potentials]
@@ -184,7 +182,7 @@ def _model(model: Any) -> tuple[str, dict[str, str]]:
     if others:
         data["data[of the graph]"] = _digest(map(_content, others))
     types = [str(value.type) for value in values]
-    return _hash([*lines, *transforms, *names, *types]), data
+    return {"model": _hash([*lines, *transforms, *names, *types]), **data}
 
 
 def _approximation(approx: Any) -> str:

@@ -41,7 +41,7 @@ from vitoolkit.run import Run
 from vitoolkit.step_function import StepFunction
 from vitoolkit.trace import Trace
 
-__all__ = ["Fit", "fit", "fit_async"]
+__all__ = ["Fit", "check_option_names", "fit", "fit_async"]
 
 #: Steps of a fit that is not told how many.
 STEPS = 10_000
@@ -572,7 +572,7 @@ def wire(
         Called with inference and recorder before the fit begins.
     """
     asked = {name: value for name, value in locals().items() if name not in _OF_A_PROCESS}
-    _check_names(kwargs)
+    check_option_names(kwargs)
     journal = journal_of(record)
     if journal is not None:
         journal.options = {name: told(value) for name, value in {**asked, **kwargs}.items()}
@@ -675,7 +675,7 @@ def _without_begin(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kwargs.items() if name not in _BEGIN}
 
 
-def _check_names(kwargs: Mapping[str, Any]) -> None:
+def check_option_names(kwargs: Mapping[str, Any]) -> None:
     """Refuse a keyword that does not exist, and name the one that was meant."""
     own = [name for name in inspect.signature(fit).parameters if name != "kwargs"]
     passed_on = [name for name in FIT_OPTIONS if name != "obj_optimizer"]

@@ -24,7 +24,7 @@ from vitoolkit.options import model_of, step_count
 from vitoolkit.recipe import Recipe
 from vitoolkit.step_function import StepFunction, cores
 
-__all__ = ["Fits", "fit_many"]
+__all__ = ["Fits", "fit_many", "fitting_bar", "grid_points"]
 
 _LOOK_SECONDS = 0.1
 #: What belongs to one fit, or is the same for all of them.
@@ -222,7 +222,7 @@ def fit_many(
     200
     """
     n, progressbar = step_count(n), flag("progressbar", progressbar)
-    points = _points(grid, kwargs)
+    points = grid_points(grid, kwargs)
     threads = cores() if threads is None else whole_number("threads", threads, least=1, of="fits")
     background = flag("background", background)
     if kwargs.get("more_obj_params"):
@@ -293,20 +293,35 @@ class _Patterns:
         return step
 
 
-def _points(grid: Any, shared: Mapping[str, Any]) -> dict[tuple, dict[str, Any]]:
-    """The options of every point of a grid."""
+def grid_points(
+    grid: Any, shared: Mapping[str, Any], *, more: Sequence[str] = (), of: str = "fit_many"
+) -> dict[tuple, dict[str, Any]]:
+    """The options of every point of a grid.
+
+    Parameters
+    ----------
+    grid : mapping
+        Values by option.
+    shared : mapping
+        Options that all points share.
+    more : sequence of str
+        What a grid may have beside options of a fit.
+    of : str
+        Whose grid it is, for messages.
+    """
     if not isinstance(grid, Mapping) or not grid:
         raise ValueError(
             "grid must map options of vitoolkit.fit to their values, such as {'beta': [0.5, 1.0]}, "
             f"received {shown(grid)}"
         )
     accepted = [name for name in inspect.signature(fit).parameters if name not in _OF_ONE]
+    accepted += more
     for name in (*grid, *shared):
-        if name in _OF_ONE and name != "n":
+        if name in _OF_ONE and name != "n" and name not in more:
             raise TypeError(f"{name} belongs to one fit: give it to vitoolkit.fit")
     for name in grid:
         if name not in accepted:
-            raise unknown_option("the grid of vitoolkit.fit_many", name, accepted)
+            raise unknown_option(f"the grid of vitoolkit.{of}", name, accepted)
         if name in shared:
             raise TypeError(f"{name} is given twice, in the grid and beside it")
     axes = {name: _axis(name, values) for name, values in grid.items()}
@@ -352,7 +367,11 @@ def _axis(name: str, values: Any) -> dict[Hashable, Any]:
 
 def _wait(fits: Fits, progressbar: bool) -> None:
     """Wait for the end of all, whatever one raises; Ctrl-C ends all."""
-    with _progress(fits, progressbar) as redraw:
+    with fitting_bar(len(fits), sum(one.run.n for one in fits.values()), progressbar) as draw:
+
+        def redraw() -> None:
+            draw(sum(one.run.done for one in fits.values()), sum(one.done for one in fits.values()))
+
         errors: dict[tuple, Exception] = {}
         for point, one in fits.items():
             ended = False
@@ -367,6 +386,7 @@ def _wait(fits: Fits, progressbar: bool) -> None:
                 if pressed or one.run.interrupted is not None:
                     _interrupt(fits)
                 redraw()
+        redraw()
     if errors and len(errors) == len(fits):
         raise next(iter(errors.values()))
     if errors:
@@ -381,25 +401,35 @@ def _interrupt(fits: Fits) -> None:
 
 
 @contextmanager
-def _progress(fits: Fits, show: bool) -> Iterator[Callable[[], None]]:
+def fitting_bar(count: int, steps: int, show: bool) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar over the steps of many fits.
+
+    Parameters
+    ----------
+    count, steps : int
+        How many fits there are, and how many steps all of them take.
+    show : bool
+        Whether to show it.
+
+    Yields
+    ------
+    callable
+        Called with the steps that were taken and the number of fits that have ended.
+    """
     if not show:
-        yield lambda: None
+        yield lambda taken, ended: None
         return
     with CustomProgress(
         *Progress.get_default_columns(),
         TextColumn("{task.fields[ended]}"),
         console=Console(theme=default_progress_theme),
     ) as progress:
-        total = sum(one.run.n for one in fits.values())
-        task = progress.add_task(f"Fitting {len(fits)}:", total=total, ended="")
+        task = progress.add_task(f"Fitting {count}:", total=steps, ended="")
 
-        def redraw() -> None:
-            ended = sum(one.done for one in fits.values())
-            done = sum(one.run.done for one in fits.values())
-            progress.update(task, completed=done, ended=f"{ended} of {len(fits)} have ended")
+        def draw(taken: int, ended: int) -> None:
+            progress.update(task, completed=taken, ended=f"{ended} of {count} have ended")
 
         try:
-            yield redraw
+            yield draw
         finally:
-            redraw()
             progress.refresh()  # rich does not by itself, in a notebook
