@@ -106,11 +106,11 @@ def test_what_is_no_schedule_stays_as_it_is(text):
 @pytest.mark.parametrize(
     ("share", "words"),
     [
-        (0.0009, "<0.1%"),
-        (0.001, "0.1%"),
-        (0.0994, "9.9%"),
-        (0.0996, "10%"),
-        (1, "100%"),
+        (0.0009, "<0.1 %"),
+        (0.001, "0.1 %"),
+        (0.0994, "9.9 %"),
+        (0.4788, "47.9 %"),
+        (1, "100.0 %"),
     ],
 )
 def test_a_share_in_words(share, words):

@@ -355,10 +355,8 @@ def number(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """Write a share as the page does."""
-    if share < 0.001:
-        return "<0.1%"
-    return f"{100 * share:.{1 if share < 0.0995 else 0}f}%"
+    """Write a share, as ``percent`` of ``page/text.js`` does."""
+    return "<0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
 
 
 def minus(text: str) -> str:
