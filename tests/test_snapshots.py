@@ -291,11 +291,31 @@ def test_prior_beside_posterior():
         pm.Dirichlet("d", np.ones(3))
         pm.Normal("y", 0, s, observed=[1.0, -1.0])
     _, snapshots = fit(model, vt.ADVI(model=model, random_seed=1))
-    assert snapshots.draws == module.DRAWS
     prior = snapshots.prior()
+    assert snapshots.draws == module.DRAWS
     exact = stats.halfnorm.ppf(stats.norm.cdf([-1, 0, 1]))
     np.testing.assert_allclose(prior[:, 0], exact, atol=0.35)
     assert np.isnan(prior[:, 1:]).all()  # of another scale than what is shown
+
+
+def test_no_step_waits_for_the_prior(monkeypatch):
+    order = []
+    drawn = module.draw_prior
+
+    def told(*args, **kwargs):
+        order.append("prior")
+        return drawn(*args, **kwargs)
+
+    monkeypatch.setattr(module, "draw_prior", told)
+    dashboard = vt.Dashboard()  # in a script
+    with regression(minibatch=False):
+        vt.ADVI(random_seed=1).fit(
+            20, callbacks=[dashboard, vt.every(20, lambda *_: order.append("steps"))],
+            progressbar=False, compile_kwargs=FAST,
+        )  # fmt: skip
+    assert order == ["steps", "prior"]
+    assert dashboard.trace.attrs["q"]["prior"] is not None
+    assert dashboard.snapshots.still().prior() is not None and order == ["steps", "prior"]
 
 
 def test_a_prior_that_cannot_be_had_is_said_in_words(monkeypatch):

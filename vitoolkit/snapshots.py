@@ -34,7 +34,7 @@ SHARE = 1 / 200
 #: Draws of the prior, fewer where they would be more numbers than this together; with fewer than so
 #: many an interval says too little.
 DRAWS, NUMBERS, FEWEST = 128, 4_000_000, 16
-#: Seconds that they may take, before anything is compiled.
+#: Seconds that they may take: in a notebook, before anything is compiled.
 PRIOR_SECONDS = 0.3
 #: What moved is told of this last share of the steps.
 LATE = 0.1
@@ -70,9 +70,9 @@ class Snapshots(Callback):
 
     A callback. Mean and sd of a mean-field or full-rank q are read off its parameters between two
     compiled calls, at no more than half a percent of the time; at most 200 snapshots of 2,000
-    coordinates are kept, 6.4 MB. A hundred draws of the prior, for comparison, take milliseconds
-    before anything is compiled, 0.3 s at most. Where an inference averages its iterates, q at the
-    average is followed beside the last one, at twice the room.
+    coordinates are kept, 6.4 MB. A hundred draws of the prior, for comparison, take milliseconds,
+    0.3 s at most: when somebody looks, or at the end. Where an inference averages its iterates, q
+    at the average is followed beside the last one, at twice the room.
 
     Attributes
     ----------
@@ -122,6 +122,7 @@ class Snapshots(Callback):
         #: How many draws of the prior there are.
         self.draws = 0
         self._prior: Array | None = None
+        self._looked = False
         #: Why there is no prior, in words, or "".
         self.without_prior = ""
 
@@ -136,7 +137,6 @@ class Snapshots(Callback):
                 with self._lock:
                     self._begin(coordinates_of(run.approx), averages)
                 self._approx = run.approx
-                self._draw()
             self._cut(run.step)
             self._take(run)
 
@@ -267,7 +267,14 @@ class Snapshots(Callback):
         ndarray or None
             Shape (3, coordinates), NaN where there is none; None where the model could not be
             drawn, and :attr:`without_prior` says why.
+
+        Notes
+        -----
+        It is drawn at the first call: no step of a fit in a script waits for it.
         """
+        if not self._looked:
+            self._looked = True
+            self._draw()
         return self._prior
 
     def table(self) -> dict[str, Any] | None:
@@ -307,6 +314,7 @@ class Snapshots(Callback):
         return other
 
     def __getstate__(self) -> dict[str, Any]:
+        self.prior()  # as long as the model is at hand
         still = self.coordinates.still()
         return {**self.__dict__, "_approx": None, "_lock": None, "coordinates": still}
 
@@ -371,17 +379,16 @@ class Snapshots(Callback):
             return
         try:
             drawn = draw_prior([s.latent.variable for s in sources], draws, seconds=PRIOR_SECONDS)
+            columns = []
+            for source, values in zip(sources, drawn, strict=True):
+                if values is None or not source.constrained:
+                    columns.append(np.full((draws, len(source.at)), np.nan))
+                else:
+                    columns.append(values.reshape(draws, -1)[:, source.at].astype(float))
+            self._prior = np.quantile(np.concatenate(columns, axis=1), _MIDDLE, axis=0)
+            self.draws = draws
         except Exception as error:
             self.without_prior = f"no prior: {error or type(error).__name__}".partition("\n")[0]
-            return
-        columns = []
-        for source, values in zip(sources, drawn, strict=True):
-            if values is None or not source.constrained:
-                columns.append(np.full((draws, len(source.at)), np.nan))
-            else:
-                columns.append(values.reshape(draws, -1)[:, source.at].astype(float))
-        self.draws = draws
-        self._prior = np.quantile(np.concatenate(columns, axis=1), _MIDDLE, axis=0)
 
     def _safely(self, act: AnyCallable[[], None]) -> None:
         if self._off:

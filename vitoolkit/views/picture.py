@@ -400,7 +400,7 @@ def _bars(variables: Sequence[str], now: Array, styles: Mapping[str, Style], *, 
     total, largest = float(known.sum()), max(float(known.max(initial=0.0)), 1e-12)
 
     def cell(parts: list[str], left: float, top: float) -> float:
-        start, end, right = left + 150, left + _COLUMN - 110, left + _COLUMN - _RIGHT
+        start, end, right = left + 150, left + _COLUMN - 116, left + _COLUMN - _RIGHT
         parts.append(
             f'<text x="{left + 8}" y="{top + 18:.0f}" font-weight="600" fill="{_GRAY}">'
             "KL at the end, nats</text>"
@@ -415,14 +415,14 @@ def _bars(variables: Sequence[str], now: Array, styles: Mapping[str, Style], *, 
                 f'<rect x="{start}" y="{y - 9:.1f}" width="{long:.1f}" height="9" '
                 f'fill="{style.color}"/>'
             )
-            parts.append(_text(right - 48, y, number(value), anchor="end"))
+            parts.append(_text(right - 54, y, number(value), anchor="end"))
             if total > 0 and value > 0:
                 parts.append(_text(right, y, percent(value / total), anchor="end"))
             y += 17
         if len(variables) > len(order):
             rest = total - float(np.nan_to_num(now[order]).sum())
             parts.append(_text(left + 36, y, f"{len(variables) - len(order)} more"))
-            parts.append(_text(right - 48, y, number(rest), anchor="end"))
+            parts.append(_text(right - 54, y, number(rest), anchor="end"))
             y += 17
         return y
 

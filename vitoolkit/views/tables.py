@@ -409,7 +409,7 @@ def number(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """Write a share as the page does."""
+    """Write a share, as ``percent`` of ``page/text.js`` does."""
     return "<0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
 
 

@@ -164,7 +164,7 @@ class VariableList extends SearchedList {
     row.setAttribute("aria-label", `${this.lines[i][0]}, ${short(value)} nats`);
     row.children[2].firstChild.style.width = `${Math.max(0, (100 * value) / this.most) || 0}%`;
     row.children[3].textContent = short(value);
-    row.children[4].textContent = !(share > 0) ? "" : share < 0.001 ? "<0.1 %" : `${(100 * share).toFixed(1)} %`;
+    row.children[4].textContent = share > 0 ? percent(share) : "";
   }
 
   render() {

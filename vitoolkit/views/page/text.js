@@ -20,6 +20,8 @@ function fine(value) { // to read off a chart
   return value.toLocaleString("en", { maximumSignificantDigits: 6 }).replace("-", "−");
 }
 
+const percent = (share) => (share < 0.001 ? "<0.1 %" : `${(100 * share).toFixed(1)} %`); // as in tables.py
+
 const count = (value) => Math.round(value).toLocaleString("en");
 
 function duration(seconds) {
