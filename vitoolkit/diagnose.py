@@ -335,12 +335,13 @@ def diagnose(
 def _keep(found: Diagnosis, given: _Given) -> None:
     """Put it into the record of a fit that is over, and let its panel know."""
     run = given.run
-    if isinstance(given.record, Trace) and (run is None or not run.running):
-        given.record.attrs["diagnosis"] = found.to_dict()
-        if run is not None:
-            for callback in run.own:
-                if isinstance(callback, Callback):
-                    callback.on_diagnosis(run)
+    if not isinstance(given.record, Trace) or (run is not None and run.running):
+        return
+    given.record.attrs["diagnosis"] = found.to_dict()
+    if run is not None:
+        for callback in run.own:
+            if isinstance(callback, Callback):
+                callback.on_diagnosis(run)
 
 
 # --- what is known of a fit ---------------------------------------------------------------------
