@@ -118,6 +118,18 @@ def test_the_averaged_q_is_nearer_and_can_be_sampled():
     np.testing.assert_array_equal(inference.approx.mean.eval(), before)
 
 
+def test_the_average_is_diagnosed_with_the_record_of_its_fit():
+    with pm.Model():
+        x = pm.Normal("x")
+        pm.Normal("y", x, 0.5, observed=10.0)
+        fit = vt.fit(50, average=True, beta=2.0, random_seed=1, progressbar=False)
+    with pytensor.config.change_flags(mode="FAST_COMPILE"):
+        found = vt.diagnose(fit.averaged, draws=200, linear_response=False, random_seed=1)
+    assert "no record" not in found.verdict
+    assert found.verdict.startswith("Too short to tell: 50 steps")
+    assert "beta ended at 2" in found.verdict
+
+
 def test_it_is_kept_with_the_fit():
     with pm.Model():
         x = pm.Normal("x", shape=2)

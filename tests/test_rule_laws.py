@@ -140,6 +140,24 @@ def test_soft_free_bits_keeps_the_kl_within_its_band():
     assert all(min(abs(r - f) for f in (1, 1.02, 1 / 1.02)) < 1e-12 for r in ratios)
 
 
+def test_a_target_out_of_reach_leaves_beta_at_its_bound_and_it_turns_round_at_once():
+    """Of distortion 0 and of infinity, of a KL of 0 and of infinity: the limits of both laws."""
+    bounds = (0.01, 8.0)
+    for wanted, end in ((1e-9, 0.01), (1e9, 8.0)):
+        rule = vt.rules.geco(wanted, rate=0.05, scale=1.0, memory=0.0, every=1)
+        rows = steer(rule, 1.0, lambda beta, step: (-distortion(beta), 0.0), 4_000, bounds)
+        assert rows[-1, 0] == pytest.approx(end, rel=1e-12)
+        data = -1e9 if end == 8.0 else -1e-12
+        for first in range(200):
+            rule.observe(block(first, data=[2 * data if end == 8.0 else data]))
+            value = rule.value(first + 1)
+        assert (value < end) if end == 8.0 else (value > end)
+    for value, end in ((0.0, 0.01), (1e9, 8.0)):
+        rule = vt.rules.soft_free_bits("z", 0.7, factor=1.1)
+        rows = steer(rule, 1.0, lambda beta, step, kl=value: (0.0, kl), 20_000, bounds)
+        assert rows[-1, 0] == pytest.approx(end, rel=1e-12)
+
+
 def test_a_collapse_restarts_the_annealing_and_only_a_collapse():
     rule = vt.rules.cyclic_restart_on_collapse("z", below=0.1, steps=400, every=50, times=2)
     rows = steer(rule, 2.0, lambda beta, step: (0.0, 0.0), 4_000)[:, 0]
@@ -222,6 +240,17 @@ def test_dlrd_finds_the_ratio_of_slope_and_noise_and_drops_below_it():
         if value != 0.1:
             break
     assert value == pytest.approx(0.01) and k == 9 and "oscillate" in rule.why
+
+
+def test_dlrd_at_its_limits_a_straight_line_and_no_move_at_all():
+    for slope in (0.5, 0.0):
+        rule = vt.rules.dlrd(every=1)
+        rule.bounds = (1e-6, 1.0)
+        rule.begin(0.1)
+        for step in range(50):
+            rule.look([np.full(3, 2.0 + slope * step)])
+        assert rule.ratio() > 1e12  # no noise: infinite but for rounding
+        assert rule.value(50) == 0.1
 
 
 def elbo_trace(slope_errors, *, patience, every, seed, noise=3.0):

@@ -21,6 +21,7 @@ from vitoolkit.controls import Control
 from vitoolkit.coordinates import Coordinates, Source, coordinates_of
 from vitoolkit.density import MOST_CALLS, LogDensity, NormalQ, Unknown
 from vitoolkit.fit import Fit
+from vitoolkit.gradient_noise import GradientNoise, gradient_noise
 from vitoolkit.linear_response import linear_response as respond
 from vitoolkit.many import Fits
 from vitoolkit.psis import good_khat, khat_of, rhat_of
@@ -30,7 +31,7 @@ from vitoolkit.steps import counter_of
 from vitoolkit.table import Table
 from vitoolkit.trace import Trace
 from vitoolkit.trend import ERRORS, trend_of
-from vitoolkit.verdict import Verdict, _last_move, verdict_of
+from vitoolkit.verdict import Verdict, at_rest_since, verdict_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -45,6 +46,10 @@ AGREE = 1.05
 LEAST_RISE = 0.01
 #: ... or whose q went further, in its sd, in the last tenth.
 MOVED = 0.5
+#: Draws that the noise of the gradient is measured on.
+GRADIENTS = 200
+#: Another estimator of the gradient helps that has less than this share of the noise.
+HELPS = 0.8
 #: Standard deviations of mean field below this share of linear response's are worth a word.
 NARROW = 0.8
 _NO_RECORD = "There is no record of this fit, so that whether it is done cannot be told."
@@ -290,6 +295,14 @@ def diagnose(
             covariance = respond(q, density)
         except Unknown as why:
             notes.append(f"linear response. {why}.")
+    noise = None
+    noisy = verdict.kind == "noisy" and q is not None and q.mean_field
+    if noisy and density is not None and density.calls == 1:  # a minibatch has noise of its own
+        assert q is not None
+        try:
+            noise = gradient_noise(q, density, GRADIENTS, rng)
+        except Unknown as why:
+            notes.append(f"noise of the gradient. {why}.")
     rhat = None
     if others is not None:
         try:
@@ -304,6 +317,8 @@ def diagnose(
     if moving is None:
         notes.append("which variables still move. The record has no KL, and no panel followed q.")
     threshold = good_khat(draws)
+    estimator = getattr(getattr(given.inference, "objective", None), "op", None)
+    estimator = getattr(estimator, "estimator", "total")
     said = [verdict.text, _of_khat(khat, threshold), _of_restarts(most, others)]
     elbo, elbo_error = _mean(ratio)
     narrow = table["ratio"].min() < NARROW
@@ -323,7 +338,7 @@ def diagnose(
         most,
         log_p,
         log_q,
-        tuple(_advice(verdict, khat > threshold, most > AGREE, narrow)),
+        tuple(_advice(verdict, khat > threshold, most > AGREE, narrow, noise, estimator)),
         tuple(notes),
         given.approx,
         z,
@@ -401,7 +416,7 @@ def _still_moving(given: _Given, table: DataFrame) -> tuple[str, ...] | None:
     record = given.record
     known = bool(table["moved"].notna().any())
     if record is not None and record.has_terms:
-        first = max(len(record) // 2, _last_move(record))
+        first = max(len(record) // 2, at_rest_since(record))
         for name in record.variables:
             trend = trend_of(record[first:].column(f"kl[{name}]"))
             known |= trend is not None
@@ -561,13 +576,22 @@ def _of_restarts(rhat: float, others: list[_Given] | None) -> str:
     return f"{len(others)} runs {agree}: R-hat is {rhat:.2f} at most."
 
 
-def _advice(verdict: Verdict, far: bool, apart: bool, narrow: bool) -> list[str]:
+def _advice(
+    verdict: Verdict,
+    far: bool,
+    apart: bool,
+    narrow: bool,
+    noise: GradientNoise | None,
+    estimator: str,
+) -> list[str]:
     advice = []
     if verdict.kind in ("rising", "short", "unsure"):
         more = "" if verdict.more is None else f" by about {verdict.more:,} steps"
         advice.append(f"go on{more}, as by fit.refine(n), or with a larger learning rate.")
     if verdict.kind in ("noisy", "falling"):
         advice.append("go on with a smaller learning rate.")
+    if noise is not None:
+        advice.append(_of_noise(noise, estimator))
     if "ended at" in verdict.text:
         advice.append("bring β back to 1 and go on, before q is taken for the posterior.")
     if far and verdict.kind in ("still", "unsure", "noisy", "empty"):
@@ -585,6 +609,20 @@ def _advice(verdict: Verdict, far: bool, apart: bool, narrow: bool) -> list[str]
 def _known(value: float) -> float | None:
     """A number of six digits, which JSON has; None for one that could not be computed."""
     return float(f"{value:.6g}") if np.isfinite(value) else None
+
+
+def _of_noise(noise: GradientNoise, estimator: str) -> str:
+    """Whether another estimator of the gradient, or more draws, would make a fit less noisy."""
+    has, other = noise.total, noise.stl
+    if estimator == "stl":
+        has, other = other, has
+    name = "total" if estimator == "stl" else "stl"
+    would = f"leave {other / has:.2g} of it" if other < HELPS * has else "not help"
+    return (
+        f"the gradient of one draw has noise of {has:.3g} nats about a mean of {noise.mean:.2g}, "
+        f"for steps in q's sd: gradient_estimator={name!r} would {would}, and n draws a step, "
+        "obj_n_mc=n, 1/√n of it."
+    )
 
 
 def _few(names: Iterable[str], most: int = 8) -> str:

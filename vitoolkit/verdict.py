@@ -11,7 +11,7 @@ import numpy as np
 from vitoolkit.table import Table
 from vitoolkit.trend import ERRORS, Trend, steps_to_go, trend_of
 
-__all__ = ["Verdict", "verdict_of"]
+__all__ = ["Verdict", "at_rest_since", "verdict_of"]
 
 #: Steps without which nothing is said of the trend.
 LEAST_STEPS = 1_000
@@ -132,7 +132,7 @@ class _Objective:
         self.elbo = table.has_terms and bool(np.isfinite(table[-1000:].column("elbo")).any())
         self._table, self._column = table, "elbo" if self.elbo else "loss"
         self._sign = 1.0 if self.elbo else -1.0
-        self._still_since = _last_move(table)
+        self._still_since = at_rest_since(table)
         self.first = max(rows // 2, self._still_since, rows - MOST_ROWS)
         step = table[self.first :].step
         self.steps = int(step[-1] - step[0] + 1)
@@ -184,10 +184,18 @@ class _Objective:
         return said, "unsure", trend, 2 * more
 
 
-def _last_move(table: Table) -> int:
-    """The first row since which every control but a learning rate has held its value."""
+def at_rest_since(table: Table) -> int:
+    """The first row since which all controls that move the optimum have held their values.
+
+    A learning rate and the number of draws a step do not move it.
+
+    Parameters
+    ----------
+    table : Table
+        The record; of a long one, its last 400,000 rows are looked at.
+    """
     kinds = getattr(table, "attrs", {}).get("controls", {})
-    names = [name for name in table.controls if kinds.get(name) != "LearningRate"]
+    names = [n for n in table.controls if kinds.get(n) not in ("LearningRate", "Draws")]
     first = max(len(table) - 2 * MOST_ROWS, 0)
     late, start = table[first:], first
     for name in names:
