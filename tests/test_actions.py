@@ -1,12 +1,16 @@
 """The buttons of a fit as a whole, without a browser."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 from records import a_fit
 
 import vitoolkit as vt
+from vitoolkit.checkpoint import Checkpoint
 from vitoolkit.dashboard.actions import FORMATS, Actions
+from vitoolkit.points import Point, Points
+from vitoolkit.state import State
 
 
 @pytest.fixture
@@ -87,6 +91,46 @@ def test_a_note_is_written_by_the_button_or_enter_and_only_with_words(actions, f
     assert not actions.note.value and actions.said in told.children
     actions.export.value = False
     assert actions.drawer.children == ()
+
+
+def test_keep_and_rewind_ask_as_a_person(fit):
+    fit.points, asked = Points(), []
+    fit.inference.step_function = SimpleNamespace(state={})
+    fit.keep_point = fit.go_to_point = asked.append
+    for step, name in ((3, "a"), (5, None), (6, None)):
+        point = Point(State(step, Checkpoint({}), {}), 0, name)
+        (fit.points._recent if name is None else fit.points.bookmarks).append(point)
+    actions = Actions(fit, lambda: None, {})
+    assert actions.keep in actions.buttons.children and actions.rewind in actions.buttons.children
+    actions.keep.click()
+    fit.boundary()
+    actions.rewind.value = True
+    assert actions.to in actions.drawer.children[0].children
+    assert actions.to.options == (
+        ("a (step 3)", "a"), ("step 6", 6), ("step 5", 5), ("step 3", 3),
+    )  # fmt: skip
+    actions.to.value = 5
+    del fit.points._recent[0]
+    actions.go.click()
+    fit.boundary()
+    assert actions.drawer.children == () and not actions.rewind.value
+    actions.rewind.value = True
+    fit.points.bookmarks.clear()
+    actions.go.click()
+    assert "no bookmark 'a'" in actions.told.value and actions.to.options == (("step 6", 6),)
+    actions.note.value = True
+    assert not actions.rewind.value and actions.words in actions.drawer.children[0].children
+    assert [(r.kind, r.source, r.point and r.point.step) for r in asked] == [
+        ("bookmark", "user", None), ("rewind", "user", 3),
+    ]  # fmt: skip
+    fit.status = "finished"
+    actions.show()
+    assert actions.keep.disabled and actions.rewind.disabled
+    actions.close()
+
+
+def test_a_fit_that_cannot_go_back_has_no_button_for_it(actions):
+    assert not {actions.keep, actions.rewind} & {*actions.buttons.children}
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".html"])

@@ -66,6 +66,21 @@ def test_what_cannot_be_is_refused(running, path, control, value, match):
     assert running.controls["beta"].value == 1.0 and not running.trace.events
 
 
+def test_from_elsewhere_it_is_bookmarked_and_goes_back(running, path):
+    fit = vt.attach(path)
+    kept = fit.bookmark("a")
+    assert kept.step is not None and kept.words == f"bookmark at step {kept.step:,}"
+    until(lambda: running.run.step > kept.step)
+    answer = fit.rewind("a")
+    assert (answer.step, answer.words) == (kept.step, f"back at step {kept.step:,}")
+    assert fit.rewind(0).step == 0
+    for to in ("b", -1):
+        with pytest.raises(ValueError, match="refused it: .*(no bookmark 'b'|step)"):
+            fit.rewind(to)
+    kinds = [event.kind for event in running.trace.events]
+    assert kinds == ["bookmark", "rewind", "rewind"] and running.status == "running"
+
+
 def test_malformed_requests_leave_the_fit_untouched(running, path):
     bodies = [
         "", "{", "[]", "7", "null", '{"kind": "eval"}', '{"kind": "set", "control": "beta"}',
@@ -139,6 +154,11 @@ def test_the_command_line(running, path, capsys, tmp_path):
     code, out, _ = told(capsys, "set", path, "beta", "-1", "--json")
     assert code == 1 and "must be in" in json.loads(out)["error"]
     until(lambda: vt.attach(path).last(1).control["beta"][-1] == 1.0)
+    assert told(capsys, "bookmark", path, "kept")[0] == 0
+    back = json.loads(told(capsys, "rewind", path, "kept", "--json")[1])
+    assert back["answer"] == f"back at step {back['step']:,}"
+    assert told(capsys, "rewind", path, "0")[1] == "back at step 0\n"
+    assert "no bookmark 'other'" in told(capsys, "rewind", path, "other")[2]
     assert told(capsys, "pause", path)[0] == 0 and running.status == "paused"
     (run,) = json.loads(told(capsys, "list", path, "--json")[1])
     assert run["pid"] == os.getpid() and run["stop"] == 1_000_000

@@ -10,6 +10,7 @@ import pytest
 from records import a_trace
 
 import vitoolkit as vt
+from vitoolkit.views.ghost import left_behind
 from vitoolkit.views.picture import picture_svg, summary_html
 
 #: Where q stood, as snapshots tell it.
@@ -80,3 +81,13 @@ def test_a_run_that_diverged_has_a_picture():
         html = summary_html(trace)
     assert "not finite" in html
     assert "no steps" in summary_html(vt.Trace())
+
+
+def test_what_was_left_behind_is_drawn_softly():
+    trace = a_trace()
+    assert 'stroke-opacity="0.6"' not in picture_svg(trace)
+    trace.go_back(400, 0)
+    trace.go_back(400, 0)  # without rows
+    picture = picture_svg(trace)
+    assert picture.count('stroke-opacity="0.6"') == 2  # of loss and ELBO
+    assert left_behind(trace).title == "left behind at step 1,000, back to 400"

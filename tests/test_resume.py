@@ -188,11 +188,6 @@ def test_rewound_and_on_with_other_settings(gaussians, path):
         assert max(file.checkpoints(1)) == back + 20
 
 
-def test_there_is_nothing_to_go_back_to_without_a_journal(gaussians, path):
-    with pytest.raises(RuntimeError, match="record='run.db'"):
-        a_fit(None, 10).rewind(5)
-
-
 def test_a_trace_that_has_no_room_is_said_before_the_fit(gaussians, monkeypatch):
     monkeypatch.setattr("vitoolkit.memory.available", lambda: 1e3)
     with pytest.warns(UserWarning, match=r"100 steps will take .* 100 rows of 8 numbers.*every="):

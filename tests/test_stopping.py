@@ -154,7 +154,7 @@ def test_it_does_not_stop_what_still_moves():
     assert trace.attrs["status"] == "finished" and not callback.converged
     assert "not converged" in repr(callback)
     inference.run.step = 1_000  # as a rewind does
-    callback.on_rewind(inference.run)
+    callback.stand(inference.run, {})
     assert callback.iterates.looks[-1].step == 1_000 and "nothing was seen" in callback.why
 
 

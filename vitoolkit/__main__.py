@@ -62,6 +62,14 @@ def _parser() -> argparse.ArgumentParser:
         _steers(command(name, _ask, words), name)
     _steers(command("release", _ask, "give a control back to its schedule", "control"), "release")
     _steers(command("note", _ask, "write a note at the present step", "text"), "note")
+    made = command("bookmark", _ask, "keep this point of the fit, to go back to it by name")
+    made.add_argument("text", nargs="?", metavar="name", help="by default that of its step")
+    _steers(made, "bookmark")
+    made = command("rewind", _ask, "go back to a checkpoint or bookmark, and on from there")
+    made.add_argument(
+        "to", type=_point, help="a step: the last checkpoint up to it; or the name of a bookmark"
+    )
+    _steers(made, "rewind")
     made = command("set", _ask, "set a control", "control")
     made.add_argument("value", type=float)
     _steers(made, "set")
@@ -73,8 +81,13 @@ def _steers(made: argparse.ArgumentParser, kind: str) -> None:
     made.set_defaults(kind=kind)
 
 
+def _point(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
 def _ask(asked: argparse.Namespace) -> int:
-    given = [getattr(asked, name) for name in ("control", "value", "text") if hasattr(asked, name)]
+    names = ("control", "value", "text", "to")
+    given = [getattr(asked, name) for name in names if hasattr(asked, name)]
     fit = attach(asked.journal, run=asked.run, source="command line")
     answer = getattr(fit, asked.kind)(*given, timeout=asked.timeout)
     print(json.dumps({"step": answer.step, "answer": answer.words}) if asked.json else answer.words)

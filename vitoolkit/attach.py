@@ -149,6 +149,16 @@ class Attached:
         """End the fit at the next step boundary, with everything kept."""
         return self._ask("stop", timeout)
 
+    def bookmark(self, name: str | None = None, *, timeout: float = 60.0) -> Answer:
+        """Keep this point, so that :meth:`rewind` can go back to it by name."""
+        return self._ask("bookmark", timeout, text=name)
+
+    def rewind(self, to: int | str, *, timeout: float = 60.0) -> Answer:
+        """Go back to a bookmark, or to the last checkpoint up to a step, and on from there."""
+        if isinstance(to, str):
+            return self._ask("rewind", timeout, text=to)
+        return self._ask("rewind", timeout, value=to)
+
     def note(self, text: str, *, timeout: float = 60.0) -> Answer:
         """Write a note at the present step."""
         return self._ask("note", timeout, text=text)

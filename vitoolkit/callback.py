@@ -78,6 +78,19 @@ class Callback:
     def on_rewind(self, run: Run) -> None:
         """When the fit has gone back: ``run.step`` is the next step, and was taken before."""
 
+    def standing(self) -> dict[str, Any]:
+        """What its coming decisions depend on, for a checkpoint: a copy, which is kept.
+
+        Numbers, strings, arrays, and lists, tuples and dicts of these; {} where that is nothing.
+        """
+        return {}
+
+    def stand(self, run: Run, found: dict[str, Any]) -> None:
+        """Be where :meth:`standing` told of: the fit is resumed there, or has gone back to there.
+
+        With {} nothing is known of that moment: forget what came after ``run.step``.
+        """
+
     def on_fit_end(self, run: Run) -> None:
         """At the end of a fit, however it ended; ``run.status`` and ``run.error`` say how."""
 

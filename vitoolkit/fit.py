@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -18,7 +17,7 @@ from pytensor.graph.basic import Variable
 from vitoolkit.arviz_groups import with_record
 from vitoolkit.background import Background
 from vitoolkit.by_variable import RATES, ByVariable, owners
-from vitoolkit.checks import flag, shown, unknown_option, whole_number
+from vitoolkit.checks import flag, shown, unknown_option
 from vitoolkit.controls import Control, LearningRate, distinct_controls
 from vitoolkit.events import Event
 from vitoolkit.given import told
@@ -236,18 +235,21 @@ class Fit:
         self.inference.refine(n, progressbar=progressbar)
         return self
 
-    def rewind(self, step: int) -> Fit:
-        """Go back to the last checkpoint up to a step; :meth:`refine` goes on from there.
+    def rewind(self, to: int | str) -> Fit:
+        """Go back to a bookmark, or to the last checkpoint up to a step.
 
         Everything is as it was then: parameters, the optimizer's state, random generators, controls
-        and their rules. Set what shall be otherwise before you refine. The rows that are left
-        behind stay in the trace, as a branch, and a "rewind" is among its events.
+        and their rules. A fit that runs or is paused goes back at the next step boundary, and on
+        from there; after the end of one, :meth:`refine` goes on. Set afterwards what shall be
+        otherwise. The rows that are left behind stay in the trace, as a branch, and a "rewind" is
+        among its events.
 
         Parameters
         ----------
-        step : int
-            The step. How many checkpoints there are is told by the journal: ``record=
-            vt.Journal(path, seconds=10, keep=3)``.
+        to : int or str
+            A step, or the name that :meth:`bookmark` gave. Which steps there are is the clock's
+            choice, see :attr:`points`: at most 32 are in memory, and some more in a journal; a
+            bookmark is of the very step.
 
         Returns
         -------
@@ -257,38 +259,61 @@ class Fit:
         Raises
         ------
         RuntimeError
-            While the fit runs, or when it has no journal.
+            When nothing is compiled in this process.
         TypeError, ValueError
-            When `step` is no whole number, or there is no checkpoint as early as that; the message
-            lists those that there are.
+            When it is neither a step nor a name, or there is no such point; the message lists those
+            that there are.
 
         Examples
         --------
-        >>> import tempfile
         >>> import pymc as pm
         >>> import vitoolkit as vt
-        >>> with tempfile.TemporaryDirectory() as folder, pm.Model():
+        >>> with pm.Model():
         ...     z = pm.Normal("z")
         ...     y = pm.Normal("y", z, observed=[0.2, 1.1])
-        ...     fit = vt.fit(100, record=f"{folder}/run.db", progressbar=False)
-        ...     fit = fit.rewind(50)
+        ...     fit = vt.fit(100, progressbar=False)
+        ...     fit = fit.rewind(0)
         ...     fit.controls["beta"].set(4.0)
         ...     fit = fit.refine(60, progressbar=False)
         >>> len(fit.trace), [len(branch.rows) for branch in fit.trace.branches]
         (60, [100])
         """
-        step = whole_number("step", step, least=0)
-        if not self.done or self.status in ("compiling", "running", "paused"):
-            raise RuntimeError(f"the fit still runs ({self._where()}): fit.stop() ends it")
-        journal = self.recorder.journal
-        if journal is None or journal.run_id is None:
-            raise RuntimeError("there are no checkpoints to go back to: fit with record='run.db'")
-        was = self.inference.steps_taken
-        state = journal.state_at(step)
-        self.inference.rewind(state, self.controls.values())
-        words = f"back from step {was:,} to {state.step:,}"
-        self.recorder.rewound(Event(state.step, time.perf_counter(), "rewind", text=words))
+        if self.inference.run is not None and self.run.running:
+            self.run.rewind(to)
+        else:
+            self.inference.rewind(to)
         return self
+
+    def bookmark(self, name: str | None = None) -> None:
+        """Keep this point of a running fit: :meth:`rewind` goes back to it by name, whatever comes.
+
+        It is never dropped, is in the journal if there is one, and a "bookmark" is among the events
+        of the trace. In force at the next step boundary; from any thread.
+
+        Parameters
+        ----------
+        name : str, optional
+            Default is that of its step, such as ``"step 1200"``.
+
+        Raises
+        ------
+        RuntimeError
+            When the fit has ended.
+        TypeError, ValueError
+            When it is no name, or another bookmark has it.
+        """
+        if not self.run.running:
+            raise RuntimeError(
+                f"the fit has ended ({self.status}): a bookmark is of a step of a running fit"
+            )
+        self.run.bookmark(name)
+
+    @property
+    def points(self) -> dict[int | str, int]:
+        """What :meth:`rewind` can go back to: steps, and bookmarks by name, each with its step."""
+        points = self.inference.points
+        named = {str(point.name): point.step for point in points.bookmarks}
+        return {**{step: step for step in points.steps()}, **named}
 
     def sample(self, draws: int = 1_000, *, random_seed: Any = None) -> Any:
         """Draw from the approximation, with the trace beside the draws.

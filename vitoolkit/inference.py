@@ -55,6 +55,7 @@ from vitoolkit.options import (
 )
 from vitoolkit.parts import Part
 from vitoolkit.penalties import Penalty, penalized
+from vitoolkit.points import Points
 from vitoolkit.recipe import Recipe, SavedStep
 from vitoolkit.recover import Recover, recover_of
 from vitoolkit.state import State as Standing
@@ -291,6 +292,9 @@ class KLqp(Inference):
         self._options: dict[str, Any] = {}
         self._optimizer: str | None = None
         self.step_function: StepFunction | None = None
+        #: What its fits can go back to.
+        self.points = Points()
+        self.goes_on_from: Standing | None = None
         self.hist: np.ndarray
         self.state: State | None
         counter_of(approx).inference = self
@@ -709,28 +713,32 @@ class KLqp(Inference):
         self._begun(run, compile_step, score, progressbar, progressbar_theme)()
         return self.approx
 
-    def rewind(self, state: Standing, controls: Iterable[Control]) -> None:
+    def rewind(self, to: int | str) -> None:
         """Be again where a fit that has ended once was; ``refine`` goes on from there.
 
         Parameters
         ----------
-        state : State
-            Where to; its step has been taken.
-        controls : iterable of Control
-            The controls of the fit.
+        to : int or str
+            The name of a bookmark, or a step: the last checkpoint up to it is meant.
 
         Raises
         ------
         RuntimeError
             While a fit runs, or when nothing is compiled in this process.
+        TypeError, ValueError
+            When there is no such point; the message lists those that there are.
         """
         self._check_free()
-        if self.step_function is None or self.state is None:
+        run = self.run
+        if run is None or self.step_function is None or self.state is None:
             raise RuntimeError("nothing is compiled in this process: call refine(0) first")
-        state.put_back(self.step_function, controls)
-        counter_of(self.approx).step = state.step - 1
-        self.hist = self.approx.hist = self.hist[: state.step]
-        self.state = self.state._replace(i=state.step)
+        scored = self.hist[: run.first]
+        request = self.points.checked(run.point_request(to), self.step_function)
+        run.go_to_point(request)
+        self.goes_on_from = request.point.state
+        losses = run.scores[: run.done] if self.state.score else run.scores[:0]
+        self.hist = self.approx.hist = np.concatenate([scored[: run.first], losses])
+        self.state = self.state._replace(i=run.step)
 
     def keep(self, run: LoopRun, score: bool) -> None:
         """Take over what a run has reached so far; the loop calls it however the run ended."""

@@ -120,6 +120,7 @@ class Iterates(Callback):
         #: The controls of the run, those that blocks have, and which of them are no learning rate.
         self._known: tuple[tuple[Control, ...], int] = (), 0
         self._at: list[int] = []
+        self._held: Array | None = None
         self._begin(0)
 
     def _begin(self, step: int) -> None:
@@ -135,7 +136,7 @@ class Iterates(Callback):
         self._coordinates = coordinates_of(run.approx)
         self.names = self._coordinates.names
         self.is_elbo = bool(run.variables) and getattr(run.inference, "monitor", None) is None
-        self._held: Array | None = None
+        self._held = None
         self._begin(run.step)
 
     def on_block(self, run: Run, block: Block) -> None:
@@ -148,10 +149,25 @@ class Iterates(Callback):
         if run.step % self.every == 0:
             self._look(run)
 
-    def on_rewind(self, run: Run) -> None:
-        """Forget the looks that were left behind."""
-        self.looks = [look for look in self.looks if look.step <= run.step]
-        self.since, self._values = min(self.since, run.step), []
+    def standing(self) -> dict[str, Any]:
+        """What was seen; a look is never changed."""
+        return {
+            "asked": [self.first, self.most, *self.names],
+            "every": self.every,
+            "since": self.since,
+            "held": self._held,
+            "values": list(self._values),
+            "looks": [tuple(look) for look in self.looks],
+        }
+
+    def stand(self, run: Run, found: dict[str, Any]) -> None:
+        """Go on from what was seen there, or forget the looks that were left behind."""
+        if found.get("asked") == [self.first, self.most, *self.names]:
+            self.every, self.since, self._held = found["every"], found["since"], found["held"]
+            self._values, self.looks = found["values"], [Look(*told) for told in found["looks"]]
+        else:
+            self.looks = [look for look in self.looks if look.step <= run.step]
+            self.since, self._values = min(self.since, run.step), []
 
     def _moved(self, run: Run, block: Block) -> int | None:
         """Rows of a block before its controls had come to rest; None where they were all along."""

@@ -20,6 +20,7 @@ from vitoolkit.checks import real_number, shown, whole_number
 from vitoolkit.file_systems import network_kind
 from vitoolkit.journal_file import JournalFile
 from vitoolkit.journal_rows import ENDED, Saved
+from vitoolkit.points import Point
 from vitoolkit.requests import CHANGES
 from vitoolkit.run import Run
 from vitoolkit.state import State
@@ -40,7 +41,7 @@ LAST = 20.0
 #: Copying the state takes at most one part in this of the time.
 SHARE = 200
 #: Kinds of event after which the state is copied at once, so that a resumed run knows of them.
-PERSONAL = (*CHANGES, "undo", "rewind", "rollback")
+PERSONAL = (*CHANGES, "undo", "rewind", "rollback", "bookmark")
 
 
 class Journal:
@@ -123,8 +124,9 @@ class Journal:
         self._trace: Trace | None = None
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
-        self._states: deque[tuple[State, int]] = deque(maxlen=self.keep)
-        self._rows = self._events = self._branches = 0
+        #: States with the numbers of events and of branches that there were.
+        self._states: deque[tuple[State, int, int]] = deque(maxlen=self.keep)
+        self._rows = self._events = self._branches = self._bookmarks = 0
         self._ending = self._for_good = False
         self._held = False  # until what was resumed can take steps: what fails before is no run
 
@@ -146,27 +148,37 @@ class Journal:
         self._trace, self.run_id = trace, run_id
         self._rows, self._events = len(trace), len(trace.events)
         self._branches = len(trace.branches)
+        self._bookmarks = len(self.bookmarks())
         self._held = True
 
-    def state_at(self, step: int) -> State:
-        """The last state up to a step that is kept of the present run.
+    def bookmarks(self) -> list[Point]:
+        """The bookmarks of the present run that are in the file."""
+        if self.run_id is None:
+            return []
+        with JournalFile(self.path) as file:
+            return [
+                Point(_state(saved), turns, name)
+                for name, turns, saved in file.bookmarks(self.run_id)
+            ]
 
-        Raises
-        ------
-        ValueError
-            When there is none; the message lists those that there are.
-        """
+    def saved_steps(self) -> list[int]:
+        """Steps of the checkpoints of the present run, as far as they can be read."""
+        if self.run_id is None or self.problem is not None:
+            return []
+        try:
+            with JournalFile(self.path) as file:
+                return file.checkpoints(self.run_id)
+        except (OSError, ValueError, sqlite3.Error):  # the thread that writes says what is wrong
+            return []
+
+    def state_at(self, step: int) -> State | None:
+        """The last state up to a step that is kept of the present run, None without one."""
+        early = [known for known in self.saved_steps() if known <= step]
+        if not early:
+            return None
         assert self.run_id is not None
         with JournalFile(self.path) as file:
-            kept = file.checkpoints(self.run_id)
-            early = [known for known in kept if known <= step]
-            if not early:
-                raise ValueError(
-                    f"there is no checkpoint up to step {step:,}; there are those of step "
-                    f"{', '.join(f'{known:,}' for known in kept) or 'none'}"
-                )
-            saved = file.checkpoint(self.run_id, early[-1])
-        return State.read(saved.step, saved.data, saved.controls)
+            return _state(file.checkpoint(self.run_id, early[-1]))
 
     # --- what the fitting thread does -----------------------------------------------------------
 
@@ -176,7 +188,11 @@ class Journal:
         if trace is not self._trace:
             self._trace, self.run_id = trace, None
             self._rows = self._events = self._branches = 0
+            self._bookmarks = 0 if run.points is None else len(run.points.bookmarks)
             self._states.clear()
+        if run.points is not None:
+            run.points.shelf = self
+            self._turns = len(run.points.turns) - len(trace.branches)
         self.problem, self._said, self._ending, self._for_good = None, False, False, False
         self._run, self._fields = run, _standing_of(run)
         if (kind := network_kind(self.path)) is not None:
@@ -213,14 +229,23 @@ class Journal:
             self._seen_log = len(run.log)
         now = time.monotonic()
         many = self.steps is not None and run.step - self._saved_step >= self.steps
-        if (changed or many or now > self._due) and now > self._free:
+        # What a callback has asked for at this very step would be missing in the state.
+        quiet = now > self._free and not run.inbox.waiting()
+        if (changed or many or now > self._due) and quiet:
             self._save(run)
 
     def went_back(self, run: Run) -> None:
-        """Forget states that were left behind and are not written yet."""
-        self._states.clear()
-        self._saved_step, self._whole = run.step, -1
-        self._due = self._free = 0.0
+        """Save where the fit has gone back to: what was left behind is not gone on from."""
+        self._saved_step, self._whole = run.step, run.step
+        self._seen_log = len(run.log)
+        self._save(run)
+        if self._thread is None and self.problem is None:  # the fit has ended
+            try:
+                with JournalFile(self.path, write=True) as file:
+                    self._write(file, last=False)
+            except (OSError, ValueError, sqlite3.Error) as error:
+                self._fail(*_explained(error, self.path))
+                self._say()
 
     def idle(self, run: Run) -> None:
         """Say what is wrong, while the fit is paused."""
@@ -255,7 +280,7 @@ class Journal:
         state = State.of(run)
         self._collect()  # what a rule has just decided is in the state, and is not decided again
         if state.checkpoint.finite():
-            self._states.append((state, len(self._trace.events)))
+            self._states.append((state, len(self._trace.events), len(self._trace.branches)))
             self._saved_step = run.step
         now = time.monotonic()
         self._due, self._free = now + self.seconds, now + SHARE * (now - begun)
@@ -311,29 +336,37 @@ class Journal:
     def _write(self, file: JournalFile, last: bool) -> None:
         """Write what is new, all or nothing."""
         assert self._trace is not None
-        states = list(self._states)
-        trace, run = self._trace[:], self._run  # after the states: their rows are there
+        copied, run = list(self._states), self._run
+        bookmarks = [] if run.points is None else run.points.bookmarks[self._bookmarks :]
+        trace = self._trace[:]  # after the states: their rows are there
+        new_branches = trace.branches[self._branches :]
+        states = [entry for entry in copied if entry[2] == len(trace.branches)]
+        if new_branches and not (states or last):
+            return  # the state that goes with them is being copied
+        if bookmarks:  # those whose event is not there yet come with it
+            named = {event.text for event in trace.events if event.kind == "bookmark"}
+            bookmarks = [point for point in bookmarks if point.name in named]
         fields: dict[str, Any] = {"status": run.status, "step": run.step, **self._fields}
         whole = bool(states) or last or self.run_id is None
         new = self.run_id is None or len(trace) != self._rows or len(trace.events) != self._events
-        if not (whole or new) and time.monotonic() - self._beat < BEAT:
+        if not (whole or new or bookmarks) and time.monotonic() - self._beat < BEAT:
             return
         with file.transaction():
             number, rows = self.run_id, self._rows
             if number is None:
                 number = file.add_run(trace, options=self.options, **fields)
-            for i, branch in enumerate(trace.branches[self._branches :], self._branches + 1):
+            for i, branch in enumerate(new_branches, self._branches + 1):
                 file.put_branch(number, i, branch)
                 rows = min(rows, int((trace.step < branch.step).sum()))
             if len(trace) > rows:
                 file.put_rows(number, trace[rows:].kept())
             if len(trace.events) > self._events or last:
                 file.put_events(number, self._events, trace.events[self._events :])
-            for state, events in states:
-                saved = Saved(
-                    state.step, events, state.controls_to_json(), state.checkpoint.to_bytes()
-                )
-                file.put_checkpoint(number, saved, self.keep)
+            for state, events, _ in states:
+                file.put_checkpoint(number, _saved(state, events), self.keep)
+            for point in bookmarks:
+                saved = _saved(point.state, len(trace.events))
+                file.put_bookmark(number, point.name, max(point.turns - self._turns, 0), saved)
             if run.status == "finished":
                 file.drop_rows(number, run.step)  # of a run that was resumed to fewer steps
             if last:
@@ -342,16 +375,26 @@ class Journal:
         self.run_id, self._beat = number, time.monotonic()
         self._rows, self._events = len(trace), len(trace.events)
         self._branches = len(trace.branches)
-        for written in states:
-            if self._states and self._states[0] is written:
+        self._bookmarks += len(bookmarks)
+        for entry in copied:
+            if self._states and self._states[0] is entry:
                 self._states.popleft()
 
     _beat = 0.0
+    _turns = 0
 
 
 def journal_of(record: Any) -> Journal | None:
     """The journal that ``record=`` asks for: a path, or a Journal, which may say how often."""
     return record if record is None or isinstance(record, Journal) else Journal(record)
+
+
+def _saved(state: State, events: int) -> Saved:
+    return Saved(state.step, events, state.controls_to_json(), state.checkpoint.to_bytes())
+
+
+def _state(saved: Saved) -> State:
+    return State.read(saved.step, saved.data, saved.controls)
 
 
 def _standing_of(run: Run) -> dict[str, Any]:

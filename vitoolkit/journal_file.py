@@ -57,6 +57,10 @@ CREATE TABLE checkpoint (
     run INTEGER NOT NULL, step INTEGER NOT NULL, events INTEGER NOT NULL, saved REAL NOT NULL,
     controls TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (run, step)
 );
+CREATE TABLE bookmark (
+    run INTEGER NOT NULL, name TEXT NOT NULL, turns INTEGER NOT NULL, step INTEGER NOT NULL,
+    events INTEGER NOT NULL, controls TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (run, name)
+);
 CREATE TABLE request (
     id INTEGER PRIMARY KEY, run INTEGER NOT NULL, asked REAL NOT NULL, body TEXT NOT NULL,
     state TEXT NOT NULL DEFAULT 'asked', answer TEXT, step INTEGER
@@ -318,6 +322,23 @@ class JournalFile:
         )
         return Saved(*found.fetchone())
 
+    def put_bookmark(self, run: int, name: str, turns: int, saved: Saved) -> None:
+        """Write a checkpoint that stays; `turns` is how often the run had gone back before."""
+        self._sql.execute(
+            "INSERT OR REPLACE INTO bookmark (run, name, turns, step, events, controls, data) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (run, name, turns, *saved),
+        )
+
+    def bookmarks(self, run: int) -> list[tuple[str, int, Saved]]:
+        """Bookmarks of a run with name and turns, in the order they were made."""
+        found = self._sql.execute(
+            "SELECT name, turns, step, events, controls, data FROM bookmark WHERE run = ? "
+            "ORDER BY rowid",
+            (run,),
+        )
+        return [(name, turns, Saved(*saved)) for name, turns, *saved in found]
+
     def ask(self, run: int, body: Mapping[str, Any]) -> int:
         """Ask the process of a run for something; returns the number of the request."""
         row = self._sql.execute(
@@ -404,12 +425,12 @@ class JournalFile:
         branches = self._sql.execute(
             "SELECT id, step, at FROM branch WHERE run = ? ORDER BY id", (run,)
         )
-        found = [
-            Branch(step, at, empty.of_kept(left))
+        none = np.empty((0, empty.width))
+        table.put_branches(
+            Branch(step, at, empty.of_kept(none if left is None else left))
             for number, step, at in branches
-            if (left := self.rows(run, number)) is not None
-        ]
-        table.put_branches(found)
+            for left in [self.rows(run, number)]
+        )
         return table
 
 

@@ -27,9 +27,12 @@ from vitoolkit.block import Block
 from vitoolkit.callback import Callback, every
 from vitoolkit.checkpoint import Checkpoint
 from vitoolkit.controls import Beta, Control
+from vitoolkit.events import Event
 from vitoolkit.interrupt import Interrupt, short_switch_interval
 from vitoolkit.needs import Trained
+from vitoolkit.points import Points
 from vitoolkit.recover import Recover, Recovery
+from vitoolkit.requests import Request
 from vitoolkit.rewind import Culprit, Rewind
 from vitoolkit.run import Run
 from vitoolkit.schedules import Schedule
@@ -51,6 +54,12 @@ class Keeper(Trained, Protocol):
 
     #: What takes them, once it is compiled.
     step_function: StepFunction | None
+    #: What it can go back to.
+    points: Points
+    #: Where the callbacks of the next fit stand: it goes on from there.
+    goes_on_from: State | None
+    #: The losses of the fits before this one.
+    hist: np.ndarray
 
     def keep(self, run: LoopRun, score: bool) -> None:
         """Take over what a run has reached so far."""
@@ -65,9 +74,12 @@ class LoopRun(Run):
         Callbacks that are plain functions.
     scores : numpy.ndarray, shape (n,)
         The losses so far.
+    common : int
+        The first step that it left behind then.
     """
 
     inference: Keeper
+    points: Points
 
     def __init__(
         self,
@@ -85,20 +97,33 @@ class LoopRun(Run):
         self.foreign = [c for c in self.callbacks if not any(c is other for other in known)]
         self.scores = np.empty(n)
         self.warned: list[Control] = []
+        self.points = inference.points
+        self.line, self.common = len(self.points.turns), self.step
+        #: Called when the fit has gone back, before the callbacks are.
+        self.on_back: list[Callable[[LoopRun], None]] = []
 
     def _all_periods(self) -> set[int]:
         kept = set() if self.recover is None else {self.recover.every}
         return super()._all_periods() | kept
 
     def go_back(
-        self, state: State, *, keep: Collection[str | None] = (), generators: Mapping[str, Any] = {}
+        self,
+        state: State,
+        *,
+        turns: int | None = None,
+        keep: Collection[str | None] = (),
+        generators: Mapping[str, Any] = {},
     ) -> None:
-        """Go back to a state of this call; only the fitting thread does, between two steps.
+        """Go back to a state; only the fitting thread does, between two steps.
+
+        What is to be told of it is logged then, and :meth:`tell_back` tells the callbacks.
 
         Parameters
         ----------
         state : State
             Where to.
+        turns : int, optional
+            How often the fit had gone back when it was there; default is as often as now.
         keep : collection of str
             Controls that stay as they are.
         generators : mapping
@@ -109,10 +134,60 @@ class LoopRun(Run):
         there.put_back(
             self.inference.step_function, [c for c in self.controls if c.name not in keep]
         )
+        self.line = len(self.points.turns) if turns is None else turns
+        self.common = self.points.turned(state.step, self.line)
+        if self.common < self.first:  # before this call began
+            self.n += self.first - self.common
+            self.first, self.scores = self.common, np.full(self.n, np.nan)
+            self.inference.hist = self.inference.hist[: self.common]
         self.step = state.step
         self.counter.step = state.step - 1
+        there.put_back_callbacks(self)
+        for look in self.on_back:
+            look(self)
+
+    def tell_back(self) -> None:
+        """Tell the callbacks that the fit has gone back."""
         for callback in self.own:
             callback.on_rewind(self)
+        trace = next((trace for trace, _ in self.records.values()), None)
+        if self.common < self.step:  # on another line of steps, whose losses the record has
+            again = self.scores[self.common - self.first : self.done]
+            again[:] = np.nan
+            if trace is not None:
+                rows = trace.step >= self.common
+                again[trace.step[rows] - self.common] = trace.loss[rows]
+
+    def keep_point(self, request: Request) -> None:
+        """Make a bookmark; for a replay, a point that needs no name."""
+        if request.kind == "keep":
+            self.points.keep(self)
+            return
+        name = f"step {self.step}" if request.text is None else request.text
+        self.add_event("bookmark", request.source, self.points.keep(self, name).name)
+
+    def go_to_point(self, request: Request) -> None:
+        """Go back to a point."""
+        if request.point is None:  # it was asked for ahead of its step, or of its bookmark
+            request = self.points.checked(request, self.inference.step_function)
+        point, was = request.point, self.step
+        self.go_back(point.state, turns=point.turns)
+        point.turns = len(self.points.turns)  # it is on the present line
+        self.inbox.forget_changes()
+        now = time.perf_counter()
+        self.log.append(
+            Event(
+                self.step,
+                now,
+                "rewind",
+                None,
+                was,
+                self.step,
+                request.source,
+                point.name,
+            )  # fmt: skip
+        )
+        self.tell_back()
 
     @property
     def alone(self) -> bool:
@@ -152,6 +227,9 @@ def begin(run: LoopRun, *, score: bool) -> None:
             run.bind()
             run.warned = _warn_of_long_schedules(run)
             run.start()
+            if (there := run.inference.goes_on_from) is not None:
+                there.put_back_callbacks(run)
+                run.inference.goes_on_from = None
         except BaseException as error:
             _end(run, score, error)
             raise
@@ -198,6 +276,8 @@ def execute(
                 raise KeyboardInterrupt
             run.choice, run.reused = step.choice, step.reused
             run.compiled()
+            run.asked |= bool(run.inbox.waiting())
+            run.points.take(run)
             _logger.info(f"{run.prepared[0].upper()}{run.prepared[1:]}")
             bar = progressbar and not run.shows_progress
             with short_switch_interval(), _progress(run, bar, progressbar_theme) as redraw:
@@ -272,6 +352,7 @@ def _train(
     rewind = Rewind(step)
     rows = _Rows(run, step, rewind, interrupt)
     recovery = None if run.recover is None else Recovery(run, run.recover)
+    run.on_boundary.append(run.points.look)
     try:
         while True:
             _take_steps(run, step, rows, rewind, recovery, interrupt, redraw, score)
@@ -282,8 +363,10 @@ def _train(
         raise
     finally:
         run.choice = step.choice  # the clock may have chosen another number by now
+        run.on_boundary.remove(run.points.look)
         if recovery is not None:
             run.on_boundary.remove(recovery.look)
+            run.on_back.remove(recovery.went_back)
 
 
 def _take_steps(
@@ -455,7 +538,9 @@ def _progress(run: LoopRun, show: bool, theme: Any) -> Iterator[Callable[[], Non
         task = progress.add_task("Fitting:", total=run.n, loss="")
 
         def redraw() -> None:
-            progress.update(task, completed=run.done, loss=f"Average Loss = {_average(run):,.5g}")
+            progress.update(
+                task, completed=run.done, total=run.n, loss=f"Average Loss = {_average(run):,.5g}"
+            )
 
         try:
             yield redraw

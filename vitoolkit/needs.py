@@ -72,5 +72,11 @@ class Hooks(Protocol):
     def on_rewind(self, run: Run) -> None:
         """When the fit has gone back."""
 
+    def standing(self) -> dict[str, Any]:
+        """What its coming decisions depend on."""
+
+    def stand(self, run: Run, found: dict[str, Any]) -> None:
+        """Be there again."""
+
     def on_fit_end(self, run: Run) -> None:
         """At the end."""

@@ -12,7 +12,6 @@ from vitoolkit.block import Block
 from vitoolkit.callback import Callback
 from vitoolkit.checks import whole_number
 from vitoolkit.controls import Control, distinct_controls
-from vitoolkit.events import Event
 from vitoolkit.fingerprint import fingerprint_of_run
 from vitoolkit.iterates import Iterates
 from vitoolkit.journal import Journal, journal_of
@@ -109,6 +108,8 @@ class Recorder(Callback):
         self._logged = self._looked = 0
         self._origin = 0.0
         self._next_step = 0
+        #: How often the fit had gone back before the trace began.
+        self._turns = 0
         self._read: Callable[[Run, Trace], tuple[Trace, float]] | None = None
 
     every: int
@@ -156,6 +157,7 @@ class Recorder(Callback):
             else:
                 self.traces[-1] = trace
             self._trace, self._approx = trace, run.approx
+            self._turns = _turns_of(run) - len(trace.branches)
         elif not went_on:  # the time since the last fit is none of this one
             self._origin = run.begun - self._elapsed()
             if record is not None and record[0] is self._trace:
@@ -219,18 +221,14 @@ class Recorder(Callback):
         if self.journal is not None:
             self.journal.idle(run)
 
-    def rewound(self, event: Event) -> None:
-        """Note that a fit that had ended was taken back to the step of an event."""
-        elapsed = self._elapsed()
-        self._next_step = event.step
-        self._trace.cut(event.step)
-        self._trace.add_event(event._replace(time=elapsed))
-
     def on_rewind(self, run: Run) -> None:
         """Keep the rows that were left behind as a branch."""
         self._next_step = run.step
+        if not run.running:  # the time since the fit has ended is none of it
+            self._origin = run.log[-1].time - self._elapsed()
         if self._writes:
-            self._trace.cut(run.step)
+            self._trace.go_back(run.step, max(run.line - self._turns, 0))
+        self._collect_events()
         if self.journal is not None:
             self.journal.went_back(run)
 
@@ -287,3 +285,8 @@ class Recorder(Callback):
             asked = None if event.asked is None else event.asked - self._origin
             self._trace.add_event(event._replace(time=event.time - self._origin, asked=asked))
         self._logged = len(log)
+
+
+def _turns_of(run: Run) -> int:
+    """How often a fit has gone back so far."""
+    return 0 if run.points is None else len(run.points.turns)

@@ -101,10 +101,18 @@ class Recovery:
         self._states: list[_Good] = []
         self._keep()
         run.on_boundary.append(self.look)
+        run.on_back.append(self.went_back)
 
     def look(self, run: Any) -> None:
         """Keep the state of this step, if it is one of those that are kept."""
         if run.step % self.recover.every == 0:
+            self._keep()
+
+    def went_back(self, run: Any) -> None:
+        """Forget the states that were left behind."""
+        kept = [entry for entry in self._states if entry[0].step <= run.common]
+        self._states = kept
+        if not kept:
             self._keep()
 
     def _keep(self) -> None:
@@ -153,6 +161,7 @@ class Recovery:
             f"{'; '.join(cuts) or 'no learning rate to cut'} "
             f"({self.done} of {self.recover.tries})",
         )
+        run.tell_back()
         return True
 
     def _put_data_back(self, good: _Good) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vitoolkit import schedules
 from vitoolkit.advise import warn_user
@@ -13,7 +13,7 @@ from vitoolkit.callback import Callback
 from vitoolkit.checks import flag, shown
 from vitoolkit.events import Event
 from vitoolkit.fingerprint import differences, fingerprint_of_run
-from vitoolkit.requests import CHANGES, HOLDS, KINDS, Request
+from vitoolkit.requests import CHANGES, HOLDS, KINDS, POINTS, Request
 from vitoolkit.run import Run
 from vitoolkit.trace import Trace
 
@@ -22,6 +22,9 @@ __all__ = ["Replay", "replay_of"]
 #: How long the run was is no part of what it was.
 _NOT_COMPARED = ("n",)
 _OVER = ("pause", "step", "resume")
+#: What a run decides by itself; a "rollback" takes it back, as a "rewind" does.
+_ITS_OWN = ("rule", "rollback")
+_BACK = ("rewind", "rollback")
 
 
 class Replay(Callback):
@@ -30,7 +33,8 @@ class Replay(Callback):
     It is what ``vitoolkit.fit(..., replay=trace)`` puts among the callbacks. With the same model,
     data, seed and options every recorded number of the run is the same to the last bit: losses,
     terms, controls, parameters; and so are the events, but for their times. Rules decide by
-    themselves. Nothing waits for a pause.
+    themselves, and so does the recovery from NaN. Where the run went back, this one does: the rows
+    that were left behind are a branch once more. Nothing waits for a pause.
 
     Parameters
     ----------
@@ -52,7 +56,8 @@ class Replay(Callback):
     ------
     TypeError, ValueError
         When it is no record, or there is something in it that cannot be repeated: an event of an
-        unknown kind, a schedule that is a function of your own, rows that were left behind.
+        unknown kind, a schedule that is a function of your own, rows that were left behind without
+        an event that says so, as by ``resume(..., strict=False)``.
     ValueError
         When a fit starts that is not the recorded one; every difference is named.
 
@@ -87,8 +92,8 @@ class Replay(Callback):
         events, self.fingerprint = _record(record)
         if fingerprint is not None:
             self.fingerprint = dict(fingerprint)
-        self._left = _by_step(events, trusted=bool(self.fingerprint))
-        self._notes = _notes_of_callbacks(events)
+        self._lines = _lines(events, trusted=bool(self.fingerprint))
+        self._line = self._lines.pop(0)
         self._first = True
 
     def on_fit_start(self, run: Run) -> None:
@@ -96,21 +101,32 @@ class Replay(Callback):
         if self._first and self.fingerprint:
             self._compare(run)
         self._first = False
-        for step, request in self._left:
-            run.ask(request._replace(time=run.begun + request.time), at=step)
+        self._ask(run)
 
     def on_block(self, run: Run, block: Block) -> None:
         """Log what a callback has logged before the rules decided."""
-        for event in self._notes.pop(run.step, ()):
+        for event in self._line.notes.pop(run.step, ()):
             run.add_event(event.kind, event.source, event.text)
+
+    def on_rewind(self, run: Run) -> None:
+        """Ask for what was done on the next line of steps."""
+        run.inbox.forget_ahead()
+        if self._lines:
+            self._line = self._lines.pop(0)
+            self._ask(run)
+
+    def _ask(self, run: Run) -> None:
+        for step, request in self._line.requests:
+            run.ask(request._replace(time=run.begun + request.time), at=step)
 
     def on_fit_end(self, run: Run) -> None:
         """Log what was said at the very end, and keep the rest for ``refine``."""
         begun = run.begun
-        self._left = [(at, r._replace(time=r.time - begun)) for at, r in run.inbox.ahead()]
-        while self._left and self._left[0][0] == run.step and self._left[0][1].kind == "note":
-            _, note = self._left.pop(0)
+        left = [(at, r._replace(time=r.time - begun)) for at, r in run.inbox.ahead()]
+        while left and left[0][0] == run.step and left[0][1].kind == "note":
+            _, note = left.pop(0)
             run.add_event("note", note.source, note.text)
+        self._line = self._line._replace(requests=left)
 
     def _compare(self, run: Run) -> None:
         here = fingerprint_of_run(run)
@@ -127,7 +143,8 @@ class Replay(Callback):
         warn_user(f"the replay will not give the numbers of the record:{listed}")
 
     def __repr__(self) -> str:
-        return f"<Replay, {len(self._left)} changes to come>"
+        left = sum(len(line.requests) for line in (self._line, *self._lines))
+        return f"<Replay, {left} changes to come>"
 
 
 def replay_of(replay: Any) -> Replay | None:
@@ -143,10 +160,10 @@ def _record(record: Any) -> tuple[Sequence[Event], dict[str, Any]]:
     if isinstance(record, str | Path):
         record = Trace.open(record)
     if isinstance(record, Trace):
-        if record.branches:
+        if len(record.branches) > sum(event.kind in _BACK for event in record.events):
             raise ValueError(
-                "the recorded run left rows behind and went on from an earlier step, which cannot "
-                "be replayed"
+                "the recorded run left rows behind and went on from an earlier step as another "
+                "fit, which cannot be replayed"
             )
         return record.events, dict(record.attrs.get("fingerprint", {}))
     if isinstance(record, Sequence) and all(isinstance(event, Event) for event in record):
@@ -157,14 +174,68 @@ def _record(record: Any) -> tuple[Sequence[Event], dict[str, Any]]:
     )
 
 
-def _by_step(events: Sequence[Event], *, trusted: bool) -> list[tuple[int, Request]]:
-    """What has to be asked for, each with its step; rules decide by themselves."""
+class _Line(NamedTuple):
+    """A line of steps: from the start, or where a run went back to, to where it went back next.
+
+    Attributes
+    ----------
+    first : int
+        Its first step.
+    of : int
+        Number of the line that has the steps before it, -1 for none.
+    requests : list of (int, Request)
+        What has to be asked for, each with its step.
+    notes : dict of int to list of Event
+        Notes of callbacks, by step.
+    """
+
+    first: int
+    of: int
+    requests: list[tuple[int, Request]]
+    notes: dict[int, list[Event]]
+
+
+def _lines(events: Sequence[Event], *, trusted: bool) -> list[_Line]:
+    """What has to be asked for on each line of steps."""
+    lines: list[_Line] = []
+    bookmarks: dict[str | None, int] = {}
+    first, of, begun = 0, -1, 0
+    for end in [*(i + 1 for i, e in enumerate(events) if e.kind in _BACK), len(events)]:
+        here, begun = events[begun:end], end
+        bookmarks |= {event.text: len(lines) for event in here if event.kind == "bookmark"}
+        lines.append(_Line(first, of, _by_step(here, trusted), _notes_of_callbacks(here)))
+        if not here or here[-1].kind not in _BACK:
+            continue
+        first = here[-1].step
+        if here[-1].text in bookmarks and here[-1].kind == "rewind":
+            of = bookmarks[here[-1].text]
+        else:
+            of = len(lines) - 1
+            while first < lines[of].first:
+                of = lines[of].of
+            if here[-1].kind == "rewind":  # its point has to be there then
+                lines[of].requests.insert(0, (first, Request("keep")))
+    return lines
+
+
+def _by_step(events: Sequence[Event], trusted: bool) -> list[tuple[int, Request]]:
+    """What has to be asked for, each with its step; rules and recovery decide by themselves."""
     notes = {id(event) for found in _notes_of_callbacks(events).values() for event in found}
     return [
-        (event.step, _request(event, trusted))
+        (event.step if event.kind != "rewind" else _left_at(event), _request(event, trusted))
         for event in events
-        if event.kind != "rule" and id(event) not in notes
+        if event.kind not in _ITS_OWN and id(event) not in notes
     ]
+
+
+def _left_at(event: Event) -> int:
+    """The step at which a run went back."""
+    if event.old is None:
+        raise ValueError(
+            f"the rewind to step {event.step:,} does not say where it was asked for: it cannot be "
+            "replayed"
+        )
+    return int(event.old)
 
 
 def _notes_of_callbacks(events: Iterable[Event]) -> dict[int, list[Event]]:
@@ -190,6 +261,8 @@ def _request(event: Event, trusted: bool) -> Request:
             f"{', '.join(KINDS)}"
         )
     value = event.new if kind in HOLDS else None
+    if kind == "rewind" and event.text is None:
+        value = event.step
     # Events of an older record, or written by hand, do not say when they were asked for.
     at_once = kind in _OVER or (trusted and kind in CHANGES and event.asked is None)
     asked = event.time if event.asked is None else event.asked
@@ -204,6 +277,6 @@ def _request(event: Event, trusted: bool) -> Request:
             ) from None
     return Request(
         kind, event.control, value, event.source,
-        event.text if kind in ("note", "stop") else None,
+        event.text if kind in ("note", "stop", *POINTS) else None,
         schedule=schedule, time=asked, in_force=at_once, old=event.old,
     )  # fmt: skip

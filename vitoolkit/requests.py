@@ -24,7 +24,9 @@ CHANGES = ("set", "release", "reschedule", "freeze", "thaw")
 HOLDS = ("set", "freeze", "thaw")
 #: Those of which only the last before a step is ever in force.
 REPLACED = (*HOLDS, "release")
-KINDS = (*CHANGES, "undo", "pause", "resume", "step", "stop", "interrupt", "note")
+#: Those of the points that a fit can go back to.
+POINTS = ("rewind", "bookmark")
+KINDS = (*CHANGES, "undo", "pause", "resume", "step", "stop", "interrupt", "note", *POINTS)
 _MOST_CHANGES = 1_000
 
 
@@ -36,15 +38,15 @@ class Request(NamedTuple):
     kind : str
         As of an :class:`~vitoolkit.events.Event`: "set", "release", "reschedule" and "undo" of a
         control, "freeze" and "thaw" of a switch that holds a variable; "pause", "resume", "step",
-        "stop", "interrupt" and "note" of a run.
+        "stop", "interrupt", "note", "rewind" and "bookmark" of a run.
     control : str or None
         Name of the control, None for a run; of an "undo", None for the last change of all.
     value : float or None
-        The value of a "set"; 1 of a "freeze", 0 of a "thaw".
+        The value of a "set"; 1 of a "freeze", 0 of a "thaw"; the step of a "rewind".
     source : str
         Who asks.
     text : str or None
-        The words of a "note".
+        The words of a "note", the name of a "bookmark", or of the one that a "rewind" goes to.
     end, steps : float or None, int or None
         Of a "reschedule": the new end and length, None for the present schedule's.
     schedule : Schedule or None
@@ -54,6 +56,8 @@ class Request(NamedTuple):
     in_force, old : bool, float or None
         Whether it was in force at once, between two fits, and the value before it; of a pause and
         what belongs to it, that it is over, and only has its place in the log.
+    point : Point or None
+        Where a "rewind" goes, found out when it is asked for.
 
     Examples
     --------
@@ -75,6 +79,7 @@ class Request(NamedTuple):
     time: float = 0.0
     in_force: bool = False
     old: float | None = None
+    point: Any = None
 
     def to_json(self) -> dict[str, Any]:
         """What JSON can hold of it: a schedule as its text, and neither time nor what was."""
@@ -186,6 +191,10 @@ class Inbox:
             return waiting
         return [request for request in waiting if request.control == control]
 
+    def forget_ahead(self) -> None:
+        """Forget what was for later steps: they were of another line."""
+        self._ahead.clear()
+
     # --- undo -----------------------------------------------------------------------------------
 
     def remember(self, change: Change) -> None:
@@ -199,6 +208,10 @@ class Inbox:
     def forget(self, control: str | None = None) -> Change | None:
         """Take back the last change, of a control or of all; returns it, None without one."""
         return _forget(self._changes, control)
+
+    def forget_changes(self) -> None:
+        """Forget what could be undone."""
+        self._changes.clear()
 
     def can_undo(self, control: str | None = None) -> bool:
         """Whether a change is there to be taken back, in force or not."""
@@ -240,7 +253,7 @@ def _merged(requests: Iterable[Request]) -> list[Request]:
                 assert replaced is not None
                 request = request._replace(old=replaced.old)
             last[request.control] = len(kept)
-        elif request.kind == "undo":
+        elif request.kind in ("undo", "rewind"):
             last.clear()
         else:
             last.pop(request.control, None)

@@ -127,6 +127,7 @@ def resume(
 
     def before(inference: KLqp, recorder: Recorder) -> None:
         counter_of(inference.approx).step = found.step - 1
+        inference.goes_on_from = found.state
         recorder.goes_on(read)
 
     def read(run: Run, empty: Trace) -> tuple[Trace, float]:
@@ -145,7 +146,10 @@ def resume(
         journal.goes_on(trace, found.row.id)
         if differ:
             warn_user(f"the fit goes on, and is another than it was: {'; '.join(differ)}")
-            trace.cut(found.step)
+            trace.go_back(found.step, len(trace.branches))
+        points = run.inference.points
+        points.turns = [branch.step for branch in trace.branches]
+        points.bookmarks = journal.bookmarks()
         hist = run.inference.hist = np.full(found.step, np.nan)
         hist[trace.step] = trace.loss
         return trace, found.seconds

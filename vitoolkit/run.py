@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from vitoolkit.block import Block
+from vitoolkit.checks import whole_number
 from vitoolkit.controls import Control, distinct_controls
 from vitoolkit.events import Event
 from vitoolkit.needs import Hooks
 from vitoolkit.pace import Pace, checked_pace
-from vitoolkit.requests import CHANGES, KINDS, Inbox, Request, checked_note
+from vitoolkit.points import Points
+from vitoolkit.requests import CHANGES, KINDS, POINTS, Inbox, Request, checked_note
 from vitoolkit.steps import counter_of
 
 __all__ = ["Run"]
@@ -89,6 +91,10 @@ class Run:
 
     #: What is compiled before the first step, in words.
     compiles = "the step"
+    #: What it can go back to; None where it cannot.
+    points: Points | None = None
+    #: How often it had gone back before the point that it went back to last.
+    line = 0
 
     def __init__(
         self,
@@ -211,26 +217,39 @@ class Run:
             When the request is of a kind or a control that the run does not have, or has a value
             that its control does not take. Nothing has changed then.
         """
-        request = self._checked(request, self.step if at is None else max(at, self.step))
+        request = self._checked(request, at)
         self.inbox.ask(request, at)
         if at is None or at <= self.step:
             self.asked = True
 
-    def _checked(self, request: Request, step: int) -> Request:
+    def _checked(self, request: Request, at: int | None) -> Request:
         kind, name = request.kind, request.control
-        if kind not in KINDS:
+        if kind not in (*KINDS, "keep"):
             raise ValueError(f"a request is one of {', '.join(KINDS)}; received {kind!r}")
         if kind in CHANGES or (kind == "undo" and name is not None):
             control = self._by_name().get(name)  # type: ignore[arg-type]
             if control is None:
                 names = ", ".join(map(repr, self._by_name())) or "none"
                 raise ValueError(f"this fit has no control {name!r}; it has {names}")
-            control.check(request, step)
+            control.check(request, self.step if at is None else max(at, self.step))
         elif name is not None:
             raise ValueError(f"{kind!r} is of a fit, not of a control; received control={name!r}")
         elif kind == "note":
             return request._replace(text=checked_note(request.text))  # type: ignore[arg-type]
+        elif kind in POINTS:
+            if self.points is None:
+                raise ValueError(
+                    "PyMC's own loop keeps its state to itself, and cannot go back: take an "
+                    "inference of vitoolkit, such as method=vitoolkit.ADVI()"
+                )
+            if at is None and not self._is_to_come(request):  # else it is found out then
+                return self.points.checked(request, self.inference.step_function)
         return request
+
+    def _is_to_come(self, request: Request) -> bool:
+        """Whether it goes to a bookmark that waits to be made."""
+        waiting = {one.text for one in self.inbox.waiting() if one.kind == "bookmark"}
+        return request.kind == "rewind" and request.text is not None and request.text in waiting
 
     def stop(self, *, source: str = "code", why: str | None = None) -> None:
         """End the fit at the next step boundary and keep everything; `why` goes into the event."""
@@ -323,6 +342,46 @@ class Run:
             )
         self._ask("note", source, words)
 
+    def rewind(self, to: int | str, *, source: str = "code") -> None:
+        """Go back to a bookmark, or to the last checkpoint up to a step, and on from there.
+
+        Everything is as it was then: parameters, the optimizer's state, random generators, controls
+        and their rules. Ask for what shall be otherwise after it. The rows that are left behind
+        stay in the trace, as a branch.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When there is no such point; the message lists those that there are.
+        """
+        self.ask(self.point_request(to, source))
+
+    @staticmethod
+    def point_request(to: int | str, source: str = "code") -> Request:
+        """What asks for :meth:`rewind`."""
+        now = time.perf_counter()
+        if isinstance(to, str):
+            return Request("rewind", source=source, text=to, time=now)
+        step = whole_number("step", to, least=0)
+        return Request("rewind", value=step, source=source, time=now)
+
+    def bookmark(self, name: str | None = None, *, source: str = "code") -> None:
+        """Keep this point, so that :meth:`rewind` can go back to it by name, whatever comes.
+
+        Parameters
+        ----------
+        name : str, optional
+            Default is one of its step, such as ``"step 1200"``.
+        source : str
+            Who asks.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When it is no name, or another bookmark has it.
+        """
+        self._ask("bookmark", source, name)
+
     @property
     def can_undo(self) -> bool:
         """Whether a change of a control is there to be taken back."""
@@ -378,6 +437,9 @@ class Run:
         while True:
             self.asked = False
             self._take()
+            ahead = self.inbox.next_step
+            if ahead is not None and ahead <= self.step:  # it went back, to where more is to do
+                continue
             if not self._paused or self.status == "compiling":
                 return
             if self._single:
@@ -394,6 +456,10 @@ class Run:
         requests = self.inbox.take(self.step)
         while requests:
             request = requests.pop(0)
+            if request.kind in POINTS and self.status == "compiling":  # there is no state yet
+                for later in (request, *requests):
+                    self.inbox.ask(later)
+                return
             try:
                 self._do(request)
             except BaseException:  # the end: what comes after it is for the next fit
@@ -429,11 +495,23 @@ class Run:
                 self.status = "running"
             self._single.clear()
             self.add_event("resume", source)
+        elif kind in ("bookmark", "keep"):
+            self.keep_point(request)
+        elif kind == "rewind":
+            self.go_to_point(request)
         elif kind == "interrupt":
             self.interrupted = self.interrupted or source
             raise KeyboardInterrupt
         elif kind == "stop":
             raise StopIteration(source, request.text)
+
+    def keep_point(self, request: Request) -> None:
+        """Make a bookmark."""
+        raise NotImplementedError
+
+    def go_to_point(self, request: Request) -> None:
+        """Go back to a point."""
+        raise NotImplementedError
 
     def _pause(self, source: str) -> None:
         if not self._paused:

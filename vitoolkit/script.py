@@ -14,7 +14,7 @@ from pymc.variational import updates
 from vitoolkit import penalties, rules, schedules
 from vitoolkit.events import Event
 from vitoolkit.options import FIT_OPTIONS
-from vitoolkit.requests import HOLDS
+from vitoolkit.requests import HOLDS, POINTS
 from vitoolkit.table import Table
 
 __all__ = ["script_of"]
@@ -200,7 +200,9 @@ def _event(event: Event) -> str:
         shown["new"] = event.new
     if event.control is not None and event.asked is None:  # it was in force before the fit
         shown["old"] = event.old
-    if event.text is not None and event.kind in ("note", "reschedule", "stop"):
+    if event.kind == "rewind":
+        shown["old"] = event.old
+    if event.text is not None and event.kind in ("note", "reschedule", "stop", *POINTS):
         shown["text"] = event.text
     shown["source"] = event.source
     if event.asked is not None:

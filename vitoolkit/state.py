@@ -1,15 +1,16 @@
 """Everything the coming steps of a run depend on, at one moment: to write down, and to go back to.
 
 That is what a step changes (parameters, the optimizer's state, random generators, the place in a
-minibatch), and where each control stands: its value, who has the wheel, its schedule, what its rule
-has learned.
+minibatch), where each control stands: its value, who has the wheel, its schedule, what its rule
+has learned; and what the callbacks have seen that decide something, such as the end of the fit.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from vitoolkit import schedules
@@ -32,17 +33,21 @@ class State(NamedTuple):
         What a step changes.
     controls : dict
         What :meth:`Control.standing` told of each control, by name.
+    callbacks : dict
+        What :meth:`Callback.standing` told, by kind and place among those of its kind.
     """
 
     step: int
     checkpoint: Checkpoint
     controls: dict[str, dict[str, Any]]
+    callbacks: dict[str, dict[str, Any]] = {}
 
     @classmethod
     def of(cls, run: Any) -> State:
         """What is there now; only the fitting thread calls this, between two steps."""
         standing = {control.name: control.standing() for control in run.controls}
-        return cls(run.step, Checkpoint.of(run.inference.step_function.state), standing)
+        told = {name: found for name, c in _named(run.own) if (found := c.standing())}
+        return cls(run.step, Checkpoint.of(run.inference.step_function.state), standing, told)
 
     def put_back(self, step_function: Any, controls: Iterable[Control]) -> None:
         """Be there again. Controls that the state does not know are left alone.
@@ -59,14 +64,31 @@ class State(NamedTuple):
         for control, found in standing:
             control.stand(copy.deepcopy(found))
 
+    def put_back_callbacks(self, run: Any) -> None:
+        """Tell the callbacks of a run what was told of each; {} to those that are not known."""
+        for name, callback in _named(run.own):
+            callback.stand(run, copy.deepcopy(self.callbacks.get(name, {})))
+        run.renew_due()
+
     def controls_to_json(self) -> str:
-        """Where the controls stand, as text."""
-        return json.dumps(to_plain(self.controls, _stand_in))
+        """Where controls and callbacks stand, as text."""
+        told = {"controls": self.controls, "callbacks": self.callbacks}
+        return json.dumps(to_plain(told, _stand_in))
 
     @classmethod
     def read(cls, step: int, data: bytes, controls: str) -> State:
         """The state of what ``checkpoint.to_bytes`` and :meth:`controls_to_json` gave."""
-        return cls(step, Checkpoint.from_bytes(data), from_plain(json.loads(controls), _meant))
+        told = from_plain(json.loads(controls), _meant)
+        return cls(step, Checkpoint.from_bytes(data), told["controls"], told["callbacks"])
+
+
+def _named(callbacks: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    """Callbacks by kind and place, as a process to come can name them, too."""
+    seen: Counter[str] = Counter()
+    for callback in callbacks:
+        kind = type(callback).__name__
+        yield f"{kind} {seen[kind]}", callback
+        seen[kind] += 1
 
 
 def _with_schedule(control: Control, found: Mapping[str, Any]) -> dict[str, Any]:

@@ -324,10 +324,35 @@ class StopWhenConverged(Callback):
         if told.done:
             self._end(run)
 
-    def on_rewind(self, run: Run) -> None:
-        """Forget what was left behind."""
+    def standing(self) -> dict[str, Any]:
+        """What was seen, and what is kept of the iterates; {} when the end has been found."""
+        if self.converged:
+            return {}
+        return {
+            "asked": self._settings(),
+            "why": self.why,
+            "next": self._next,
+            "since": self._since,
+            "average": [mean.copy() for mean in self._average],
+            "weight": self._weight,
+            "best": list(self._best),
+            "highest": self._highest,
+            "iterates": self.iterates.standing(),
+        }
+
+    def stand(self, run: Run, found: dict[str, Any]) -> None:
+        """Go on from what was seen there, or begin anew."""
         self._forget()
-        self.iterates.on_rewind(run)
+        found = found if found.get("asked") == self._settings() else {}
+        self.iterates.stand(run, found.get("iterates", {}))
+        if found:
+            self.why, self._next, self._since = found["why"], found["next"], found["since"]
+            self._average, self._weight = found["average"], found["weight"]
+            self._best, self._highest = found["best"], found["highest"]
+
+    def _settings(self) -> list[Any]:
+        limits = [self.rhat, self.mcse, self.ess, self.tolerance]
+        return [self.method, self.restore, self.iterates.first, *limits]
 
     def _waits(self, run: Run) -> str:
         """Which schedule has not ended yet, in words, or ""."""

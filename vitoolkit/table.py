@@ -491,6 +491,52 @@ class Table:
         self._adopt(_Store(store.pieces(range(kept)), (*store.branches, branch)))
         return branch
 
+    def go_back(self, step: SupportsIndex, branches: int) -> Branch:
+        """Have the rows that there were at a step, when there were so many branches.
+
+        What is there now, from the first step on that is another one, is a branch, be it without
+        rows: there is one for each time that a run went back.
+
+        Parameters
+        ----------
+        step : int
+            The next row may be of `step`. Only the thread that writes may go back.
+        branches : int
+            How many there were then; as many as now of a step on the present line.
+
+        Returns
+        -------
+        Branch
+            What is now the last of `branches`.
+
+        Examples
+        --------
+        >>> table = Table()
+        >>> for step in (0, 1, 2):
+        ...     table.append(step, 0.1, 9.0 - step, float("nan"))
+        >>> first = table.go_back(1, 0)
+        >>> table.append(1, 0.1, 5.0, float("nan"))
+        >>> second = table.go_back(2, 0)  # where it was before the first branch
+        >>> table.loss.tolist(), second.rows.loss.tolist()
+        ([9.0, 8.0], [5.0])
+        """
+        step = operator.index(step)
+        store, length = self._moment()
+        left = store.branches[branches:]
+        common = min([step, *(branch.step for branch in left)])
+        kept = int(np.searchsorted(self.step, common))
+        past: Self = self
+        for branch in reversed(left):
+            before = past._of(past._store.pieces(range(int((past.step < branch.step).sum()))))
+            past = past._of([*before._read().pieces, *branch.rows._read().pieces])
+        again = range(int((past.step < common).sum()), int((past.step < step).sum()))
+        rejoined = [np.array(piece) for piece in past._store.pieces(again)]
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        branch = Branch(common, when, self._of(store.pieces(range(kept, length))))
+        pieces = [*store.pieces(range(kept)), *rejoined]
+        self._adopt(_Store(pieces, (*store.branches, branch)))
+        return branch
+
     def add_event(self, event: Event) -> None:
         """Add an event.
 

@@ -108,6 +108,19 @@ class watch(Callback):  # noqa: N801  # reads as a word: callbacks=[vt.watch("kl
                     f"{', '.join(names)}"
                 )
 
+    def standing(self) -> dict[str, Any]:
+        """Whether the condition is true, and the means since it was last asked."""
+        means = [vars(mean).copy() for mean in self._means]
+        return {"asked": [str(self), self.every], "met": self._met, "means": means}
+
+    def stand(self, run: Run, found: dict[str, Any]) -> None:
+        """Go on there, if it was this condition."""
+        self._forget()
+        if found.get("asked") == [str(self), self.every]:
+            self._met = found["met"]
+            for mean, told in zip(self._means, found["means"], strict=True):
+                vars(mean).update(told)
+
     def on_block(self, run: Run, block: Block) -> None:
         """Take the means, and act where the condition comes true."""
         for clause, mean in zip(self.clauses, self._means, strict=True):

@@ -7,7 +7,7 @@ import time
 
 from vitoolkit.events import Event
 from vitoolkit.journal_file import JournalFile
-from vitoolkit.requests import Request, checked_note
+from vitoolkit.requests import Request
 from vitoolkit.run import Run
 
 __all__ = ["Wishes"]
@@ -43,10 +43,10 @@ class Wishes:
             else:
                 file.answer(number, "taken")
                 self._open.append((number, request, before))
-        waiting = self._run.inbox.waiting()
+        waiting = {(one.kind, one.control, one.time) for one in self._run.inbox.waiting()}
         still = []
         for number, request, before in self._open:
-            if request in waiting and not last:
+            if (request.kind, request.control, request.time) in waiting and not last:
                 still.append((number, request, before))
                 continue
             event = _event_of(request, self._run.log[before:])
@@ -68,8 +68,6 @@ class Wishes:
         request = request._replace(time=time.perf_counter(), in_force=False, old=None)
         if request.kind == "interrupt":
             raise ValueError("an interrupt is Ctrl-C in the process itself: ask it to stop")
-        if request.kind == "note":
-            request = request._replace(text=checked_note(request.text))  # type: ignore[arg-type]
         self._run.ask(request)
         return request
 
@@ -87,6 +85,8 @@ def _event_of(request: Request, log: list[Event]) -> Event | None:
 
 
 def _words(event: Event) -> str:
+    if event.kind == "rewind":
+        return f"back at step {event.step:,}"
     if event.new is not None:
         return f"{event.control} is {event.new:g} from step {event.step:,} on"
     return f"{event.kind} at step {event.step:,}"

@@ -32,7 +32,7 @@ _PACES = (1000.0, 100.0, 10.0, 1.0)
 
 
 class Actions:
-    """Pause, Step, Stop, Undo, Note, Export and the pace.
+    """Pause, Step, Stop, Undo, Note, Keep, Rewind, Export and the pace.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Actions:
     buttons : HBox
         One row of buttons.
     drawer : VBox
-        What Note and Export unfold, empty by default.
+        What Note, Rewind and Export unfold, empty by default.
     """
 
     def __init__(
@@ -69,6 +69,17 @@ class Actions:
         self.stop = _button("Stop", "stop", "end the fit and keep everything", self._on_stop)
         self.undo = _button("Undo", "undo", "take back the last change", self._on_undo)
         self.note = _toggle("Note", "pencil", "write a note at this step", self._on_drawer)
+        self.keep = _button(
+            "Keep", "bookmark", "keep this point, to come back to it with Rewind", self._on_keep
+        )
+        self.rewind = _toggle(
+            "Rewind",
+            "history",
+            "back to an earlier point, and on from there",
+            self._on_drawer,
+            76,
+        )
+        goes_back = [self.keep, self.rewind] if getattr(fit, "points", None) is not None else []
         self.export = _toggle(
             "Export", "download", "write the record to a file", self._on_drawer, 72
         )
@@ -84,7 +95,16 @@ class Actions:
         self.pace.add_class("vitoolkit-pace")
         self.pace.observe(weakly(self._on_pace), "value")
         self.buttons = ipywidgets.HBox(
-            [self.pause, self.step, self.stop, self.undo, self.note, self.export, self.pace],
+            [
+                self.pause,
+                self.step,
+                self.stop,
+                self.undo,
+                self.note,
+                *goes_back,
+                self.export,
+                self.pace,
+            ],
             layout=dict(flex_flow="row wrap"),
         )
         self.buttons.add_class("vitoolkit-buttons")
@@ -102,12 +122,26 @@ class Actions:
         self.download = Download()
         rows = dict(flex_flow="row wrap", align_items="center", margin="0 0 0 8px")
         self._noting = ipywidgets.HBox([self.words, self.add], layout=rows)
+        self.to = ipywidgets.Dropdown(
+            description="back to",
+            tooltip="bookmarks, and steps whose state is at hand",
+            style=dict(description_width="auto"),
+            layout=dict(width="260px"),
+        )
+        self.go = _button("Go back", "", "with everything as it was then", self._on_go, 76)
+        self.told = ipywidgets.Label(layout=dict(min_width="0"))
+        self._rewinding = ipywidgets.HBox([self.to, self.go, self.told], layout=rows)
         # In a line of their own, there from the beginning: nothing below moves when they come.
         told = ipywidgets.HBox(
             [self.said, self.download],
             layout=dict(flex="1 1 100%", height="28px", min_width="0", align_items="center"),
         )
         self._exporting = ipywidgets.HBox([*self.formats.values(), told], layout=rows)
+        self._drawers = {
+            self.note: self._noting,
+            self.rewind: self._rewinding,
+            self.export: self._exporting,
+        }
         self.drawer = ipywidgets.VBox()
         self.drawer.add_class("vitoolkit-drawer")
         self.show()
@@ -127,14 +161,15 @@ class Actions:
                 self.pace.options = _paces(limit)
             self.pace.value = limit
         self.undo.disabled = not fit.can_undo
+        self.keep.disabled = self.rewind.disabled = not fit.running or fit.status == "compiling"
         if not fit.running:
             self.stop.disabled = True
-            self.note.value = False
+            self.note.value = self.rewind.value = False
 
     @property
     def widgets(self) -> tuple[ipywidgets.Widget, ...]:
         """The outermost of its widgets."""
-        return self.buttons, self._noting, self._exporting, self.drawer
+        return self.buttons, self._noting, self._rewinding, self._exporting, self.drawer
 
     def close(self) -> None:
         """Close the widgets in the page and the kernel."""
@@ -163,14 +198,41 @@ class Actions:
 
     def _on_drawer(self, change: Toggled) -> None:
         """Unfold what a toggle stands for; one at a time."""
-        mine, other = self.note, self.export
-        if change["owner"] is self.export:
-            mine, other = other, mine
         if change["new"]:
-            other.value = False
-            self.drawer.children = (self._noting if mine is self.note else self._exporting,)
-        elif not other.value:
+            for toggle in self._drawers:
+                toggle.value = toggle is change["owner"]
+            if self.rewind.value:
+                self._list_points()
+            self.drawer.children = (self._drawers[change["owner"]],)
+        elif not any(toggle.value for toggle in self._drawers):
             self.drawer.children = ()
+
+    def _list_points(self) -> None:
+        """Offer what there is now: it stays as it is while somebody chooses."""
+        points = self.fit.points
+        if points is None:
+            return
+        named = [(f"{p.name} (step {p.step:,})", p.name) for p in reversed(points.bookmarks)]
+        steps = [(f"step {step:,}", step) for step in reversed(points.steps())]
+        self.to.options = [*named, *steps]
+        self.to.value = self.to.options[0][1] if self.to.options else None
+        self.go.disabled = not self.to.options
+        self.told.value = "" if self.to.options else "there is no point yet"
+
+    def _on_keep(self, button: ipywidgets.Button) -> None:
+        if self.fit.running:
+            self.fit.bookmark(source="user")
+
+    def _on_go(self, button: ipywidgets.Button) -> None:
+        if self.to.value is None or not self.fit.running:
+            return
+        try:
+            self.fit.rewind(self.to.value, source="user")
+        except ValueError as error:  # it was dropped meanwhile
+            self._list_points()
+            self.told.value = str(error)
+        else:
+            self.rewind.value = False
 
     def _on_enter(self, widget: ipywidgets.Text, content: Message, buffers: list[bytes]) -> None:
         if content.get("event") == "submit":

@@ -150,15 +150,11 @@ class LiveFigure(anywidget.AnyWidget):
         q = None if posterior is None else posterior.legend()
         measures = (*measures, *["q"] * (q is not None), *["predictive"] * predictive)
         legend = figure_legend(variables, controls, scales, notes or {}, measures, q)
-        ghost = (None, b"") if earlier is None else earlier.packed([*variables], [*controls])
-        super().__init__(
-            _document=document_of(legend),
-            _legend=legend,
-            _ghost=ghost[0],
-            _ghost_arrays=ghost[1],
-            _library=BokehJS.shared(),
-        )
+        self._names = [*variables], [*controls]
+        super().__init__(_document=document_of(legend), _legend=legend, _library=BokehJS.shared())
         self.on_msg(self._on_page)
+        if earlier is not None:
+            self.haunt(earlier)
         self._made = True
 
     def show(
@@ -182,6 +178,12 @@ class LiveFigure(anywidget.AnyWidget):
             arrays += self._posterior.add_to(header, whole=last)
         self.send({"kind": "frame", "header": header}, [arrays])
         return len(arrays)
+
+    def haunt(self, earlier: Earlier) -> None:
+        """Draw a run softly behind, in the place of the one that is there."""
+        header, arrays = earlier.packed(*self._names)
+        with self.hold_sync():  # a page reads both when the first one comes
+            self._ghost_arrays, self._ghost = arrays, header
 
     def leave(self, place: str, picture: str) -> None:
         """Tell the page to move the charts into the picture of the fit, which has ended."""

@@ -31,7 +31,7 @@ from vitoolkit.views.ahead import Ahead
 from vitoolkit.views.charts import penalties_of
 from vitoolkit.views.clock import Clock
 from vitoolkit.views.frame import Lines, frame_of, mean_now, points_for
-from vitoolkit.views.ghost import Earlier
+from vitoolkit.views.ghost import Earlier, left_behind
 from vitoolkit.views.marks import Marks
 from vitoolkit.views.picture import summary_html
 from vitoolkit.views.posterior import posterior_of
@@ -114,6 +114,8 @@ class Panel:
         self._chosen = Lines(self.variables)
         self._ahead = Ahead([control for control in controls if control.name in self.lines])
         self._marks, self._clock = Marks(), Clock()
+        #: How many branches there were when one was drawn behind; None: something else is there.
+        self._branches: int | None = 0 if earlier is None else None
         self.trace: Trace | None = None
         self.view: View | None = None
         self._sizes: dict[str, int] = {}
@@ -308,6 +310,11 @@ class Panel:
     def _draw(self, end: float) -> int:
         if self.trace is None or self.view is None:
             return 0
+        branches = len(self.trace.branches)
+        if self._branches is not None and branches != self._branches:
+            self._branches = branches
+            if (behind := left_behind(self.trace)) is not None:
+                self.figure.haunt(behind)
         self._chosen.picked = self.figure.picked  # at the end, the page has all lines and chooses
         frame = frame_of(
             self.view, self.variables, self.lines, end=end, smooth=self.figure.smooth,

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeAlias, TypedDict
 import ipywidgets
 
 from vitoolkit.controls import Control
+from vitoolkit.points import Points
 
 __all__ = ["Chosen", "Fit", "Message", "Row", "Toggled"]
 
@@ -98,6 +99,16 @@ class Fit(Protocol):
 
     def note(self, text: str, *, source: str = "code") -> None:
         """Write a note at the present step."""
+
+    @property
+    def points(self) -> Points | None:
+        """What it can go back to; None where it cannot."""
+
+    def bookmark(self, name: str | None = None, *, source: str = "code") -> None:
+        """Keep this point."""
+
+    def rewind(self, to: int | str, *, source: str = "code") -> None:
+        """Go back to a bookmark, or to the last checkpoint up to a step."""
 
 
 class Row(Protocol):

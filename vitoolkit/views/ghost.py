@@ -10,7 +10,7 @@ from vitoolkit.trace import Trace
 from vitoolkit.views.frame import Header, Lines, frame_of
 from vitoolkit.views.names import plain
 
-__all__ = ["Earlier", "earlier_run"]
+__all__ = ["Earlier", "earlier_run", "left_behind"]
 
 #: Points a line.
 POINTS = 300
@@ -92,3 +92,23 @@ def earlier_run(compare: Trace | str | Path | None) -> Earlier | None:
         raise ValueError(f"compare is a run with rows to compare with; received {compare!r}")
     steps = int(trace[-1:].step[0]) + 1
     return Earlier(trace, f"{name}, {steps:,} step{'s' * (steps != 1)}")
+
+
+def left_behind(trace: Trace) -> Earlier | None:
+    """The last steps that a run has left behind when it went back, None without any.
+
+    Examples
+    --------
+    >>> trace = Trace()
+    >>> for step in (0, 1, 2):
+    ...     trace.append(step, 0.1, 9.0, float("nan"))
+    >>> branch = trace.go_back(1, 0)
+    >>> left_behind(trace).title
+    'left behind at step 3, back to 1'
+    """
+    for branch in reversed(trace.branches):
+        rows = branch.rows
+        if isinstance(rows, Trace) and len(rows):
+            last = int(rows[-1:].step[0]) + 1
+            return Earlier(rows, f"left behind at step {last:,}, back to {branch.step:,}")
+    return None

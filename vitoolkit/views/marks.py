@@ -52,6 +52,8 @@ class Act(NamedTuple):
     def __str__(self) -> str:
         event, values = self.event, (self.old, self.event.new)
         what = event.kind
+        if event.kind == "rewind" and event.old is not None:
+            what = f"back from step {event.old:,.0f} to {event.step:,}"
         if event.control is not None:
             change = " → ".join(f"{value:.4g}" for value in values if value is not None)
             what = f"{plain(event.control)} {change}"

@@ -42,7 +42,9 @@ _COLUMN, _GAP, _LEFT, _RIGHT, _TOP, _BOTTOM = 380, 16, 62, 12, 26, 34
 _WIDTH, _HEIGHT = 2 * _COLUMN + _GAP, 160
 #: As far from white as from black: there is no ground below, and the theme may be either.
 _GRAY = "#767676"
-_MOST_STRIPS = 6
+_MOST_STRIPS, _MOST_BRANCHES = 6, 3
+#: Of what a run has left behind.
+_SOFT = Style(INK, (5, 3))
 #: The start is shown too, unless it spans so many times what the later steps do.
 _COVER = 4.0
 _CELL = "flex:1 1 600px;min-width:0;max-width:1000px"
@@ -158,9 +160,14 @@ def picture_svg(
     cells: list[Cell] = []
     sketch = trace.attrs.get("predictive")
     beside = ["predictive"] * (sketch is not None)
+    behind = [
+        frame_of(View(rows, points=400), variables, end=float(frame.end), lines=Lines(variables))
+        for _, _, rows in trace.branches
+        if len(rows)
+    ][-_MOST_BRANCHES:]
     for chart in shown(variables, trace.controls, [*trace.measures, *beside], {}):
         if chart.kind == "band":
-            cells += _banded(chart, frame)
+            cells += _banded(chart, frame, behind)
         elif chart.kind == "kl":
             cells += _variables(chart, frame, variables)
         elif chart.kind == "controls":
@@ -185,7 +192,8 @@ def picture_svg(
     )
 
 
-def _banded(chart: Chart, frame: Frame) -> list[Cell]:
+def _banded(chart: Chart, frame: Frame, behind: Sequence[Frame]) -> list[Cell]:
+    """Draw a mean in its band, and softly the means of steps that were left behind."""
     band = frame.band(chart.columns[0])
     if not np.isfinite(band[2]).any():
         return []
@@ -195,7 +203,8 @@ def _banded(chart: Chart, frame: Frame) -> list[Cell]:
     if late.size:  # all of the mean, the band without its rare spikes: as the page does it
         ends = np.quantile(late, [FIT.low, FIT.high])
         low, high = min(low, float(ends[0])), max(high, float(ends[1]))
-    return [_over_steps(chart.title + cut, frame, [], _Axis.of(low, high), band=band)]
+    left = [(then.step, then.band(chart.columns[0])[2]) for then in behind]
+    return [_over_steps(chart.title + cut, frame, [], _Axis.of(low, high), band=band, behind=left)]
 
 
 def _variables(chart: Chart, frame: Frame, variables: Sequence[str]) -> list[Cell]:
@@ -313,6 +322,7 @@ def _over_steps(
     axis: _Axis,
     *,
     band: tuple[Array, Array, Array] | None = None,
+    behind: Sequence[tuple[Array, Array]] = (),
     height: float = _HEIGHT,
     steps: bool = True,
 ) -> Cell:
@@ -334,6 +344,9 @@ def _over_steps(
             area = _path([*there, *there[::-1]], [*high, *low[::-1]], Style("none", ()), 0)
             drawn.append(area.replace('fill="none"', f'fill="{_GRAY}" fill-opacity="0.3"', 1))
             whole.append((band[2], Style(INK, ())))
+        for step, values in behind:
+            line = _path(x(step), y(values), _SOFT, 1.2)
+            drawn.append(line.replace("<path ", '<path stroke-opacity="0.6" ', 1))
         drawn += [_path(x(frame.step), y(values), style, 1.8) for values, style in whole]
         _clipped(parts, left, top, height, drawn)
         if steps:

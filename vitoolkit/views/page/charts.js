@@ -43,7 +43,8 @@ class Charts extends Sheet {
         this.wish = name;
         this.held ? this.release() : redraw(...bands)();
       }));
-      if (ghost) this.sections[bands[bands.length - 1]].head.append(this.ghostly());
+      this.behind = this.sections[bands[bands.length - 1]].head;
+      if (ghost) this.haunt(ghost);
     }
     this.list = new VariableList(legend.kl, {
       toggled: redraw("kl", "list"), pick: (names) => send({ kind: "lines", names }),
@@ -90,10 +91,17 @@ class Charts extends Sheet {
     return label;
   }
 
-  ghostly() { // which earlier run it is; a click hides it
+  haunt(ghost) { // an earlier run, or steps that were left behind
+    this.chip?.remove();
+    this.ghost = ghost;
+    if (this.behind) this.behind.append((this.chip = this.ghostly()));
+    if (this.last) this.draw(this.last);
+  }
+
+  ghostly() { // which it is; a click hides it
     const chip = tag("button", "vitoolkit-chip");
     chip.type = "button";
-    chip.title = "an earlier run, for comparison: click to hide or show";
+    chip.title = "drawn softly, for comparison: click to hide or show";
     chip.setAttribute("aria-pressed", "true");
     chip.append(swatch("ink", GHOST.dash, 0.6), tag("span", "name", this.ghost.title));
     chip.onclick = () => {

@@ -19,15 +19,17 @@ export default () => {
   }
 
   async function put(model, el) {
-    const past = model.get("_ghost"), ghost = past && { ...decode(past, model.get("_ghost_arrays")) };
-    const charts = new Charts({ legend: model.get("_legend"), ghost }, el, (message) => model.send(message));
+    const past = () => model.get("_ghost") && { ...decode(model.get("_ghost"), model.get("_ghost_arrays")) };
+    const charts = new Charts({ legend: model.get("_legend"), ghost: past() }, el, (message) => model.send(message));
+    const haunt = () => charts.haunt(past());
+    model.on("change:_ghost", haunt);
     await charts.open(model, frame);
     views.add(charts);
     redraw(model);
     const observer = new MutationObserver(() => setTimeout(() => charts.theme(), 50));
     observer.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name", "class"] });
     const close = charts.close.bind(charts);
-    charts.close = () => { observer.disconnect(); views.delete(charts); close(); };
+    charts.close = () => { observer.disconnect(); model.off("change:_ghost", haunt); views.delete(charts); close(); };
     return charts;
   }
 
