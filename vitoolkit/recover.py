@@ -110,7 +110,7 @@ class Recovery:
 
     def went_back(self, run: Any) -> None:
         """Forget the states that were left behind."""
-        kept = [entry for entry in self._states if entry[0].step <= run.common]
+        kept = [entry for entry in self._states if entry.state.step <= run.common]
         self._states = kept
         if not kept:
             self._keep()
