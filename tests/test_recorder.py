@@ -164,3 +164,19 @@ def test_the_time_between_two_fits_is_none_of_the_fit(package, gaussians, fast, 
     assert len(seconds) == 40 and (np.diff(seconds) >= 0).all()
     assert before <= seconds[20] < 1e5
     assert frame_of(recorder.trace.view(50), (), end=40).seconds[-1] < 1e5
+
+
+def test_the_time_before_an_ended_fit_is_taken_back_is_none_of_it(gaussians, fast, monkeypatch):
+    real, gap = time.perf_counter, [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: real() + gap[0])
+    recorder = vt.Recorder()
+    inference = vt.ADVI(random_seed=1)
+    inference.fit(20, callbacks=[recorder], **fast)
+    ended = float(recorder.trace.time[-1])
+    gap[0] += 1e6
+    inference.rewind(0)
+    (event,) = [event for event in recorder.trace.events if event.kind == "rewind"]
+    assert event.time == pytest.approx(ended)
+    gap[0] += 1e6
+    inference.refine(20, progressbar=False)
+    assert (recorder.trace.time[[0, -1]] - ended < 1e5).all() and recorder.trace.time[0] > ended - 1e-3
