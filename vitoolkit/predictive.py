@@ -30,7 +30,8 @@ __all__ = ["Bins", "Predictive", "PredictiveGraph"]
 DRAWS, FEWEST = 48, 12
 #: Numbers of data that are drawn at once: it bounds the memory.
 AT_ONCE = 500_000
-#: Seconds between two sketches at least, those that one may take, and its share of the time.
+#: Seconds between two sketches at least, those of the processor that one may take, and its share of
+#: the time.
 EVERY, SECONDS, SHARE = 3.0, 5.0, 1 / 100
 #: Bins of the histogram at most.
 MOST_BINS = 40
@@ -126,7 +127,7 @@ class PredictiveGraph:
         rng : Generator
             Of its own: no generator of the fit is touched.
         seconds : float
-            After this time it is given up.
+            Of the processor; then it is given up.
 
         Returns
         -------
@@ -324,14 +325,17 @@ class Predictive(Callback):
         self._thread.start()
 
     def on_fit_end(self, run: Run) -> None:
-        """Draw the last one: of a fit that failed, whose parameters went back, there is none."""
+        """Draw the last one: of a fit that failed, whose parameters went back, there is none.
+
+        Where that takes longer than a few seconds, the one before stays.
+        """
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(SECONDS)
         if run.error is None or isinstance(run.error, KeyboardInterrupt):
             self._due = 0.0
             self.look(run.step)
             if self._thread is not None:
-                self._thread.join()
+                self._thread.join(SECONDS)
         if self._error is not None and not self._off:
             self._give_up(self._error)
         self._thread = self._graph = None
@@ -357,12 +361,12 @@ class Predictive(Callback):
         self._due = max(self._due, time.perf_counter() + took / SHARE)
 
     def _sketched(self, parameters: dict[Variable, Any], step: int) -> dict[str, Any]:
-        graph, until = self._graph, time.perf_counter() + SECONDS
+        graph, until = self._graph, time.thread_time() + SECONDS
         assert graph is not None
         drawn, real = [], []
         count, at_once = 0, 1  # a first one by itself tells how large they are
         while count < DRAWS:
-            left = until - time.perf_counter()
+            left = until - time.thread_time()
             try:
                 replicated, observed = graph.draw(parameters, at_once, self._rng, seconds=left)
             except TimeoutError:
