@@ -297,6 +297,7 @@ class Predictive(Callback):
         if run.approx is not self._approx:
             self._begin()
         self._approx, self._off, self._due = run.approx, False, 0.0
+        self._error, self.words = None, ""
         if self._graph is None:
             try:
                 self._graph = PredictiveGraph(run.approx, self.name)
@@ -316,11 +317,11 @@ class Predictive(Callback):
             return
         self._due = now + EVERY
         try:
-            parameters = self._graph.parameters()
+            asked = (self._graph, self._graph.parameters(), step)
         except Exception as error:
             return self._give_up(error)
         self._thread = threading.Thread(
-            target=self._draw, args=(parameters, step), name="vitoolkit predictive", daemon=True
+            target=self._draw, args=asked, name="vitoolkit predictive", daemon=True
         )
         self._thread.start()
 
@@ -350,19 +351,23 @@ class Predictive(Callback):
         if self.sketch is not None:
             attrs["predictive"] = self.sketch
 
-    def _draw(self, parameters: dict[Variable, Any], step: int) -> None:
-        begun = time.thread_time()
+    def _draw(self, graph: PredictiveGraph, parameters: dict[Variable, Any], step: int) -> None:
+        begun, sketch, failed = time.thread_time(), self.sketch, self._error
         try:
-            self.sketch = self._sketched(parameters, step)
+            sketch = self._sketched(graph, parameters, step)
         except Exception as error:
-            self._error = error
+            failed = error
+        if self._graph is not graph:  # too late: the fit has ended
+            return
+        self.sketch, self._error = sketch, failed
         took = time.thread_time() - begun
         self.seconds += took
         self._due = max(self._due, time.perf_counter() + took / SHARE)
 
-    def _sketched(self, parameters: dict[Variable, Any], step: int) -> dict[str, Any]:
-        graph, until = self._graph, time.thread_time() + SECONDS
-        assert graph is not None
+    def _sketched(
+        self, graph: PredictiveGraph, parameters: dict[Variable, Any], step: int
+    ) -> dict[str, Any]:
+        until = time.thread_time() + SECONDS
         drawn, real = [], []
         count, at_once = 0, 1  # a first one by itself tells how large they are
         while count < DRAWS:
