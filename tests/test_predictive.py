@@ -75,8 +75,8 @@ def test_a_sketch_has_the_shares_of_the_closed_form_in_its_bins(monkeypatch):
         approx = pm.MeanField()
     put(approx, 1.5, 1e-3)
     predictive = Predictive()
-    predictive._graph = PredictiveGraph(approx)
-    told = predictive._sketched(predictive._graph.parameters(), 7)
+    graph = PredictiveGraph(approx)
+    told = predictive._sketched(graph, graph.parameters(), 7)
     edges, draws = np.array(told["edges"]), 2_000
     share = np.diff(stats.norm(1.5, 2.0).cdf(edges))
     for name, q in (("low", 0.05), ("median", 0.5), ("high", 0.95)):

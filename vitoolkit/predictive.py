@@ -30,7 +30,8 @@ __all__ = ["Bins", "Predictive", "PredictiveGraph"]
 DRAWS, FEWEST = 48, 12
 #: Numbers of data that are drawn at once: it bounds the memory.
 AT_ONCE = 500_000
-#: Seconds between two sketches at least, those that one may take, and its share of the time.
+#: Seconds between two sketches at least, those of the processor that one may take, and its share of
+#: the time.
 EVERY, SECONDS, SHARE = 3.0, 5.0, 1 / 100
 #: Bins of the histogram at most.
 MOST_BINS = 40
@@ -126,7 +127,7 @@ class PredictiveGraph:
         rng : Generator
             Of its own: no generator of the fit is touched.
         seconds : float
-            After this time it is given up.
+            Of the processor; then it is given up.
 
         Returns
         -------
@@ -296,6 +297,7 @@ class Predictive(Callback):
         if run.approx is not self._approx:
             self._begin()
         self._approx, self._off, self._due = run.approx, False, 0.0
+        self._error, self.words = None, ""
         if self._graph is None:
             try:
                 self._graph = PredictiveGraph(run.approx, self.name)
@@ -315,23 +317,26 @@ class Predictive(Callback):
             return
         self._due = now + EVERY
         try:
-            parameters = self._graph.parameters()
+            asked = (self._graph, self._graph.parameters(), step)
         except Exception as error:
             return self._give_up(error)
         self._thread = threading.Thread(
-            target=self._draw, args=(parameters, step), name="vitoolkit predictive", daemon=True
+            target=self._draw, args=asked, name="vitoolkit predictive", daemon=True
         )
         self._thread.start()
 
     def on_fit_end(self, run: Run) -> None:
-        """Draw the last one: of a fit that failed, whose parameters went back, there is none."""
+        """Draw the last one: of a fit that failed, whose parameters went back, there is none.
+
+        Where that takes longer than a few seconds, the one before stays.
+        """
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(SECONDS)
         if run.error is None or isinstance(run.error, KeyboardInterrupt):
             self._due = 0.0
             self.look(run.step)
             if self._thread is not None:
-                self._thread.join()
+                self._thread.join(SECONDS)
         if self._error is not None and not self._off:
             self._give_up(self._error)
         self._thread = self._graph = None
@@ -346,23 +351,27 @@ class Predictive(Callback):
         if self.sketch is not None:
             attrs["predictive"] = self.sketch
 
-    def _draw(self, parameters: dict[Variable, Any], step: int) -> None:
-        begun = time.thread_time()
+    def _draw(self, graph: PredictiveGraph, parameters: dict[Variable, Any], step: int) -> None:
+        begun, sketch, failed = time.thread_time(), self.sketch, self._error
         try:
-            self.sketch = self._sketched(parameters, step)
+            sketch = self._sketched(graph, parameters, step)
         except Exception as error:
-            self._error = error
+            failed = error
+        if self._graph is not graph:  # too late: the fit has ended
+            return
+        self.sketch, self._error = sketch, failed
         took = time.thread_time() - begun
         self.seconds += took
         self._due = max(self._due, time.perf_counter() + took / SHARE)
 
-    def _sketched(self, parameters: dict[Variable, Any], step: int) -> dict[str, Any]:
-        graph, until = self._graph, time.perf_counter() + SECONDS
-        assert graph is not None
+    def _sketched(
+        self, graph: PredictiveGraph, parameters: dict[Variable, Any], step: int
+    ) -> dict[str, Any]:
+        until = time.thread_time() + SECONDS
         drawn, real = [], []
         count, at_once = 0, 1  # a first one by itself tells how large they are
         while count < DRAWS:
-            left = until - time.perf_counter()
+            left = until - time.thread_time()
             try:
                 replicated, observed = graph.draw(parameters, at_once, self._rng, seconds=left)
             except TimeoutError:

@@ -36,8 +36,7 @@ def _():
     x = np.linspace(-1, 1, 50)
     with pm.Model() as model:
         slope = pm.Normal("slope", 0, 1)
-        at, seen = pm.Minibatch(x, 2 * x, batch_size=10)
-        pm.Normal("y", slope * at, 0.5, observed=seen, total_size=50)
+        pm.Normal("y", slope * x, 0.5, observed=2 * x)
     beta = vt.Beta(1.0, bounds=(0.0, 10.0))
     options = dict(random_seed=1, compile_kwargs={"mode": "FAST_COMPILE"})
     again = mo.ui.button(value=0, on_click=lambda value: value + 1, label="again")
@@ -190,17 +189,10 @@ def test_every_move_of_the_slider_arrives(opened, tmp_path):
     box.fill("4")
     box.press("Enter")
     awaited(page, lambda: step(page) > held + 30)
-    switch = page.get_by_role("checkbox", name="scale cost to minibatch")
-    assert switch.is_checked() and switch.bounding_box()["height"] >= 24
-    switch.click()
-    held = step(page)
-    awaited(page, lambda: step(page) > held + 30)
-    assert not switch.is_checked()
     page.locator("button:text-is('Stop')").click()
     phase(page, "stopped")
     status, _, events = told(tmp_path)
     moves = [new for kind, source, new in events if kind == "set" and source == "user"]
-    assert moves.pop() == 0.0  # the switch
     assert status == "stopped" and len(moves) == 21 and moves[-1] == 4.0
     assert moves[:20] == sorted(set(moves[:20])), moves
     assert [kind for kind, *_ in events if kind in ("pause", "note", "stop")] == [
