@@ -87,6 +87,7 @@ def test_what_was_asked_for_is_shown_before_it_is_in_force(row):
         (vt.Beta(bounds=(0.5, 4.0)), "linear", (0.5, 4.0)),
         (vt.Control(1.0, name="capacity", bounds=(0.0, 30.0)), "linear", (0.0, 30.0)),
         (vt.LearningRate(1e-2), "log", (1e-6, 1.0)),
+        (vt.Draws(2, bounds=(1, 8)), "whole", (1.0, 8.0)),
     ],
 )
 def test_a_weight_has_a_slider_that_gives_half_its_length_to_the_first_one(control, scale, ends):

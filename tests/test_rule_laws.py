@@ -78,6 +78,29 @@ def lagging(stuck=0, rate=0.02, every=1):
     return respond
 
 
+def test_along_the_optima_distortion_falls_by_beta_for_each_nat_of_rate(fast):
+    """dD/dR = -β of Alemi et al. (2018), arXiv:1711.00464, on what fits at nearby β end at."""
+    with pm.Model() as model:
+        z = pm.Normal("z")
+        pm.Normal("y", z, np.sqrt(S2), observed=Y)
+
+    def ends(beta):
+        """KL and distortion of the q that a fit at β ends at: with "stl" it ends without noise."""
+        rate = vt.schedules.exponential(0.1, 1e-4, steps=800)
+        fit = vt.fit(
+            800, model=model, beta=beta, learning_rate=rate, gradient_estimator="stl",
+            random_seed=1, **fast,
+        )  # fmt: skip
+        (m,), (s,) = fit.approx.mean.eval(), fit.approx.std.eval()
+        assert [m, s] == pytest.approx(optimum(beta), abs=1e-4)
+        d = 0.5 * np.log(2 * np.pi * S2) + ((Y - m) ** 2 + s * s) / (2 * S2)
+        return np.array([0.5 * (s * s + m * m - 1) - np.log(s), d])
+
+    for beta in (0.3, 1.0, 4.0):
+        rate, distortion = ends(1.05 * beta) - ends(beta / 1.05)
+        assert distortion / rate == pytest.approx(-beta, rel=0.01)
+
+
 def test_kl_target_reaches_the_beta_whose_optimum_has_the_target():
     rule = vt.rules.kl_target("z", 0.6, proportional=0.01, integral=0.01, every=1)
     rows = steer(rule, 0.0, lagging(stuck=1_500), 6_000)

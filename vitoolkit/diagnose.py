@@ -317,8 +317,8 @@ def diagnose(
     if moving is None:
         notes.append("which variables still move. The record has no KL, and no panel followed q.")
     threshold = good_khat(draws)
-    estimator = getattr(getattr(given.inference, "objective", None), "op", None)
-    estimator = getattr(estimator, "estimator", "total")
+    op = getattr(getattr(given.inference, "objective", None), "op", None)
+    estimator: str = getattr(op, "estimator", "total")
     said = [verdict.text, _of_khat(khat, threshold), _of_restarts(most, others)]
     elbo, elbo_error = _mean(ratio)
     narrow = table["ratio"].min() < NARROW
