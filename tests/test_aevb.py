@@ -254,3 +254,27 @@ def test_a_large_local_latent_compiles_beside_a_beta_of_another_variable():
     trace = recorder.trace
     loss = -trace.data + 2 * trace.kl["z"] + trace.kl["w"]
     np.testing.assert_allclose(trace.loss, loss / 2, rtol=1e-9)
+
+
+# --- stopping -------------------------------------------------------------------------------------
+
+
+def test_a_fit_with_an_encoder_ends_by_its_elbo(data, quick):
+    amortized, callback = Amortized(data), vt.StopWhenConverged()
+    with amortized.model:
+        pm.Normal("other", 0.0, 1.0)
+        inference = vt.KLqp(
+            amortized.approx(Group(None, vfam="mf")), total_size={"z": ROWS}, random_seed=1
+        )
+        inference.fit(
+            30_000,
+            callbacks=[callback],
+            obj_optimizer=pm.adam(learning_rate=5e-3),
+            more_obj_params=amortized.weights,
+            **quick,
+        )
+    assert callback.converged and inference.steps_taken < 30_000
+    assert "ELBO" in callback.why and "q is stationary" not in callback.why
+    best = Optimum(data, 1.0).objective
+    reached = objective(data, amortized.encoder.get_value(), amortized.sd, 1.0)
+    assert best <= reached <= best + 0.005 * abs(best)

@@ -179,4 +179,6 @@ def test_the_time_before_an_ended_fit_is_taken_back_is_none_of_it(gaussians, fas
     assert event.time == pytest.approx(ended)
     gap[0] += 1e6
     inference.refine(20, progressbar=False)
-    assert (recorder.trace.time[[0, -1]] - ended < 1e5).all() and recorder.trace.time[0] > ended - 1e-3
+    assert (recorder.trace.time[[0, -1]] - ended < 1e5).all() and recorder.trace.time[
+        0
+    ] > ended - 1e-3

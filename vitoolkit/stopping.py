@@ -17,7 +17,7 @@ from vitoolkit.trend import ERRORS, trend_of_means
 
 __all__ = ["METHODS", "StopWhenConverged", "Told", "elbo_still", "faso", "relative_elbo"]
 
-METHODS = ("both", "faso", "elbo", "relative_elbo")
+METHODS = ("auto", "both", "faso", "elbo", "relative_elbo")
 RESTORES = ("average", "best", None)
 #: Fewest looks of which something is said.
 LEAST = 40
@@ -200,10 +200,11 @@ class StopWhenConverged(Callback):
 
     Parameters
     ----------
-    method : {"both", "faso", "elbo", "relative_elbo"}
+    method : {"auto", "both", "faso", "elbo", "relative_elbo"}
         "faso": the parameters of q are stationary, and their average is known
         (:func:`vitoolkit.stopping.faso`). "elbo": the ELBO at β = 1 is still in units of its own
-        noise (:func:`vitoolkit.stopping.elbo_still`). "both", the default: both of them.
+        noise (:func:`vitoolkit.stopping.elbo_still`). "both": both of them. "auto", the default:
+        "elbo" where a group of q is amortized, whose networks nobody follows, else "both".
         "relative_elbo": Stan's rule, for comparison; it stops too early on a noisy ELBO.
     every : int, default 50
         The first looks are so many steps apart; there are 200 at most, then every second one goes
@@ -257,7 +258,7 @@ class StopWhenConverged(Callback):
 
     def __init__(
         self,
-        method: str = "both",
+        method: str = "auto",
         *,
         every: int = 50,
         restore: str | None = "average",
@@ -274,7 +275,8 @@ class StopWhenConverged(Callback):
             raise ValueError(
                 f"restore must be 'average', 'best' or None, received {shown(restore)}"
             )
-        self.method, self.restore = method, restore
+        self.method = self._by = method
+        self.restore = restore
         self.rhat = real_number("rhat", rhat, above=1)
         self.mcse = real_number("mcse", mcse, above=0)
         self.ess = real_number("ess", ess, above=0)
@@ -299,6 +301,8 @@ class StopWhenConverged(Callback):
     def on_fit_start(self, run: Run) -> None:
         """Begin anew."""
         self._forget()
+        amortized = any(group.user_params is not None for group in run.approx.groups)
+        self._by = "elbo" if self.method == "auto" and amortized else self.method
         self.iterates = Iterates(self.iterates.first)
         self.iterates.on_fit_start(run)
 
@@ -369,12 +373,12 @@ class StopWhenConverged(Callback):
         iterates = self.iterates
         objective, noise = iterates.objective()
         name = "ELBO" if iterates.is_elbo else "objective"
-        if self.method == "relative_elbo":
+        if self._by == "relative_elbo":
             return relative_elbo(objective, self.tolerance)
         told = []
-        if self.method in ("both", "elbo") and (self.method == "elbo" or np.isfinite(noise)):
+        if self._by == "elbo" or (self._by in ("auto", "both") and np.isfinite(noise)):
             told.append(elbo_still(objective, noise, iterates.every, name))
-        if self.method in ("both", "faso") and all(one.done for one in told):
+        if self._by in ("auto", "both", "faso") and all(one.done for one in told):
             told.append(
                 faso(
                     iterates.moments(), iterates.names,

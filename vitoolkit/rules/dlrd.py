@@ -25,7 +25,7 @@ class dlrd(RateRule):  # noqa: N801  # reads as a word at the call: rule=vt.rule
         A drop comes when the ratio is below it.
     least : float, optional
         The learning rate goes no lower. Default is the lower bound of the control.
-    every : int, default 100
+    every : int, default 500
         The rule is asked, and looks at the parameters, at the steps that are a multiple of it.
 
     Raises
@@ -63,7 +63,7 @@ class dlrd(RateRule):  # noqa: N801  # reads as a word at the call: rule=vt.rule
         *,
         threshold: float = 1.0,
         least: float | None = None,
-        every: int = 100,
+        every: int = 500,
     ) -> None:
         super().__init__(factor, least, every)
         self.threshold = real_number("threshold", threshold, above=0)

@@ -34,13 +34,14 @@ class reduce_on_plateau(RateRule):  # noqa: N801  # reads as a word: rule=vt.rul
     Raises
     ------
     TypeError, ValueError
-        When a number is not one or out of its range, or `patience` is less than 400 steps.
+        When a number is not one or out of its range, or `patience` has fewer than 8 points.
 
     Notes
     -----
     The ELBO is the one at β = 1, whatever β is in force. What counts as rising is told by the noise
     of the fit itself, as there is no number of nats that suits every model: the slope is fitted by
-    least squares to the means of 50 steps, and its standard error comes from their rests.
+    least squares to the means of 50 steps, or of `every` if these are fewer, and its standard error
+    comes from their rests.
     It fires where the fitted slope is below `errors` of these: seldom on a clear rise, after some
     `patience` steps without one. Steps before another control moved last, such as a β on its
     schedule, do not count.
@@ -52,7 +53,7 @@ class reduce_on_plateau(RateRule):  # noqa: N801  # reads as a word: rule=vt.rul
     reduce_on_plateau(0.5, patience=1000)
     """
 
-    #: Points that a regression needs, and steps of which one is the mean.
+    #: Points that a regression needs, and steps of which one is the mean at most.
     LEAST, POINT = 8, 50
     needs = ("elbo",)
 
@@ -66,15 +67,16 @@ class reduce_on_plateau(RateRule):  # noqa: N801  # reads as a word: rule=vt.rul
         every: int = 500,
     ) -> None:
         super().__init__(factor, least, every)
+        self.point = min(self.every, self.POINT)
         self.patience = whole_number(
-            "patience", patience, least=self.LEAST * self.POINT, of="steps"
+            "patience", patience, least=self.LEAST * self.point, of="steps"
         )
         self.errors = real_number("errors", errors, least=0)
         self._forget()
 
     def _forget(self) -> None:
         self._rest = np.empty(0)  # steps that are no whole point yet
-        self._points: deque[float] = deque(maxlen=self.patience // self.POINT)
+        self._points: deque[float] = deque(maxlen=self.patience // self.point)
         self._controls: np.ndarray | None = None
 
     def begin(self, value: float) -> None:
@@ -89,8 +91,8 @@ class reduce_on_plateau(RateRule):  # noqa: N801  # reads as a word: rule=vt.rul
             self._forget()
         self._controls = block.control[-1].copy()
         values = np.concatenate([self._rest, block.elbo[start:]])
-        whole = len(values) // self.POINT * self.POINT
-        self._points.extend(_means(values[:whole].reshape(-1, self.POINT)))
+        whole = len(values) // self.point * self.point
+        self._points.extend(_means(values[:whole].reshape(-1, self.point)))
         self._rest = values[whole:]
 
     def _moved(self, control: np.ndarray) -> int | None:
@@ -107,7 +109,7 @@ class reduce_on_plateau(RateRule):  # noqa: N801  # reads as a word: rule=vt.rul
         """Slope of the ELBO and its standard error, nats a step."""
         points = np.array(self._points)
         n = len(points)
-        at = (np.arange(n) - (n - 1) / 2) * self.POINT
+        at = (np.arange(n) - (n - 1) / 2) * self.point
         spread = float(at @ at)
         slope = float(at @ points) / spread
         rest = points - points.mean() - slope * at
@@ -119,7 +121,7 @@ class reduce_on_plateau(RateRule):  # noqa: N801  # reads as a word: rule=vt.rul
         if full and np.isfinite(self._points).all():
             slope, error = self.slope()
             if slope < self.errors * error:
-                steps = len(self._points) * self.POINT
+                steps = len(self._points) * self.point
                 rise = "rises no more than its noise" if slope > 0 else "does not rise"
                 self.drop(
                     f"the ELBO {rise}: {1000 * slope:.3g} ± {1000 * error:.2g} nats in 1,000 "
