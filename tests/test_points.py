@@ -233,7 +233,9 @@ def test_points_are_few_and_evenly_spread(monkeypatch):
     assert steps[0] == 0 and 8 <= len(steps) <= 33
     assert max(np.diff(steps)) <= 4 * N / 16
     monkeypatch.setattr("vitoolkit.points.BYTES", 1)
-    assert len(a_fit(steps_per_execution=1).inference.points.steps()) <= 3
+    large = a_fit((50, keep("a")), steps_per_execution=1)
+    assert large.points == {50: 50, "a": 50}
+    assert len(large.rewind("a").trace) == 50
 
 
 def test_a_pickled_fit_has_its_bookmarks(whole):

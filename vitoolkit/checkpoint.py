@@ -58,11 +58,6 @@ class Checkpoint:
             else:
                 variables[name].set_value(saved, borrow=False)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the arrays."""
-        return sum(saved.nbytes for saved in self.values.values() if not isinstance(saved, dict))
-
     def finite(self) -> bool:
         """Whether every number is."""
         return all(_finite(saved) for saved in self.values.values())

@@ -96,9 +96,15 @@ class Points:
 
     def take(self, run: Any) -> None:
         """Take a point."""
-        begun, state = time.perf_counter(), State.of(run)
+        begun = time.perf_counter()
+        variables = run.inference.step_function.state.values()
+        arrays = [variable.get_value(borrow=True) for variable in variables]
+        size = sum(getattr(array, "nbytes", 0) for array in arrays)
+        most = min(MOST, BYTES // max(size, 1))
+        if most < 2:  # so large that only what somebody asks for is copied
+            return
+        state = State.of(run)
         if state.checkpoint.finite():
-            most = max(2, min(MOST, BYTES // max(state.checkpoint.nbytes, 1)))
             with self._lock:
                 self._recent.append(Point(state, len(self.turns)))
                 while len(self._recent) > most:

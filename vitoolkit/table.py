@@ -525,7 +525,7 @@ class Table:
         left = store.branches[branches:]
         common = min([step, *(branch.step for branch in left)])
         kept = int(np.searchsorted(self.step, common))
-        past: Self = self
+        past: Table = self
         for branch in reversed(left):
             before = past._of(past._store.pieces(range(int((past.step < branch.step).sum()))))
             past = past._of([*before._read().pieces, *branch.rows._read().pieces])
