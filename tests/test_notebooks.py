@@ -420,3 +420,45 @@ def test_the_notebooks_replays_are_equal_and_another_fit_is_refused(rules):
     assert all(numbers["equal"].values()) and len(numbers["equal"]) == 4
     assert numbers["from_script"] is True
     assert "seed: 1 was recorded, here it is 2" in numbers["refused"]
+
+
+LONG_PROBE = """
+import json
+print(json.dumps({
+    "left": len(left),
+    "events": [event.kind for event in fit.trace.events],
+    "equal": {name: bool(value) for name, value in equal.items()},
+    "rows": len(fit.trace),
+    "status": found.status.values.tolist(),
+    "rate": found.rate.values.tolist(),
+    "distortion": found.distortion.values.tolist(),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def long_runs(tmp_path_factory):
+    return execute("long_runs.ipynb", LONG_PROBE, tmp_path_factory.mktemp("long"))
+
+
+@pytest.mark.compiled
+def test_the_killed_fit_goes_on_as_if_nothing_had_happened(long_runs):
+    code, numbers = long_runs
+    assert_ran_in_silence(code, pictures=1)
+    assert 2_000 < numbers["left"] < numbers["rows"] == 6_000
+    assert numbers["equal"] == {"losses": True, "KL": True, "q": True}
+    assert "note" in numbers["events"]
+
+
+@pytest.mark.compiled
+def test_more_beta_is_less_rate_and_more_distortion(long_runs):
+    numbers = long_runs[1]
+    assert numbers["status"] == ["finished"] * 4
+    assert numbers["rate"] == sorted(numbers["rate"], reverse=True)
+    assert numbers["distortion"] == sorted(numbers["distortion"])
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.name)
+def test_says_with_which_versions_it_was_run(path):
+    last = nbformat.read(path, as_version=4).cells[-1]
+    assert last.source == "%load_ext watermark\n%watermark -n -u -v -iv -w"

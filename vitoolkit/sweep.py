@@ -417,7 +417,8 @@ class _Seen:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._trace, self._row = Trace(), None
+        self._trace = Trace()
+        self._row: RunRow | None = None
         self._due, self._closed = 0.0, False
 
     @property

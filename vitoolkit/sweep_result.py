@@ -83,7 +83,7 @@ def dataset_of(
             kl[*at, variables.index(name)] = value
         if key in of_q:
             columns = [coordinates.index(name) for name in of_q[key]["name"]]
-            q[*at, columns] = of_q[key]["posterior"]
+            q[at][columns] = of_q[key]["posterior"]
     mean = f"mean of the last {TAIL} rows"
     content: dict[str, Any] = {
         name: (names, nats[name], {"units": "nats", "long_name": _NATS[name], "of": mean})
