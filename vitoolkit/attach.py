@@ -46,6 +46,7 @@ class Attached:
 
     def __init__(self, path: str | Path, run: int, source: str = "attach") -> None:
         self.path, self.run_id, self.source = Path(path).expanduser(), run, source
+        self._panel: Any = None
 
     @property
     def row(self) -> RunRow:
@@ -163,6 +164,14 @@ class Attached:
         """Write a note at the present step."""
         return self._ask("note", timeout, text=text)
 
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        """The panel of the run, live and to be steered while its process trains it."""
+        from vitoolkit.dashboard.far import FarPanel
+
+        if self._panel is None or not self._panel.open:
+            self._panel = FarPanel(self.path, self.run_id)
+        return self._panel.panel.widget._repr_mimebundle_(**kwargs)
+
     def __repr__(self) -> str:
         row = self.row
         return f"<Attached to run {row.id} of {str(self.path)!r}: {row.state}, step {row.step:,}>"
@@ -195,6 +204,7 @@ def attach(path: str | Path, *, run: int | None = None, source: str = "attach") 
 
     Notes
     -----
+    In a notebook it shows itself as the live panel of the run, to be steered as one of its own.
     There is no port and no server: what is asked is a row of the file, which only its owner may
     write. The process that trains looks ten times a second, checks it as it checks a person at a
     widget, and does it at a step boundary.

@@ -346,6 +346,7 @@ class Journal:
         if bookmarks:  # those whose event is not there yet come with it
             named = {event.text for event in trace.events if event.kind == "bookmark"}
             bookmarks = [point for point in bookmarks if point.name in named]
+        self._fields = _standing_of(run) if run.running else self._fields
         fields: dict[str, Any] = {"status": run.status, "step": run.step, **self._fields}
         whole = bool(states) or last or self.run_id is None
         new = self.run_id is None or len(trace) != self._rows or len(trace.events) != self._events
@@ -403,6 +404,10 @@ def _standing_of(run: Run) -> dict[str, Any]:
             "kind": type(control).__name__,
             "value": control.value,
             "bounds": control.bounds,
+            "scale": control.scale,
+            "manual": control.manual,
+            "schedule": None if control.schedule is None else repr(control.schedule),
+            "rule": None if control.rule is None else type(control.rule).__name__,
         }
         for control in run.controls
         if control.name not in run.unused

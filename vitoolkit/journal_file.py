@@ -282,6 +282,16 @@ class JournalFile:
         )
         self.put_rows(run, branch.rows.kept(), number)
 
+    def branch_count(self, run: int) -> int:
+        """How often a run has left rows behind."""
+        found = self._sql.execute("SELECT count(*) FROM branch WHERE run = ?", (run,))
+        return found.fetchone()[0]
+
+    def branch_step(self, run: int, number: int) -> int:
+        """The step from which on a branch was left behind."""
+        found = self._sql.execute("SELECT step FROM branch WHERE run = ? AND id = ?", (run, number))
+        return found.fetchone()[0]
+
     # --- events, checkpoints, requests ------------------------------------------------------
 
     def put_events(self, run: int, first: int, events: Sequence[Event]) -> None:
@@ -376,9 +386,11 @@ class JournalFile:
         found = self._sql.execute("SELECT description FROM run WHERE id = ?", (run,)).fetchone()
         return export.parse(found[0])
 
-    def events(self, run: int) -> list[Event]:
-        """Events of a run."""
-        found = self._sql.execute("SELECT body FROM event WHERE run = ? ORDER BY seq", (run,))
+    def events(self, run: int, first: int = 0) -> list[Event]:
+        """Events of a run, from one on."""
+        found = self._sql.execute(
+            "SELECT body FROM event WHERE run = ? AND seq >= ? ORDER BY seq", (run, first)
+        )
         return [Event(**export.parse(body)) for (body,) in found]
 
     def tail(self, run: int, rows: int) -> NDArray[np.float64] | None:
