@@ -23,7 +23,7 @@ from pytensor.tensor import _as_tensor_variable
 from vitoolkit.checks import real_number, whole_number
 from vitoolkit.events import Event
 from vitoolkit.laws import Law, Parameters
-from vitoolkit.requests import HOLDS, REPLACED, Change, Inbox, Request
+from vitoolkit.requests import HOLDS, REPLACED, Change, Request
 from vitoolkit.rules import Rule
 from vitoolkit.schedules import Schedule, as_schedule, scaled
 from vitoolkit.steps import counter_of
@@ -31,13 +31,29 @@ from vitoolkit.steps import counter_of
 __all__ = ["Beta", "Control", "Draws", "LearningRate", "Switch", "distinct_controls", "future_of"]
 
 
+class Asked(Protocol):
+    """What a run was asked for, as far as a control needs to know it."""
+
+    def waiting(self, control: str | None = None) -> list[Request]:
+        """Requests that are not in force."""
+
+    def can_undo(self, control: str | None = None) -> bool:
+        """Whether a change is there to be taken back."""
+
+    def remember(self, change: Change) -> None:
+        """Note a change that is in force."""
+
+
 class Holder(Protocol):
     """The run that holds a control, as far as the control needs to know it."""
 
     inference: Any
-    inbox: Inbox
     log: list[Event]
     step: int
+
+    @property
+    def inbox(self) -> Asked:
+        """What it was asked for."""
 
     @property
     def running(self) -> bool:

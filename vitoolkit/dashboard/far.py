@@ -7,26 +7,27 @@ import threading
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytensor
 
 from vitoolkit import schedules
-from vitoolkit.controls import Beta, Control, LearningRate, Switch
+from vitoolkit.controls import Beta, Control, Draws, LearningRate, Switch
 from vitoolkit.dashboard.panel import Panel
 from vitoolkit.events import Event
 from vitoolkit.journal_file import JournalFile, empty_fields
 from vitoolkit.journal_rows import ENDED, RunRow
-from vitoolkit.requests import CHANGES, Request
+from vitoolkit.requests import CHANGES, Change, Request
 from vitoolkit.rules import Rule
+from vitoolkit.run import Run
 from vitoolkit.trace import Trace
 
 __all__ = ["FarPanel", "FarRun"]
 
 #: Seconds between two looks at the journal.
 LOOK = 0.1
-_KINDS: dict[str, type[Control]] = {"Beta": Beta, "LearningRate": LearningRate}
+_KINDS: dict[str, type[Control]] = {"Beta": Beta, "Draws": Draws, "LearningRate": LearningRate}
 
 
 class _Elsewhere(Rule):
@@ -39,12 +40,34 @@ class _Asked:
     def __init__(self, run: FarRun) -> None:
         self._run = run
 
+    def remember(self, change: Change) -> None:
+        """Nothing: the other process remembers its changes."""
+
     def waiting(self, control: str | None = None) -> list[Request]:
         waiting = [*self._run.outbox, *self._run.open.values()]
         return [r for r in waiting if control in (None, r.control)]
 
     def can_undo(self, control: str | None = None) -> bool:
         return self._run.changes(control) > 0
+
+
+class _Bookmark(NamedTuple):
+    """A point that was kept there."""
+
+    name: str
+    step: int
+
+
+class _Points:
+    """What the run can go back to, as its journal has it."""
+
+    def __init__(self) -> None:
+        self.bookmarks: list[_Bookmark] = []
+        self.checkpoints: list[int] = []
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints."""
+        return self.checkpoints
 
 
 class FarRun:
@@ -72,6 +95,7 @@ class FarRun:
         #: Requests that are in the journal and not answered, by their number there.
         self.open: dict[int, Request] = {}
         self.inbox, self.log = _Asked(self), list[Event]()
+        self.points = _Points()
         #: Why the last request was refused, "" where it was not.
         self.refused = ""
         self.wake = threading.Event()
@@ -174,6 +198,14 @@ class FarRun:
         """Write a note at the present step."""
         self.ask(Request("note", source=source, text=text))
 
+    def bookmark(self, name: str | None = None, *, source: str = "code") -> None:
+        """Keep this point."""
+        self.ask(Request("bookmark", source=source, text=name))
+
+    def rewind(self, to: int | str, *, source: str = "code") -> None:
+        """Go back to a bookmark, or to the last checkpoint up to a step."""
+        self.ask(Run.point_request(to, source))
+
     # --- between here and the journal -------------------------------------------------------------
 
     def look(self, file: JournalFile) -> None:
@@ -186,6 +218,7 @@ class FarRun:
             last = int(self.trace[-1:].step[0]) if len(self.trace) else -1
             rows = file.rows(self.run_id, first=last + 1)
             events = file.events(self.run_id, first=len(self.trace.events))
+            self.points.checkpoints = file.checkpoints(self.run_id)
             attrs = {} if self.running else file.description(self.run_id)["attrs"]
         if rows is not None and len(rows):
             controls = self.trace.width - len(self.trace.controls)
@@ -193,6 +226,11 @@ class FarRun:
             self.trace.extend(step, rows[:, 1], rows[:, 2], rows[:, 3:controls], rows[:, controls:])
         for event in events:
             self.trace.add_event(event)
+        self.points.bookmarks = [
+            _Bookmark(str(event.text), event.step)
+            for event in self.trace.events
+            if event.kind == "bookmark"
+        ]
         self.trace.attrs.update(attrs)
         self._follow()
 
@@ -220,8 +258,9 @@ class FarRun:
 
     def _went_back(self, file: JournalFile, branches: int) -> None:
         """Take out the rows that the run has left behind."""
+        new = range(self._branches + 1, branches + 1)
         self._branches = branches
-        self.trace.cut(file.branch_step(self.run_id, branches))
+        self.trace.cut(min(file.branch_step(self.run_id, number) for number in new))
 
     def _follow(self) -> None:
         """Put the controls where those of the other process stand."""
@@ -235,7 +274,7 @@ class FarRun:
                 schedule = None
             if schedule is not None and repr(control.schedule) == repr(schedule):
                 schedule = control.schedule
-            rule = {"begun": False, "left": False, "rule": None, "learned": {}}
+            rule: dict[str, Any] = {"begun": False, "left": False, "rule": None, "learned": {}}
             control.stand(
                 {"asked": told["value"], "manual": told.get("manual", False), **rule}
                 | {"schedule": schedule}

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypedDict
 
 import ipywidgets
 
 from vitoolkit.controls import Control
-from vitoolkit.points import Points
 
-__all__ = ["Chosen", "Fit", "Message", "Row", "Toggled"]
+__all__ = ["Chosen", "Fit", "Message", "Points", "Row", "Toggled"]
 
 #: What a page sends to a widget of ours: ``kind``, and what belongs to it.
 Message: TypeAlias = Mapping[str, Any]
+
+
+class Bookmark(Protocol):
+    """A point that somebody has kept."""
+
+    @property
+    def name(self) -> str | None:
+        """Its name."""
+
+    @property
+    def step(self) -> int:
+        """Its step."""
+
+
+class Points(Protocol):
+    """What a fit can go back to."""
+
+    @property
+    def bookmarks(self) -> Sequence[Bookmark]:
+        """Those with a name, in the order they were made."""
+
+    def steps(self) -> list[int]:
+        """Those of which the state is at hand."""
 
 
 class Fit(Protocol):
