@@ -135,3 +135,25 @@ def test_attached_shows_itself(running, path):
     until(lambda: not panel._thread.is_alive())
     assert panel.panel.status.status["phase"] == "stopped"
     assert panel.run.trace.equals(running.trace)
+
+
+def test_draws_stay_whole_numbers_and_a_point_is_kept_and_gone_back_to(gaussians, path):
+    fit = a_fit(path, 1_000_000, obj_n_mc=vt.Draws(2, bounds=(1, 4)), background=True, every=10)
+    until(lambda: path.exists() and len(_opened(path)))
+    looking = Looking(path)
+    far = looking.run
+    try:
+        (draws,) = [control for control in far.controls if control.name == "draws"]
+        assert type(draws) is vt.Draws and draws.value == 2 and draws.bounds == (1, 4)
+        far.bookmark("here")
+        looking.until(lambda: far.points.bookmarks)
+        draws.set(4)
+        looking.until(lambda: draws.value == 4)
+        far.rewind("here")
+        looking.until(lambda: any(event.kind == "rewind" for event in far.trace.events))
+        looking.until(lambda: draws.value == 2)
+        assert fit.trace.branches and [mark.name for mark in far.points.bookmarks] == ["here"]
+    finally:
+        fit.stop()
+        fit.wait()
+        far.close()

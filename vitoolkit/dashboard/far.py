@@ -27,7 +27,7 @@ __all__ = ["FarPanel", "FarRun"]
 
 #: Seconds between two looks at the journal.
 LOOK = 0.1
-_KINDS: dict[str, type[Control]] = {"Beta": Beta, "Draws": Draws, "LearningRate": LearningRate}
+_KINDS: dict[str, type[Control]] = {"Beta": Beta, "LearningRate": LearningRate}
 
 
 class _Elsewhere(Rule):
@@ -287,6 +287,9 @@ def _control(name: str, told: dict[str, Any]) -> Control:
     if kind == "Switch":
         return Switch(pytensor.shared(np.int8(value)), name=name)
     more: dict[str, Any] = {"rule": _Elsewhere()} if told.get("rule") else {}
+    if kind == "Draws":
+        low, high = map(int, told["bounds"])
+        return Draws(int(value), bounds=(low, high), name=name, **more)
     if kind not in _KINDS:
         more["scale"] = told.get("scale", "linear")
     return _KINDS.get(kind, Control)(value, bounds=tuple(told["bounds"]), name=name, **more)
