@@ -116,17 +116,6 @@ def test_another_bound_takes_the_same_code(fast, gaussians):
     assert second.controls["n"].value == 2.0
 
 
-def test_pymc_takes_it_as_well(fast, gaussians):
-    """A control stands wherever PyTensor takes a number."""
-    draws = vt.Draws(2)
-    recorder = vt.Recorder(draws)
-    pm.fit(20, method="advi", obj_n_mc=draws, callbacks=[recorder], random_seed=1, **fast)
-    live = recorder.trace.loss
-    recorder = vt.Recorder()
-    pm.fit(20, method="advi", obj_n_mc=2, callbacks=[recorder], random_seed=1, **fast)
-    np.testing.assert_allclose(live, recorder.trace.loss, rtol=1e-11)
-
-
 def test_it_is_a_whole_number():
     draws = vt.Draws(3.0)
     draws.set(4.4)
