@@ -366,7 +366,7 @@ class Journal:
                 file.put_checkpoint(number, _saved(state, events), self.keep)
             for point in bookmarks:
                 saved = _saved(point.state, len(trace.events))
-                file.put_bookmark(number, point.name, max(point.turns - self._turns, 0), saved)
+                file.put_bookmark(number, str(point.name), max(point.turns - self._turns, 0), saved)
             if run.status == "finished":
                 file.drop_rows(number, run.step)  # of a run that was resumed to fewer steps
             if last:
