@@ -278,6 +278,7 @@ def test_without_a_trail_all_is_as_it_was(gaussians, fast):
         )
         assert tried.steps_taken == 60
     assert tried.steps_taken == len(tried.hist) == 20 and rate.value == 1e-2 and not rate.manual
+    assert max(tried.points.steps()) <= 20
     tried.refine(30, progressbar=False, callbacks=[rate])
     np.testing.assert_array_equal(tried.hist, twin.hist)
 

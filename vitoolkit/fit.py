@@ -312,9 +312,8 @@ class Fit:
     def points(self) -> dict[int | str, int]:
         """What :meth:`rewind` can go back to: steps, and bookmarks by name, each with its step."""
         points = self.inference.points
-        known: dict[int | str, int] = {step: step for step in points.steps()}
-        known.update((str(point.name), point.step) for point in points.bookmarks)
-        return known
+        found: dict[int | str, int] = {step: step for step in points.steps()}
+        return found | {str(point.name): point.step for point in points.bookmarks}
 
     def sample(self, draws: int = 1_000, *, random_seed: Any = None) -> Any:
         """Draw from the approximation, with the trace beside the draws.

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from vitoolkit.checkpoint import Checkpoint
 from vitoolkit.inference import KLqp
+from vitoolkit.points import Points
 from vitoolkit.steps import counter_of
 
 __all__ = ["without_trail"]
@@ -57,9 +58,12 @@ def without_trail(inference: KLqp) -> Iterator[None]:
     controls = {control: control.__getstate__() for control in step.controls}
     rules = [c.rule for c in step.controls if c.rule is not None]
     learned = [copy.deepcopy(vars(rule)) for rule in rules]
+    points, there = inference.points, inference.goes_on_from
+    inference.points, inference.goes_on_from = Points(), None
     try:
         yield
     finally:
+        inference.points, inference.goes_on_from = points, there
         saved.restore(step.state)
         counter.step, inference.hist, inference.approx.hist, inference.state, inference.run = before
         for control, state in controls.items():
