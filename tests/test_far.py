@@ -1,5 +1,7 @@
 """The panel of a fit in another process: what it shows and asks for goes through the journal."""
 
+import stat
+
 import pytest
 from test_journal import _opened, a_fit, until
 
@@ -135,3 +137,8 @@ def test_attached_shows_itself(running, path):
     until(lambda: not panel._thread.is_alive())
     assert panel.panel.status.status["phase"] == "stopped"
     assert panel.run.trace.equals(running.trace)
+
+
+def test_only_its_owner_reads_and_writes_a_journal(running, path):
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.glob("run.db*")}
+    assert modes == dict.fromkeys(("run.db", "run.db-wal", "run.db-shm"), 0o600)
