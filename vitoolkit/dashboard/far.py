@@ -71,7 +71,8 @@ class FarRun:
         self.outbox: deque[Request] = deque()
         #: Requests that are in the journal and not answered, by their number there.
         self.open: dict[int, Request] = {}
-        self.inbox, self.log = _Asked(self), list[Event]()
+        self.inbox: Any = _Asked(self)
+        self.log: list[Event] = []
         #: Why the last request was refused, "" where it was not.
         self.refused = ""
         self.wake = threading.Event()
@@ -235,7 +236,7 @@ class FarRun:
                 schedule = None
             if schedule is not None and repr(control.schedule) == repr(schedule):
                 schedule = control.schedule
-            rule = {"begun": False, "left": False, "rule": None, "learned": {}}
+            rule: dict[str, Any] = {"begun": False, "left": False, "rule": None, "learned": {}}
             control.stand(
                 {"asked": told["value"], "manual": told.get("manual", False), **rule}
                 | {"schedule": schedule}
