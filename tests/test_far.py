@@ -1,5 +1,7 @@
 """The panel of a fit in another process: what it shows and asks for goes through the journal."""
 
+import stat
+
 import pytest
 from test_journal import _opened, a_fit, until
 
@@ -157,3 +159,8 @@ def test_draws_stay_whole_numbers_and_a_point_is_kept_and_gone_back_to(gaussians
         fit.stop()
         fit.wait()
         far.close()
+
+
+def test_only_its_owner_reads_and_writes_a_journal(running, path):
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.glob("run.db*")}
+    assert modes == dict.fromkeys(("run.db", "run.db-wal", "run.db-shm"), 0o600)

@@ -110,11 +110,8 @@ class _Linker(NumbaLinker):
             globals() | {"inner": inner, "np": np},
             cache_key=f"{key}_by_{kind}_nogil",  # Numba's own key leaves it out
         )
-        made: Any
-        alone: Any
-        made, alone = (
-            numba_njit(entry, final_function=True, cache=True, nogil=True) for _ in range(2)
-        )
+        made: Any = numba_njit(entry, final_function=True, cache=True, nogil=True)
+        alone: Any = numba_njit(entry, final_function=True, cache=True, nogil=True)
         alone.targetctx = _own_engine(made.targetctx)
         alone.made_by = made
         return alone
