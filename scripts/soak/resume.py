@@ -98,7 +98,7 @@ def options(approximation: str, optimizer: str, way: str, mode: str) -> tuple[di
     if approximation == "laws":
         warm = vt.schedules.linear(0.0, 1.0, steps=40)
         target = vt.rules.kl_target("w", 9.0, every=20)
-        plateau = vt.rules.reduce_on_plateau(patience=40, every=20)
+        plateau = vt.rules.reduce_on_plateau(patience=80, every=10)
         given["beta"] = vt.Beta(schedule=warm, rule=target)
         given["learning_rate"] = vt.LearningRate(known.pop("learning_rate"), rule=plateau)
     return known, given
