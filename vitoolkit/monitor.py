@@ -184,7 +184,7 @@ class KLMonitor:
         return int(copy.deepcopy(approx.rng).randint(2**30))
 
     def _compile(self, approx: Approximation, op: BetaKL) -> Any:
-        _, terms = op.drawn(self.draws)
+        _, terms, _ = op.drawn(self.draws)
         # The fit's own generators, of the minibatch above all, must not move.
         generators = {
             rng: pytensor.shared(np.random.default_rng())
