@@ -212,7 +212,7 @@ class Actions:
         points = self.fit.points
         if points is None:
             return
-        named = [(f"{p.name} (step {p.step:,})", p.name) for p in reversed(points.bookmarks)]
+        named = [(_kept_as(str(p.name), p.step), p.name) for p in reversed(points.bookmarks)]
         steps = [(f"step {step:,}", step) for step in reversed(points.steps())]
         self.to.options = [*named, *steps]
         self.to.value = self.to.options[0][1] if self.to.options else None
@@ -271,6 +271,11 @@ class Actions:
             self.said.tooltip = str(where)
             self.saved = str(written)
             self._asked()
+
+
+def _kept_as(name: str, step: int) -> str:
+    """What a bookmark is called in the list; one that nobody named is called by its step."""
+    return f"step {step:,}, kept" if name == f"step {step}" else f"{name} (step {step:,})"
 
 
 def _paces(limit: float | None) -> list[tuple[str, float]]:

@@ -1,6 +1,7 @@
 // The panel by keyboard: its keys are not the notebook's; the focus goes into what a button unfolds, and
 // Escape closes that.
 function keys(el) {
+  const FIRST = "input, select, button";
   const within = (target) => {
     const panel = el.closest(".vitoolkit-panel");
     return panel?.contains(target) ? panel : null;
@@ -15,18 +16,18 @@ function keys(el) {
       open.click();
       open.focus();
     },
-    click({ target }) { // one goes on in what Note and Export unfold
+    click({ target }) { // one goes on in what Note, Rewind and Export unfold
       const toggle = target.closest?.(".vitoolkit-buttons button"), drawer = within(target)?.querySelector(".vitoolkit-drawer");
       if (!toggle || !drawer) return;
       const look = new MutationObserver((changes) => {
         const added = changes.flatMap(({ addedNodes }) => [...addedNodes]).filter(({ matches }) => matches);
-        const first = added.map((node) => (node.matches("input, button") ? node : node.querySelector("input, button"))).find(Boolean);
+        const first = added.map((node) => (node.matches(FIRST) ? node : node.querySelector(FIRST))).find(Boolean);
         if (!first) return;
         look.disconnect();
         if (toggle.matches(".mod-active") && [toggle, document.body].includes(document.activeElement)) first.focus();
       });
       look.observe(drawer, { childList: true, subtree: true });
-      setTimeout(() => look.disconnect(), 2000);
+      setTimeout(() => look.disconnect(), 10000);
     },
   };
   // Heard on the way down: a text box of ipywidgets lets no key up.
