@@ -394,7 +394,8 @@ def test_the_switch_of_the_scaling_comes_last_and_is_flipped(notebook):
     dashboard = vt.Dashboard(vt.LearningRate())
 
     def flip():
-        notebook.arriving.append(lambda: setattr(dashboard._panel.rows[-1].widget, "value", False))
+        row, message = dashboard._panel.rows[-1], {"kind": "set", "on": False, "number": "1"}
+        notebook.arriving.append(lambda: row._on_page(row.widget, message, []))
         dashboard._next = 0.0
 
     adam = pm.adam(learning_rate=dashboard.controls[0])

@@ -168,8 +168,9 @@ class Actions:
 
     @property
     def widgets(self) -> tuple[ipywidgets.Widget, ...]:
-        """The outermost of its widgets."""
-        return self.buttons, self._noting, self._rewinding, self._exporting, self.drawer
+        """The outermost of its widgets; two of the buttons are not shown where nothing is kept."""
+        drawers = self._noting, self._rewinding, self._exporting, self.drawer
+        return self.buttons, self.keep, self.rewind, *drawers
 
     def close(self) -> None:
         """Close the widgets in the page and the kernel."""
