@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pymc as pm
@@ -13,6 +14,7 @@ from runs import N, begun, model_of, options_of, parameters, resumed
 from test_journal import _opened, a_fit, until
 
 import vitoolkit as vt
+from vitoolkit import journal as journals
 from vitoolkit.journal_file import JournalFile
 from vitoolkit.state import State
 
@@ -71,7 +73,9 @@ def test_a_resumed_fit_is_the_one_that_was_not_stopped(kind, path):
     check(resumed(kind, path, callbacks=[]), whole, path)
 
 
-def test_a_person_s_change_is_not_lost(gaussians, path):
+def test_a_person_s_change_is_not_lost(gaussians, path, monkeypatch):
+    monkeypatch.setattr(journals, "SHARE", 0.0)  # a busy machine copies the state no sooner
+
     def change(approx, losses, i):
         if i == 20:
             fit.controls["beta"].set(3.0, source="user")
@@ -84,6 +88,30 @@ def test_a_person_s_change_is_not_lost(gaussians, path):
     state = State.read(saved.step, saved.data, saved.controls)
     assert 20 < saved.step < 40 and state.controls["beta"]["asked"] == 3.0
     assert state.controls["beta"]["manual"] is True
+
+
+def test_a_change_that_comes_too_soon_after_a_copy_is_saved_later(gaussians, path, monkeypatch):
+    journal = vt.Journal(path, seconds=1e6)
+
+    def act(approx, losses, i):
+        if i == 20:
+            fit.controls["beta"].set(3.0, source="user")
+        if i == 19:  # the state was just copied
+            journal._free = np.inf
+        if i == 30:
+            journal._free = 0.0
+
+    ready = threading.Event()
+
+    def wait(*given):
+        assert ready.wait(60)
+        act(*given)
+
+    fit = a_fit(journal, 40, callbacks=wait, background=True)
+    ready.set()
+    fit.wait()
+    with JournalFile(path) as file:
+        assert 30 <= file.checkpoints(1)[-2] <= 31
 
 
 def test_a_resumed_fit_can_be_asked_for_more_and_is_refined(gaussians, path):

@@ -192,7 +192,7 @@ def test_a_still_elbo_of_a_q_that_moves_is_not_finished():
         progressbar=False,
     )
     attrs = dict(recorder.trace.attrs)
-    assert attrs["moves"]["name"] == "intercept" and attrs["moves"]["steps"] == 5_000
+    assert attrs["moves"]["name"] == "intercept" and attrs["moves"]["steps"] == 5_200
     assert "but intercept still moves, by" in attrs["verdict"]
     assert verdict_of(recorder.trace).kind == "moving" and not verdict_of(recorder.trace).ok
     del attrs["moves"]

@@ -207,6 +207,7 @@ class Journal:
         self._seen_log, self._whole = len(run.log), -1
         self._saved_step, self._due = run.step, time.monotonic() + self.seconds
         self._free = 0.0  # when the state may be copied again
+        self._changed = False  # by a person, since the last copy
         run.on_boundary.append(self.boundary)
         self._wake.clear()
         self._thread = threading.Thread(target=self._work, name="vitoolkit journal", daemon=True)
@@ -223,15 +224,15 @@ class Journal:
         self._whole = run.step
         if self.problem is not None:
             self._say()
-        changed = False
         if len(run.log) != self._seen_log:
-            changed = any(event.kind in PERSONAL for event in run.log[self._seen_log :])
+            new = run.log[self._seen_log :]
+            self._changed = self._changed or any(event.kind in PERSONAL for event in new)
             self._seen_log = len(run.log)
         now = time.monotonic()
         many = self.steps is not None and run.step - self._saved_step >= self.steps
         # What a callback has asked for at this very step would be missing in the state.
         quiet = now > self._free and not run.inbox.waiting()
-        if (changed or many or now > self._due) and quiet:
+        if (self._changed or many or now > self._due) and quiet:
             self._save(run)
 
     def went_back(self, run: Run) -> None:
@@ -274,6 +275,7 @@ class Journal:
     def _save(self, run: Run) -> None:
         """Copy the state, for the other thread to write."""
         begun = time.monotonic()
+        self._changed = False
         if getattr(run.inference, "step_function", None) is None:  # PyMC's own loop keeps it
             return
         assert self._trace is not None

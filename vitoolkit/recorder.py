@@ -23,9 +23,9 @@ from vitoolkit.verdict import verdict_of
 
 __all__ = ["Block", "Callback", "Recorder", "Run"]
 
-#: Steps between two looks at q: that many at least, and at first no more than a call of a small
-#: model takes, at whose end a look costs little; and how many there are at least in a long fit.
-LEAST, MOST, LOOKS = 200, 1_000, 40
+#: Steps between the first looks at q, and how many there are at most: each time there are so many,
+#: every second one goes, and they come half as often. Each ends a call, so that few are wanted.
+LOOK, LOOKS = 200, 40
 #: That of PyMC's own messages on a fit.
 _logger = logging.getLogger("pymc.variational.inference")
 
@@ -103,7 +103,7 @@ class Recorder(Callback):
         self.traces = [self._trace]
         self._approx: Any = None
         #: Looks at q, for the verdict.
-        self._iterates = Iterates(LEAST, most=2 * LOOKS)
+        self._iterates = Iterates(LOOK, most=LOOKS)
         self._run: Run | None = None
         self._writes = True
         self._logged = self._looked = 0
@@ -182,8 +182,6 @@ class Recorder(Callback):
         if self.journal is not None:
             self.journal.begin(run, self._trace, self._collect_events)
         if self._writes:
-            if not self._iterates.looks:
-                self._iterates.first = _between_looks(run.first + run.n)
             run.add(self._iterates)
 
     def on_compiled(self, run: Run) -> None:
@@ -293,14 +291,3 @@ class Recorder(Callback):
 def _turns_of(run: Run) -> int:
     """How often a fit has gone back so far."""
     return 0 if run.points is None else len(run.points.turns)
-
-
-def _between_looks(steps: int) -> int:
-    """Steps between the first looks at q in a fit of so many steps.
-
-    Examples
-    --------
-    >>> [_between_looks(steps) for steps in (1_000, 10_000, 20_000, 40_000, 1_000_000)]
-    [200, 200, 400, 1000, 1000]
-    """
-    return min(max(steps // LOOKS, LEAST), MOST) // LEAST * LEAST
