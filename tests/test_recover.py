@@ -2,7 +2,10 @@
 
 import numpy as np
 import pymc as pm
+import pytensor
+import pytensor.tensor as pt
 import pytest
+from pymc.variational.opvi import Approximation, Group
 
 import vitoolkit as vt
 
@@ -85,6 +88,41 @@ def test_parameters_that_a_callback_spoils(data, quick):
     assert all(np.isfinite(p.get_value()).all() for p in fit.approx.params)
     (event,) = fit.trace.events
     assert "z[2]" in event.text and "z[0]" not in event.text and "w" not in event.text[:60]
+
+
+def test_weights_of_an_encoder_that_are_spoiled(fast):
+    rng = np.random.default_rng(4)
+    encoder, scale = pytensor.shared(np.zeros((4, 2)), "encoder"), pytensor.shared(np.zeros(2))
+    decoder = pytensor.shared(rng.normal(size=(2, 4)), "decoder")
+    with pm.Model():
+        data = rng.normal(size=(10, 4))
+        z = pm.Normal("z", shape=(10, 2))
+        w = pm.Normal("w")
+        pm.Normal("x", z @ decoder + w, 0.5, observed=data)
+        params = {"mu": pt.as_tensor(data) @ encoder, "rho": pt.broadcast_to(scale, (10, 2))}
+        groups = [Group([z], params=params), Group([w], vfam="mean_field")]
+        inference = vt.KLqp(Approximation(groups), random_seed=1)
+    left = [
+        (encoder, "the weights 'encoder' of z"),
+        (decoder, "the weights 'decoder'"),
+        (scale, ""),
+    ]
+
+    def spoil(approx, losses, i):
+        if left and i % 30 == 10:
+            weights = left.pop(0)[0]
+            weights.set_value(np.full_like(weights.get_value(), np.nan))
+
+    told, recorder = [words for _, words in left], vt.Recorder()
+    inference.fit(
+        100, callbacks=[recorder, spoil], more_obj_params=[encoder, scale, decoder],
+        recover=vt.Recover(every=25), **fast,
+    )  # fmt: skip
+    assert recorder.trace.attrs["status"] == "finished"
+    first, second, third = [event.text for event in recorder.trace.events]
+    assert told[0] in first and told[1] in second and "weights without a name of z" in third
+    assert "decoder" not in first and "encoder" not in second
+    assert all(np.isfinite(weights.get_value()).all() for weights in (encoder, scale, decoder))
 
 
 def test_data_that_is_spoiled_before_anything_was_kept(data, quick):

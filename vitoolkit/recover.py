@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pytensor.graph.traversal import ancestors
 
 from vitoolkit.checks import real_number, shown, whole_number
 from vitoolkit.controls import LearningRate
@@ -152,8 +153,8 @@ class Recovery:
             before = rate.value
             rate.cut(self.recover.factor ** (1 if rate.name in by_hand else times), run.step)
             cuts.append(f"{rate.name} {before:g} → {rate.value:g}")
-        data = self._put_data_back(entry)
-        first = ", ".join([*data, *terms, *_spoiled(run.approx, culprit)]) or "the loss"
+        data, step = self._put_data_back(entry), run.inference.step_function
+        first = ", ".join([*data, *terms, *_spoiled(run.approx, step.state, culprit)]) or "the loss"
         run.add_event(
             "rollback",
             "recover",
@@ -194,11 +195,10 @@ def _finite(value: Any) -> bool:
     )
 
 
-def _spoiled(approx: Any, culprit: Culprit) -> list[str]:
-    """The coordinates whose parameters went first, by name."""
-    params = list(approx.params)
-    where = {params[i]: np.array(flat) for i, flat in culprit.spoiled.items()}
-    names: list[str] = []
+def _spoiled(approx: Any, state: Mapping[str, Any], culprit: Culprit) -> list[str]:
+    """The coordinates whose parameters went first, by name, and the weights."""
+    where = {state[f"parameter[{i}]"]: np.array(flat) for i, flat in culprit.spoiled.items()}
+    names = [_of_weights(approx, weights) for weights in where if weights not in approx.params]
     try:
         latents = latents_of(approx)
     except TypeError:  # particles: no parameter belongs to a coordinate
@@ -216,3 +216,11 @@ def _spoiled(approx: Any, culprit: Culprit) -> list[str]:
         names += labels_of(latent, here - latent.where.start)
     more = len(names) - NAMED
     return [*names[:NAMED], f"{more:,} more"] if more > 0 else names
+
+
+def _of_weights(approx: Any, weights: Any) -> str:
+    """What is trained beside q, and of which variables it makes the q."""
+    groups = [g for g in approx.groups if weights in ancestors(list(g.params_dict.values()))]
+    of = ", ".join(variable.name for group in groups for variable in group.group)
+    name = f"the weights {weights.name!r}" if weights.name else "weights without a name"
+    return f"{name} of {of}" if of else name

@@ -147,6 +147,17 @@ def spoiling(model: Spoiled, kind: str, at: int, value: float) -> Callable:
     return spoil
 
 
+class Mend(vt.Callback):
+    """Takes the trap away when the fit goes back: it is finite, so that nothing else would."""
+
+    def __init__(self, trap: Any) -> None:
+        self._trap = trap
+
+    def on_rewind(self, run: Any) -> None:
+        """Mend it."""
+        self._trap.set_value(1.0)
+
+
 def named(text: str, variables: Sequence[str]) -> set[str]:
     """The variables that an event names."""
     first = text.partition(". Back to step")[0]
@@ -158,7 +169,7 @@ def faults_of(model: Spoiled, kind: str, at: int, value: float) -> list[str]:
     recorder = vt.Recorder()
     model.inference.fit(
         STEPS,
-        callbacks=[recorder, spoiling(model, kind, at, value)],
+        callbacks=[recorder, spoiling(model, kind, at, value), Mend(model.trap)],
         obj_optimizer=pm.adam(learning_rate=0.02),
         more_obj_params=list(model.weights) or None,
         compile_kwargs={"mode": "FAST_COMPILE"},

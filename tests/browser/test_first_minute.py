@@ -106,7 +106,7 @@ def test_by_shift_enter_the_panel_is_in_sight_and_in_hand(notebook, size):
 def test_feedback_while_compiling_and_nothing_jumps_and_a_dead_kernel(notebook, server):
     for name in ("compiled", "pid"):
         server.folder.joinpath(name).unlink(missing_ok=True)
-    fit = FIT.format(how="steps_per_second=500", before="Slow(), ")
+    fit = FIT.format(how="steps_per_second=500", before="Slow(), ").replace("20_000", "2_000_000")
     page = notebook(MODEL + SLOW, fit, width=1280, height=720)
     name = page.page.title()
     page.run(0)
