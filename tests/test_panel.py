@@ -117,6 +117,7 @@ def test_a_page_that_lags_is_drawn_less():
 
 def test_closing_closes_all_of_it_and_the_library_stays():
     live_figure_module.BokehJS.shared()
+    gc.collect()  # what earlier tests have left
     before = open_widgets()
     panel = a_panel([vt.Beta(schedule=vt.schedules.linear(0.0, 1.0, steps=100))])
     panel.steered_by("pump", "steering by pump")
