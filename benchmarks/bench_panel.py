@@ -38,6 +38,8 @@ def extend(trace: Trace, count: int, rng: np.random.Generator) -> None:
 class Moving:
     """A run of a q with ten coordinates a variable, as snapshots see one."""
 
+    inference = None
+
     def __init__(self, names: list[str]) -> None:
         with pm.Model():
             for name in names:
