@@ -216,7 +216,7 @@ class Journal:
 
     def compiled(self, run: Run) -> None:
         """Save where the run begins."""
-        self._fields, self._held = _standing_of(run), False
+        self._held = False
         self._save(run)
 
     def boundary(self, run: Run) -> None:
@@ -275,7 +275,6 @@ class Journal:
     def _save(self, run: Run) -> None:
         """Copy the state, for the other thread to write."""
         begun = time.monotonic()
-        self._changed = False
         if getattr(run.inference, "step_function", None) is None:  # PyMC's own loop keeps it
             return
         assert self._trace is not None
@@ -283,7 +282,7 @@ class Journal:
         self._collect()  # what a rule has just decided is in the state, and is not decided again
         if state.checkpoint.finite():
             self._states.append((state, len(self._trace.events), len(self._trace.branches)))
-            self._saved_step = run.step
+            self._saved_step, self._changed = run.step, False
         now = time.monotonic()
         self._due, self._free = now + self.seconds, now + SHARE * (now - begun)
 
