@@ -150,10 +150,16 @@ def test_two_recorders_that_would_keep_the_same_rows_keep_them_once(gaussians, f
     assert (np.diff(first.trace.time) > 0).all()
 
 
+@pytest.fixture
+def gap(monkeypatch):
+    """What a clock is ahead: a list of one number, in seconds."""
+    real, ahead = time.perf_counter, [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: real() + ahead[0])
+    return ahead
+
+
 @pytest.mark.parametrize("package", [pm, vt])
-def test_the_time_between_two_fits_is_none_of_the_fit(package, gaussians, fast, monkeypatch):
-    real, gap = time.perf_counter, [0.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: real() + gap[0])
+def test_the_time_between_two_fits_is_none_of_the_fit(package, gaussians, fast, gap):
     recorder = vt.Recorder()
     inference = package.ADVI(random_seed=1)
     inference.fit(20, callbacks=[recorder], **fast)
@@ -166,9 +172,7 @@ def test_the_time_between_two_fits_is_none_of_the_fit(package, gaussians, fast, 
     assert frame_of(recorder.trace.view(50), (), end=40).seconds[-1] < 1e5
 
 
-def test_the_time_before_an_ended_fit_is_taken_back_is_none_of_it(gaussians, fast, monkeypatch):
-    real, gap = time.perf_counter, [0.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: real() + gap[0])
+def test_the_time_before_an_ended_fit_is_taken_back_is_none_of_it(gaussians, fast, gap):
     recorder = vt.Recorder()
     inference = vt.ADVI(random_seed=1)
     inference.fit(20, callbacks=[recorder], **fast)

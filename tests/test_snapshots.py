@@ -11,7 +11,7 @@ from scipy import stats
 
 import vitoolkit as vt
 from vitoolkit import snapshots as module
-from vitoolkit.coordinates import _spread, coordinates_of
+from vitoolkit.coordinates import Coordinates, _spread, coordinates_of
 from vitoolkit.prior import draw_prior
 from vitoolkit.snapshots import Snapshots, rows_of
 
@@ -160,6 +160,8 @@ class _Plain:
 
     def quantile(self, mean, sd, z, which=slice(None)):
         return mean + z * sd
+
+    ends = Coordinates.ends
 
 
 def test_what_moved_furthest_in_its_sd_comes_first():

@@ -19,7 +19,7 @@ from pytensor.graph.traversal import ancestors
 from vitoolkit.alike import join, stack
 from vitoolkit.controls import Control
 
-__all__ = ["ByVariable", "RATES", "held", "owners", "spread"]
+__all__ = ["ByVariable", "RATES", "held", "owners", "spread", "variables_of"]
 
 #: Optimizers whose learning rate multiplies the step, whatever the gradient was before.
 RATES = (
@@ -60,14 +60,12 @@ def owners(approx: Approximation, parameter: Any) -> list[Owner]:
     ValueError
         When the parameter is of the q of several variables at once, as a shared encoder's are.
     """
-    variables: list[str] = []
     for group in approx.groups:
         for role, mine in group.params_dict.items():
             if mine is parameter and role in ("mu", "rho", "L_tril"):
                 if isinstance(group, MeanFieldGroup | FullRankGroup):
                     return _by_coordinate(group, role)
-        if parameter in ancestors(list(group.params_dict.values())):
-            variables += [variable.name for variable in group.group]
+    variables = variables_of(approx, parameter)
     if len(variables) > 1:
         raise ValueError(
             f"the parameter {parameter.name or parameter} is of the q of several variables at "
@@ -75,6 +73,12 @@ def owners(approx: Approximation, parameter: Any) -> list[Owner]:
             "a rate of its own"
         )
     return [Owner(variables[0] if variables else None, None)]
+
+
+def variables_of(approx: Approximation, parameter: Any) -> list[str]:
+    """The variables whose q a parameter or a weight is part of; none of a decoder's weights."""
+    groups = [g for g in approx.groups if parameter in ancestors(list(g.params_dict.values()))]
+    return [variable.name for group in groups for variable in group.group]
 
 
 def _by_coordinate(group: Any, role: str) -> list[Owner]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ class Checkpoint:
 
     def finite(self) -> bool:
         """Whether every number is."""
-        return all(_finite(saved) for saved in self.values.values())
+        return all_finite(self.values.values())
 
     @property
     def fingerprint(self) -> str:
@@ -120,10 +120,10 @@ def _kind(value: Any) -> str:
     return f"{value.dtype} of shape {value.shape}"
 
 
-def _finite(saved: Any) -> bool:
-    if isinstance(saved, dict) or saved.dtype.kind != "f":
-        return True
-    return bool(np.isfinite(saved).all())
+def all_finite(values: Iterable[Any]) -> bool:
+    """Whether no array among some values has a NaN or ±inf; what is no array of floats has none."""
+    kinds = ((value, getattr(getattr(value, "dtype", None), "kind", "")) for value in values)
+    return all(kind != "f" or bool(np.isfinite(value).all()) for value, kind in kinds)
 
 
 def with_state(state: Mapping[str, Any]) -> np.random.Generator:

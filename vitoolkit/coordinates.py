@@ -135,6 +135,15 @@ class Coordinates:
                 shown[..., mask] = _BACKWARD[kind](x, low[of], high[of])
         return shown
 
+    def ends(self, mean: Array, sd: Array, which: Any = slice(None)) -> Array:
+        """Low end, median and high end of the middle 68 %; arguments as of :meth:`quantile`.
+
+        Returns
+        -------
+        ndarray, shape (3, ..., coordinates)
+        """
+        return np.array([self.quantile(mean, sd, z, which) for z in (-1, 0, 1)])
+
 
 def _interval(x: Array, low: Array, high: Array) -> Array:
     share = 1 / (1 + np.exp(-x))

@@ -301,6 +301,21 @@ class Fit:
             When the fit has ended.
         TypeError, ValueError
             When it is no name, or another bookmark has it.
+
+        Examples
+        --------
+        >>> import pymc as pm
+        >>> import vitoolkit as vt
+        >>> with pm.Model():
+        ...     z = pm.Normal("z")
+        ...     y = pm.Normal("y", z, observed=[0.2, 1.1])
+        ...     fit = vt.fit(1_000_000, background=True, progressbar=False)
+        >>> fit.bookmark("so far")
+        >>> fit.controls["beta"].set(4.0)
+        >>> fit = fit.rewind("so far")
+        >>> fit.stop()
+        >>> fit.wait(), [event.kind for event in fit.trace.events]
+        (True, ['bookmark', 'set', 'rewind', 'stop'])
         """
         if not self.run.running:
             raise RuntimeError(

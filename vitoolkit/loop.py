@@ -75,7 +75,7 @@ class LoopRun(Run):
     scores : numpy.ndarray, shape (n,)
         The losses so far.
     common : int
-        The first step that it left behind then.
+        The first step that it left behind when it went back last.
     """
 
     inference: Keeper
@@ -176,16 +176,7 @@ class LoopRun(Run):
         self.inbox.forget_changes()
         now = time.perf_counter()
         self.log.append(
-            Event(
-                self.step,
-                now,
-                "rewind",
-                None,
-                was,
-                self.step,
-                request.source,
-                point.name,
-            )  # fmt: skip
+            Event(self.step, now, "rewind", None, was, self.step, request.source, point.name)
         )
         self.tell_back()
 

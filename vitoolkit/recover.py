@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pytensor.graph.traversal import ancestors
 
+from vitoolkit.by_variable import variables_of
+from vitoolkit.checkpoint import all_finite
 from vitoolkit.checks import real_number, shown, whole_number
 from vitoolkit.controls import LearningRate
 from vitoolkit.coordinates import labels_of
@@ -173,7 +174,7 @@ class Recovery:
         names = []
         for variable, then in zip(self._reads, good.read, strict=True):
             storage = variable.container.storage
-            if storage[0] is not then and not _finite(storage[0]) and _finite(then):
+            if storage[0] is not then and not all_finite(storage) and all_finite([then]):
                 storage[0] = then
                 names.append(f"the data {variable.name!r}")
         return names
@@ -187,12 +188,6 @@ class _Good:
     logged: int
     read: list[Any]
     times: int = 0
-
-
-def _finite(value: Any) -> bool:
-    return not isinstance(value, np.ndarray) or (
-        value.dtype.kind != "f" or bool(np.isfinite(value).all())
-    )
 
 
 def _spoiled(approx: Any, state: Mapping[str, Any], culprit: Culprit) -> list[str]:
@@ -220,7 +215,6 @@ def _spoiled(approx: Any, state: Mapping[str, Any], culprit: Culprit) -> list[st
 
 def _of_weights(approx: Any, weights: Any) -> str:
     """What is trained beside q, and of which variables it makes the q."""
-    groups = [g for g in approx.groups if weights in ancestors(list(g.params_dict.values()))]
-    of = ", ".join(variable.name for group in groups for variable in group.group)
+    of = ", ".join(variables_of(approx, weights))
     name = f"the weights {weights.name!r}" if weights.name else "weights without a name"
     return f"{name} of {of}" if of else name

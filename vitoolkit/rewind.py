@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vitoolkit.checkpoint import Checkpoint
+from vitoolkit.checkpoint import Checkpoint, all_finite
 from vitoolkit.step_function import StepFunction
 
 __all__ = ["Culprit", "Rewind"]
@@ -107,11 +107,7 @@ class Rewind:
 
     def finite(self) -> bool:
         """Whether parameters and the optimizer's state are, ±inf included."""
-        return all(
-            bool(np.isfinite(array).all())
-            for array in (v.get_value(borrow=True) for v in self._step.state.values())
-            if isinstance(array, np.ndarray) and array.dtype.kind == "f"
-        )
+        return all_finite(v.get_value(borrow=True) for v in self._step.state.values())
 
     def to_last_finite(self) -> Culprit:
         """Go back to where everything was still finite, and tell which step ended that."""

@@ -213,8 +213,7 @@ class Snapshots(Callback):
             rows = np.arange(self._n - 1, -1, -every)[::-1]
             step, values = self._step[rows].astype(float), self._values[rows][:, :, list(which)]
         mean, sd = values[:, 2:].swapaxes(0, 1) if averaged else (values[:, 0], values[:, 1])
-        ends = [self.coordinates.quantile(mean, sd, z, list(which)).T for z in (-1, 0, 1)]
-        return step, np.array(ends)
+        return step, self.coordinates.ends(mean, sd, list(which)).swapaxes(1, 2)
 
     def now(self, which: slice = slice(None), *, averaged: bool = False) -> Array:
         """Low end, median and high end of the middle 68 % of each coordinate, now.
@@ -235,7 +234,7 @@ class Snapshots(Callback):
                 return np.full((3, len(self.coordinates)), np.nan)[:, which]
             of = slice(2, 4) if averaged else slice(0, 2)
             mean, sd = self._values[self._n - 1, of, which].copy()
-        return np.array([self.coordinates.quantile(mean, sd, z, which) for z in (-1, 0, 1)])
+        return self.coordinates.ends(mean, sd, which)
 
     def moved(self) -> Array:
         """Tell how far each coordinate moved in the last tenth of the steps, in its present sd.

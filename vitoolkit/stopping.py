@@ -302,7 +302,8 @@ class StopWhenConverged(Callback):
         """Begin anew."""
         self._forget()
         amortized = any(group.user_params is not None for group in run.approx.groups)
-        self._by = "elbo" if self.method == "auto" and amortized else self.method
+        auto = "elbo" if amortized else "both"
+        self._by = auto if self.method == "auto" else self.method
         self.iterates = Iterates(self.iterates.first)
         self.iterates.on_fit_start(run)
 
@@ -376,9 +377,9 @@ class StopWhenConverged(Callback):
         if self._by == "relative_elbo":
             return relative_elbo(objective, self.tolerance)
         told = []
-        if self._by == "elbo" or (self._by in ("auto", "both") and np.isfinite(noise)):
+        if self._by == "elbo" or (self._by == "both" and np.isfinite(noise)):
             told.append(elbo_still(objective, noise, iterates.every, name))
-        if self._by in ("auto", "both", "faso") and all(one.done for one in told):
+        if self._by in ("both", "faso") and all(one.done for one in told):
             told.append(
                 faso(
                     iterates.moments(), iterates.names,

@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from vitoolkit.coordinates import coordinates_of
 from vitoolkit.fingerprint import differences, fingerprint_of_model
 from vitoolkit.fit import Fit, fit
@@ -159,12 +157,11 @@ class _Journal(Journal):
     def end(self, run: Run) -> None:
         if self._trace is not None and run.status != "failed":
             coordinates = coordinates_of(run.approx)
-            mean, sd = moments(coordinates)
-            ends = [coordinates.quantile(mean, sd, z) for z in (-1, 0, 1)]
+            ends = coordinates.ends(*moments(coordinates))
             self._trace.attrs["q"] = {
                 "step": run.step,
                 "name": list(coordinates.names),
-                "posterior": np.transpose(ends).tolist(),
+                "posterior": ends.T.tolist(),
                 "prior": None,
                 "moved": [float("nan")] * len(coordinates),
             }
