@@ -84,6 +84,10 @@ def test_picture_and_report_have_it_under_the_verdict():
     assert "<td>β</td><td>1</td><td>0.5</td>" in section
     assert "<td>w</td><td>−0.25</td><td></td>" in section
     assert "and 1 more" in diagnosis_section(trace, most=1)
+    bound = "ELBO: -405.12 ± 1e-07 nats; importance-weighted: -404.2 nats, k-hat 0-1"
+    trace.attrs["diagnosis"] = {**DIAGNOSIS, "lines": [*DIAGNOSIS["lines"], bound]}
+    minus = "ELBO: −405.12 ± 1e-07 nats; importance-weighted: −404.2 nats, k-hat 0-1"
+    assert f"<p>{minus}</p>" in diagnosis_section(trace)
     html = summary_html(trace)
     assert html.index("Still: the ELBO.") < html.index("vitoolkit-diagnosed") < html.index("<img")
     report = report_html(trace)

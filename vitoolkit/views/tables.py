@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
@@ -34,6 +35,8 @@ __all__ = [
     "verdict_line",
 ]
 
+#: The sign of a number in a sentence, and no hyphen.
+_SIGN = re.compile(r"(?<!\w)-(?=\d)")
 #: Attributes that have a table of their own.
 _SHOWN = ("q", "predictive", "diagnosis")
 #: The columns of a diagnosis, to be read.
@@ -275,8 +278,9 @@ def diagnosis_section(trace: Table, *, most: int = 12) -> str:
     # The verdict stands above already.
     lines.insert(0, first.removeprefix(trace.attrs.get("verdict", "")).strip())
     ok = "OK" if told["ok"] else "Not OK"
-    head = f"<p><strong>Diagnosis: {ok}.</strong> {escape(lines[0])}</p>"
-    said = "".join(f"<p>{escape(line)}</p>" for line in lines[1:])
+    lines = [escape(_SIGN.sub("\N{MINUS SIGN}", line)) for line in lines]
+    head = f"<p><strong>Diagnosis: {ok}.</strong> {lines[0]}</p>"
+    said = "".join(f"<p>{line}</p>" for line in lines[1:])
     columns = {
         name: values for name, values in told["table"].items() if any(v is not None for v in values)
     }
