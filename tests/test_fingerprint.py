@@ -49,6 +49,15 @@ def test_the_same_model_built_again_has_the_same_fingerprint(first):
     assert first["seed"] == 3 and first["method"] == "ADVI"
 
 
+def test_an_observed_number_is_data_and_not_the_model():
+    def one(observed):
+        with pm.Model() as model:
+            pm.Normal("y", pm.Normal("x"), 0.5, observed=observed)
+        return of(model)
+
+    assert named(one(10.0), one(11.0)) == {"data[y]"}
+
+
 @pytest.mark.parametrize(
     ("other", "expected"),
     [

@@ -172,7 +172,7 @@ def fingerprint_of_model(model: Any) -> dict[str, str]:
     seen = [*model.data_vars]
     for rv in model.observed_RVs:
         leaves: list[Any] = []
-        lines.extend(_lines([model.rvs_to_values[rv]], leaves))
+        lines.extend(_lines([model.rvs_to_values[rv]], leaves, scalars=True))
         data[f"data[{rv.name}]"] = _digest(map(_content, leaves))
         seen += leaves
     for variable in model.data_vars:
@@ -196,8 +196,13 @@ def _approximation(approx: Any) -> str:
     return _hash([*lines, *map(_content, constants)])
 
 
-def _lines(nodes: Sequence[Variable], arrays: list[Any]) -> Iterator[str]:
-    """A graph as text, one line a node; leaves that hold arrays are put into `arrays`."""
+def _lines(
+    nodes: Sequence[Variable], arrays: list[Any], *, scalars: bool = False
+) -> Iterator[str]:
+    """A graph as text, one line a node; leaves that hold arrays are put into `arrays`.
+
+    Constant numbers are in the text, or with `scalars` among the arrays.
+    """
     number: dict[Any, int] = {}
     for item in in_order(nodes):
         if not isinstance(item, Variable):
@@ -206,13 +211,13 @@ def _lines(nodes: Sequence[Variable], arrays: list[Any]) -> Iterator[str]:
             yield f"{type(item.op).__name__} {_plain(item.op)} ({inputs}) {types}"
             inner = getattr(item.op, "fgraph", None)
             if inner is not None:
-                yield from _lines(inner.outputs, arrays)
+                yield from _lines(inner.outputs, arrays, scalars=scalars)
             for variable in item.outputs:
                 number[variable] = len(number)
             continue
         number[item] = len(number)
         content = ""
-        if isinstance(item, Constant) and np.ndim(item.data) == 0:
+        if isinstance(item, Constant) and np.ndim(item.data) == 0 and not scalars:
             content = _plain(item.data)
         elif isinstance(item, Constant) or _is_data(item):
             arrays.append(item)
