@@ -196,9 +196,7 @@ def _approximation(approx: Any) -> str:
     return _hash([*lines, *map(_content, constants)])
 
 
-def _lines(
-    nodes: Sequence[Variable], arrays: list[Any], *, scalars: bool = False
-) -> Iterator[str]:
+def _lines(nodes: Sequence[Variable], arrays: list[Any], *, scalars: bool = False) -> Iterator[str]:
     """A graph as text, one line a node; leaves that hold arrays are put into `arrays`.
 
     Constant numbers are in the text, or with `scalars` among the arrays.
