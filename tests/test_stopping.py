@@ -90,6 +90,17 @@ def test_rules_of_the_elbo():
     assert not relative_elbo(-200 + 40 * noise).done
 
 
+def test_what_a_falling_rate_brought_is_not_held_against_what_came_after():
+    noise = np.random.default_rng(4).normal(size=200) / 7  # of means of 50 steps
+    rose = noise + 6 * np.minimum(np.arange(200) / 150, 1.0)  # the schedule ends after 150 looks
+    assert not elbo_still(rose, 2.0, 200).done
+    told = elbo_still(rose, 2.0, 200, settled=150)
+    assert told.done and "10,000 steps" in told.why
+    assert not elbo_still(noise + np.arange(200) / 20, 2.0, 200, settled=150).done
+    assert not elbo_still(rose, 2.0, 200, settled=190).done  # too few to tell
+    assert elbo_still(noise, 1.0, 50, settled=190).done  # the last half is as good as before
+
+
 def toy(**options):
     with pm.Model():
         x = pm.Normal("x")
@@ -147,6 +158,30 @@ def test_it_waits_for_schedules_and_looks_at_what_comes_after():
         progressbar=False,
     )
     assert moved.steps_taken > len(rows) and callback.iterates.since == 5_000
+
+
+def test_it_tells_the_looks_before_a_rates_schedule_ended_from_those_after():
+    class Asked(vt.StopWhenConverged):
+        found = ()
+
+        def tell(self, settled=0):
+            self.found += ((self.iterates.looks[-1].step, self.iterates.every, settled),)
+            return super().tell(settled)
+
+    for by_hand in (False, True):  # a schedule that a hand has put aside does not count
+        rate = vt.LearningRate(1e-4, schedule=vt.schedules.linear(2e-4, 1e-4, steps=2_950))
+        if by_hand:
+            rate.set(1e-4)
+        callback = Asked("elbo", restore=None)
+        toy().fit(
+            6_000,
+            obj_optimizer=pm.adam(learning_rate=rate.shared),
+            callbacks=[callback, vt.Recorder(rate)],
+            progressbar=False,
+        )
+        end = 0 if by_hand else 2_950
+        assert callback.found and callback.found[0][0] >= max(end, 2_000)
+        assert all(settled == -(-end // each) for _, each, settled in callback.found)
 
 
 def test_it_does_not_stop_what_still_moves():

@@ -36,7 +36,9 @@ class Told(NamedTuple):
     why: str
 
 
-def elbo_still(objective: np.ndarray, noise: float, each: int, name: str = "ELBO") -> Told:
+def elbo_still(
+    objective: np.ndarray, noise: float, each: int, name: str = "ELBO", settled: int = 0
+) -> Told:
     """Tell whether the ELBO is still, in units of its own noise.
 
     Parameters
@@ -49,6 +51,10 @@ def elbo_still(objective: np.ndarray, noise: float, each: int, name: str = "ELBO
         Steps a look.
     name : str
         What it is called.
+    settled : int
+        Looks that were taken while a learning rate was on its schedule. If these reach into the
+        last half, the looks after them are judged as well, and either may be still: what the
+        ELBO gained as the rate fell is not what it will gain.
 
     Returns
     -------
@@ -64,12 +70,21 @@ def elbo_still(objective: np.ndarray, noise: float, each: int, name: str = "ELBO
     >>> elbo_still(noise, 1.0, 100).done, elbo_still(noise + np.arange(200) / 100, 1.0, 100).done
     (True, False)
     """
-    half = objective[len(objective) // 2 :]
-    half = half[np.isfinite(half)]
-    if len(half) < LEAST // 2:
+    half = len(objective) // 2
+    told = _still(objective[half:], noise, each, name)
+    if told.done or len(objective) - settled < LEAST // 2 or settled <= half:
+        return told
+    after = _still(objective[settled:], noise, each, name)
+    return after if after.done else told
+
+
+def _still(means: np.ndarray, noise: float, each: int, name: str) -> Told:
+    """Tell whether means of so many steps are still."""
+    means = means[np.isfinite(means)]
+    if len(means) < LEAST // 2:
         return Told(False, f"too few looks at the {name}")
-    trend = trend_of_means(half, noise, each)
-    steps = each * len(half)
+    trend = trend_of_means(means, noise, each)
+    steps = each * len(means)
     bound = trend.rise + ERRORS * trend.error
     done = not trend.falls and bound <= trend.tolerance * min(1.0, steps / HORIZON)
     return Told(
@@ -232,8 +247,9 @@ class StopWhenConverged(Callback):
 
     Notes
     -----
-    A schedule of a learning rate is waited for as well, if it has an end. A β under a rule is at
-    rest while it stays within 1 %; a rule of the learning rate is not waited for. A decision costs
+    A schedule of a learning rate is waited for as well, if it has an end, and the steps after it
+    are looked at for themselves. A β under a rule is at rest while it stays within 1 %; a rule of
+    the learning rate is not waited for. A decision costs
     most when there are few steps, and comes again when there are a tenth more. It is told of what
     was seen, not that q is near the posterior; see ``docs/convergence.md`` for how often it is
     wrong.
@@ -324,7 +340,7 @@ class StopWhenConverged(Callback):
             return
         self._next = run.step + int((GROWTH - 1) * each * len(looks))
         waits = self._waits(run)
-        told = Told(False, waits) if waits else self.tell()
+        told = Told(False, waits) if waits else self.tell(self._scheduled(run))
         self.why = told.why
         if told.done:
             self._end(run)
@@ -369,8 +385,24 @@ class StopWhenConverged(Callback):
                 return f"{control.name} is on its schedule for {schedule.steps:,} steps"
         return ""
 
-    def tell(self) -> Told:
-        """Whether what was seen since β is at rest has converged, and why."""
+    def _scheduled(self, run: Run) -> int:
+        """How many looks have steps of a schedule that has ended since."""
+        schedules = [c.schedule for c in run.controls if c.schedule is not None and not c.manual]
+        end = max((s.steps for s in schedules if s.steps is not None), default=0)
+        return sum(look.step - self.iterates.every < end for look in self.iterates.looks)
+
+    def tell(self, settled: int = 0) -> Told:
+        """Whether what was seen since β is at rest has converged, and why.
+
+        Parameters
+        ----------
+        settled : int
+            Looks before the last schedule ended.
+
+        Returns
+        -------
+        Told
+        """
         iterates = self.iterates
         objective, noise = iterates.objective()
         name = "ELBO" if iterates.is_elbo else "objective"
@@ -378,7 +410,7 @@ class StopWhenConverged(Callback):
             return relative_elbo(objective, self.tolerance)
         told = []
         if self._by == "elbo" or (self._by == "both" and np.isfinite(noise)):
-            told.append(elbo_still(objective, noise, iterates.every, name))
+            told.append(elbo_still(objective, noise, iterates.every, name, settled))
         if self._by in ("both", "faso") and all(one.done for one in told):
             told.append(
                 faso(

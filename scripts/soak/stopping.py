@@ -8,7 +8,9 @@ single steps, and mean and log sd of 20 coordinates of q. In half of them the EL
 three coordinates are on their way by 0.5 to 5 sd of q. In the others all of it comes to rest after
 2,000 to 8,000 steps; the means come from 5 to 50 sd away, wander by 0.05 to 0.3 sd afterwards, and
 stay correlated over 20 to 300 steps. A false stop is one while it rises; a missed end is none
-within 20,000 steps of it. The delay is that of the stops after the end.
+within 20,000 steps of it. The delay is that of the stops after the end. "elbo, scheduled" is "elbo"
+where a learning rate was on a schedule, which ends after half of the steps of a fit that rises, and
+where the others come to rest.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from vitoolkit.iterates import MOST
 from vitoolkit.stopping import GROWTH, LEAST, Told, elbo_still, faso, relative_elbo
 
 FAMILIES = ("linear", "power-law", "heteroscedastic", "heavy-tailed")
-METHODS = ("both", "faso", "elbo", "relative_elbo")
+METHODS = ("both", "faso", "elbo", "elbo, scheduled", "relative_elbo")
 STEPS, EVERY, COORDINATES = 20_000, 50, 20
 
 
@@ -91,7 +93,11 @@ def stops(fit: Fit, methods: tuple[str, ...] = METHODS) -> dict[str, float]:
         for method in methods:
             if found[method] <= step:
                 continue
-            if method == "relative_elbo":
+            if method == "elbo, scheduled":
+                ended = STEPS // 2 if fit.end == float("inf") else fit.end
+                before = int(np.ceil(ended / each))
+                done = step >= ended and elbo_still(objective, noise, each, settled=before).done
+            elif method == "relative_elbo":
                 done = relative_elbo(objective).done
             else:
                 if method != "faso" and "elbo" not in told:
