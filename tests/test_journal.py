@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 
 import numpy as np
 import pymc as pm
@@ -124,6 +125,40 @@ def test_rows_of_the_same_steps_are_replaced_and_none_is_lost(path):
         assert found[:, 1].tolist() == [1] * 4 + [2] * 8 + [1] * 8
         file.drop_rows(1, 7)
         assert len(file.rows(1)) == 7 and file.rows(1, stop=3)[:, 1].tolist() == [1] * 3
+
+
+def test_the_blocks_of_version_1_are_read_and_go_on(path):
+    rows = np.random.default_rng(1).normal(size=(7, 4))
+    rows[:, 0] = np.arange(7).view(float)
+    data = rows[:5].T.astype("<f8").tobytes()
+    with JournalFile(path, write=True):
+        pass
+    with sqlite3.connect(path) as old:
+        old.execute("PRAGMA user_version = 1")
+        old.execute("INSERT INTO block VALUES (1, 0, 0, 4, 5, ?, ?)", (data, zlib.crc32(data)))
+    old.close()
+    with JournalFile(path) as file:
+        assert file.rows(1).tobytes() == rows[:5].tobytes()
+    with JournalFile(path, write=True) as file:
+        file.put_rows(1, rows[3:])
+        assert file.rows(1).tobytes() == rows.tobytes()
+    with sqlite3.connect(path) as now:
+        assert now.execute("PRAGMA user_version").fetchone() == (2,)
+    now.close()
+
+
+def test_what_a_write_reads_does_not_grow_with_the_run(path):
+    rows, read = np.ones((10, 4)), []
+    with JournalFile(path, write=True) as file, file.transaction():
+        for first in range(0, 2_000, 10):
+            rows[:, 0] = np.arange(first, first + 10).view(float)
+            ticks = []
+            file._sql.set_progress_handler(lambda ticks=ticks: ticks.append(1), 1)
+            file.put_rows(1, rows)
+            file._sql.set_progress_handler(None, 1)
+            read.append(len(ticks))
+        assert file.last_row(1)[0].view(np.int64) == 1_999
+    assert max(read[100:]) < 2 * max(read[2:10])
 
 
 def test_branches_are_kept(path):

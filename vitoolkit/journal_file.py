@@ -22,13 +22,16 @@ from numpy.typing import NDArray
 
 from vitoolkit import export
 from vitoolkit.events import Event
+from vitoolkit.journal_block import packed, unpacked
 from vitoolkit.journal_rows import RunRow, Saved
 from vitoolkit.table import Branch, Part, Table
 
 __all__ = ["JournalFile", "empty_fields", "is_journal"]
 
 MAGIC = b"SQLite format 3\0"
-APPLICATION, VERSION = 0x76746A6C, 1  # "vtjl"
+APPLICATION, VERSION = 0x76746A6C, 2  # "vtjl"; a file of version 1 is read, too
+#: Bytes of a page of a new file. An empty journal has 15; those of 4096 take twice the time.
+PAGE = 2**14
 #: Seconds that one who writes waits for another to be done.
 PATIENCE = 5.0
 ROWS = 2**15  # of a block at most
@@ -113,6 +116,7 @@ class JournalFile:
         run = self._sql.execute
         run("PRAGMA trusted_schema=OFF")
         if write:
+            run(f"PRAGMA page_size={PAGE}")  # of a new file
             if (mode := run("PRAGMA journal_mode=WAL").fetchone()[0]) != "wal":
                 raise OSError(f"SQLite writes {self.path} in mode {mode!r}, and needs WAL")
             run("PRAGMA synchronous=FULL")
@@ -127,10 +131,12 @@ class JournalFile:
         if run("PRAGMA application_id").fetchone()[0] != APPLICATION:
             raise ValueError(f"{self.path} is no journal of vitoolkit, but another SQLite file")
         version = run("PRAGMA user_version").fetchone()[0]
-        if version != VERSION:
+        if not 1 <= version <= VERSION:
             raise ValueError(
                 f"{self.path} is a journal of version {version}; this vitoolkit reads {VERSION}"
             )
+        if write and version < VERSION:  # the blocks that it has stay as they are
+            run(f"PRAGMA user_version={VERSION}")
 
     def _tables(self) -> int:
         return self._sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -229,7 +235,7 @@ class JournalFile:
             for rest in (block[step < first], block[step > last]):
                 if len(rest):
                     self._put_block(run, branch, rest)
-        data = np.ascontiguousarray(rows.T, dtype="<f8").tobytes()
+        data = packed(rows)
         self._sql.execute(
             "INSERT INTO block (run, branch, first, last, rows, data, crc) "
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -237,17 +243,19 @@ class JournalFile:
         )
 
     def _blocks(self, run: int, branch: int, first: int, last: int) -> list[NDArray[np.float64]]:
+        # No two have a step in common: all before the last one that begins earlier are over.
         found = self._sql.execute(
-            "SELECT first, rows, data, crc FROM block WHERE run = ? AND branch = ? AND last >= ? "
-            "AND first <= ? ORDER BY first",
+            "SELECT first, rows, data, crc FROM block WHERE run = ?1 AND branch = ?2 AND first >= "
+            "ifnull((SELECT max(first) FROM block WHERE run = ?1 AND branch = ?2 AND first <= ?3), "
+            "?3) AND first <= ?4 AND last >= ?3 ORDER BY first",
             (run, branch, first, last),
         )
         blocks = []
         for begin, rows, data, crc in found:
-            if zlib.crc32(data) != crc or rows < 1 or len(data) % (8 * rows):
+            block = None if zlib.crc32(data) != crc else unpacked(data, rows)
+            if block is None:
                 raise ValueError(f"{self.path} is damaged: the rows from step {begin} on")
-            numbers = np.frombuffer(data, "<f8").astype(float)
-            blocks.append(np.ascontiguousarray(numbers.reshape(-1, rows).T))
+            blocks.append(block)
         return blocks
 
     def rows(
@@ -408,10 +416,10 @@ class JournalFile:
     def last_row(self, run: int) -> NDArray[np.float64] | None:
         """The last row of a run as it is kept, None without any."""
         found = self._sql.execute(
-            "SELECT max(last) FROM block WHERE run = ? AND branch = 0", (run,)
-        )
-        (last,) = found.fetchone()
-        return None if last is None else self._blocks(run, 0, last, last)[-1][-1]
+            "SELECT last FROM block WHERE run = ? AND branch = 0 ORDER BY first DESC LIMIT 1",
+            (run,),
+        ).fetchone()
+        return None if found is None else self._blocks(run, 0, *found, *found)[-1][-1]
 
     def fill(
         self, empty: Table, run: int, stop: int | None = None, events: int | None = None

@@ -754,8 +754,9 @@ class Table:
             measures, controls. There is one NaN.
         """
         rows = np.array(self._read().joined(lambda piece: piece))
-        numbers = rows[:, 1:]
-        numbers[np.isnan(numbers)] = np.nan
+        if np.isnan(rows.min(initial=0.0)):  # no step is one, read as a number
+            numbers = rows[:, 1:]
+            numbers[np.isnan(numbers)] = np.nan
         if not self.has_terms:
             rows[:, DATA] = np.nan  # it reads as NaN, whatever was handed in
         return rows
