@@ -132,12 +132,13 @@ class View:
         """
         new = self.trace[self.rows :]
         if new.branches is not self._branches:  # rows that were seen have been taken out
-            new = self.trace[:]
-            self._begin(new)
+            whole = self.trace[:]
+            self._go_back(whole)
+            new = whole[self.rows :]
         while self.rows + len(new) > self.points * self.width:
             self._halve()
-        for start in range(0, len(new), CHUNK):
-            self._take(new[start : start + CHUNK])
+        for rows in new.blocks(CHUNK):
+            self._take(rows.loaded())
         used = len(self)
         self.step, self.time = self._step[:used].copy(), self._time[:used].copy()
         for name in WHAT:
@@ -219,17 +220,36 @@ class View:
 
     def _halve(self) -> None:
         half = self.points // 2
-        for store, join, empty in (
-            (self._low, np.minimum, np.inf),
-            (self._high, np.maximum, -np.inf),
-            (self._sum, np.add, 0.0),
-            (self._finite, np.add, 0),
-        ):
+        joins = (np.minimum, np.maximum, np.add, np.add)
+        for (store, empty), join in zip(self._stores(), joins, strict=True):
             store[:half] = join(store[0::2], store[1::2])
             store[half:] = empty
         for lasts in (self._last, self._step, self._time):
             lasts[:half] = lasts[1::2]  # of half a pair too: the next row goes there
         self.width *= 2
+
+    def _go_back(self, trace: Table) -> None:
+        """Forget the rows that were taken out, and as few others as can be: they may be far."""
+        seen, told = len(self._branches), trace.branches
+        step = min((branch.step for branch in told[seen:]), default=0)
+        kept = min(trace.rows_before(step), self.rows)
+        goes_on = all(a is b for a, b in zip(self._branches, told, strict=False))
+        if not goes_on or len(told) <= seen or 2 * kept <= self.points * self.width:
+            self._begin(trace)  # fewer rows make smaller buckets
+            return
+        whole = kept // self.width
+        self.rows, self._branches = whole * self.width, told
+        for store, empty in self._stores():
+            store[whole:] = empty
+
+    def _stores(self) -> list[tuple[NDArray[Any], float]]:
+        """What is kept of the buckets, and what stands in an empty one."""
+        return [
+            (self._low, np.inf),
+            (self._high, -np.inf),
+            (self._sum, 0.0),
+            (self._finite, 0),
+        ]
 
     def _take(self, rows: Table) -> None:
         start, stop = self.rows, self.rows + len(rows)

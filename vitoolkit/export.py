@@ -212,8 +212,8 @@ def _content(trace: Table) -> dict[str, Any]:
 def _checksum(trace: Table) -> str:
     """CRC-32 of the description and of all rows, the same for every format."""
     crc = zlib.crc32(json.dumps(describe(trace), sort_keys=True).encode())
-    for start in range(0, len(trace), BLOCK):
-        crc = zlib.crc32(trace[start : start + BLOCK].kept().astype("<f8").tobytes(), crc)
+    for rows in trace.blocks(BLOCK):
+        crc = zlib.crc32(rows.kept().astype("<f8").tobytes(), crc)
     return f"crc32 {crc:08x}"
 
 

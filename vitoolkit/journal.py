@@ -12,13 +12,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vitoolkit.advise import warn_user
 from vitoolkit.checks import real_number, shown, whole_number
 from vitoolkit.file_systems import network_kind
-from vitoolkit.journal_file import JournalFile
+from vitoolkit.journal_file import MEMORY, JournalFile, Shelf
 from vitoolkit.journal_rows import ENDED, Saved
 from vitoolkit.points import Point
 from vitoolkit.requests import CHANGES
@@ -58,6 +59,10 @@ class Journal:
         Steps between two checkpoints, if fewer than `seconds` take.
     keep : int
         So many checkpoints of a run are kept, the last ones.
+    memory : int, optional
+        Bytes of the trace that stay in memory, beside the some 16 MB that are being filled. Older
+        rows are in the file alone, and are read from it where something asks for them: the trace
+        answers as if it had them. None keeps all in memory.
 
     Attributes
     ----------
@@ -81,7 +86,8 @@ class Journal:
 
     A journal that cannot be written (a full disk, a folder without permission, a file that is
     damaged or locked, a network file system) costs the fit nothing: one warning says what to do,
-    the trace is in memory, and the journal catches up if it can.
+    the trace is in memory, and the journal catches up if it can. Rows leave the memory when they
+    are on disk, and not before. A trace that has left some is whole as long as its file is there.
 
     Examples
     --------
@@ -103,6 +109,7 @@ class Journal:
         seconds: float = 10.0,
         steps: int | None = None,
         keep: int = 3,
+        memory: int | None = MEMORY,
     ) -> None:
         if not isinstance(path, str | os.PathLike):
             raise TypeError(f"record is the path of a journal, received {shown(path)}")
@@ -117,6 +124,9 @@ class Journal:
         self.seconds = real_number("seconds", seconds, above=0)
         self.steps = None if steps is None else whole_number("steps", steps, least=1)
         self.keep = whole_number("keep", keep, least=1)
+        self.memory = (
+            None if memory is None else whole_number("memory", memory, least=0, of="bytes")
+        )
         #: What the fit was asked for, for those who resume it.
         self.options: dict[str, Any] | None = None
         self.run_id: int | None = None
@@ -131,7 +141,7 @@ class Journal:
         self._held = False  # until what was resumed can take steps: what fails before is no run
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("path", "seconds", "steps", "keep", "options")
+        kept = ("path", "seconds", "steps", "keep", "memory", "options")
         return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -195,6 +205,7 @@ class Journal:
             self._turns = len(run.points.turns) - len(trace.branches)
         self.problem, self._said, self._ending, self._for_good = None, False, False, False
         self._run, self._fields = run, _standing_of(run)
+        self._at = self.path.absolute()  # wherever the process goes
         if (kind := network_kind(self.path)) is not None:
             self._fail(
                 f"it is on a network file system ({kind}), where what SQLite promises does not "
@@ -340,6 +351,11 @@ class Journal:
         copied, run = list(self._states), self._run
         bookmarks = [] if run.points is None else run.points.bookmarks[self._bookmarks :]
         trace = self._trace[:]  # after the states: their rows are there
+        if self.run_id is not None and not file.has(self.run_id, trace):
+            # Somebody took the file away: all goes to the one that is there now.
+            self.run_id = None
+            self._rows = self._events = self._branches = self._bookmarks = 0
+            bookmarks = [] if run.points is None else run.points.bookmarks
         new_branches = trace.branches[self._branches :]
         states = [entry for entry in copied if entry[2] == len(trace.branches)]
         if new_branches and not (states or last):
@@ -359,9 +375,8 @@ class Journal:
                 number = file.add_run(trace, options=self.options, **fields)
             for i, branch in enumerate(new_branches, self._branches + 1):
                 file.put_branch(number, i, branch)
-                rows = min(rows, int((trace.step < branch.step).sum()))
-            if len(trace) > rows:
-                file.put_rows(number, trace[rows:].kept())
+                rows = min(rows, trace.rows_before(branch.step))
+            file.put_table(number, trace[rows:])
             if len(trace.events) > self._events or last:
                 file.put_events(number, self._events, trace.events[self._events :])
             for state, events, _ in states:
@@ -381,6 +396,8 @@ class Journal:
         for entry in copied:
             if self._states and self._states[0] is entry:
                 self._states.popleft()
+        if self.memory is not None and file.in_place:  # else nobody would find them
+            self._trace.let_go(trace, self.memory, partial(Shelf, self._at, number))
 
     _beat = 0.0
     _turns = 0

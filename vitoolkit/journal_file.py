@@ -21,12 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitoolkit import export
+from vitoolkit.away import Away, Filed, RowsGone
 from vitoolkit.events import Event
 from vitoolkit.journal_block import packed, unpacked
 from vitoolkit.journal_rows import RunRow, Saved
 from vitoolkit.table import Branch, Part, Table
 
-__all__ = ["JournalFile", "empty_fields", "is_journal"]
+__all__ = ["JournalFile", "Shelf", "empty_fields", "is_journal"]
 
 MAGIC = b"SQLite format 3\0"
 APPLICATION, VERSION = 0x76746A6C, 2  # "vtjl"; a file of version 1 is read, too
@@ -35,6 +36,10 @@ PAGE = 2**14
 #: Seconds that one who writes waits for another to be done.
 PATIENCE = 5.0
 ROWS = 2**15  # of a block at most
+BLOCK = 2**22  # bytes of a block at most, if it has more than one row
+CHUNK = 2**24  # bytes of rows that are read, or left in the file, together
+#: Bytes of a trace that are in memory, where nobody says otherwise.
+MEMORY = 2**30
 LONGEST = 2**16  # bytes of a request
 
 _SCHEMA = """
@@ -106,6 +111,7 @@ class JournalFile:
             raise ValueError(f"{self.path} is no journal: it is not an SQLite file")
         uri = f"{self.path.absolute().as_uri()}?mode={'rw' if write else 'ro'}"
         self._sql = sqlite3.connect(uri, uri=True, timeout=patience, isolation_level=None)
+        self._place = _place(self.path)
         try:
             self._check(write)
         except BaseException:
@@ -137,6 +143,11 @@ class JournalFile:
             )
         if write and version < VERSION:  # the blocks that it has stay as they are
             run(f"PRAGMA user_version={VERSION}")
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the path still leads to the file that is open."""
+        return self._place == _place(self.path)
 
     def _tables(self) -> int:
         return self._sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -217,12 +228,24 @@ class JournalFile:
             raise KeyError(f"{self.path} has no run {number}; its runs are {known}")
         return runs[number]
 
+    def has(self, run: int, trace: Table) -> bool:
+        """Whether a run of this number is that of a trace."""
+        found = self._sql.execute("SELECT created FROM run WHERE id = ?", (run,)).fetchone()
+        return found == (str(trace.attrs.get("created")),)
+
     # --- rows -------------------------------------------------------------------------------
 
     def put_rows(self, run: int, kept: NDArray[np.float64], branch: int = 0) -> None:
         """Write rows as :meth:`Table.kept` gives them, in the place of others of these steps."""
-        for start in range(0, len(kept), ROWS):
-            self._put_block(run, branch, kept[start : start + ROWS])
+        most = max(min(ROWS, BLOCK // max(kept[:1].nbytes, 1)), 1)
+        for start in range(0, len(kept), most):
+            self._put_block(run, branch, kept[start : start + most])
+
+    def put_table(self, run: int, table: Table, branch: int = 0) -> None:
+        """Write the rows of a table, some at a time."""
+        most = _together(table.width)
+        for start in range(0, len(table), most):
+            self.put_rows(run, table[start : start + most].kept(), branch)
 
     def _put_block(self, run: int, branch: int, rows: NDArray[np.float64]) -> None:
         first, last = rows[[0, -1], 0].view(np.int64).tolist()
@@ -270,9 +293,28 @@ class JournalFile:
         step = rows[:, 0].view(np.int64)
         return rows[(step >= first) & (step <= last)]
 
+    def rows_then(self, run: int, turns: int, first: int, last: int) -> NDArray[np.float64] | None:
+        """Rows from one step to another as they were when a run had gone back so often.
+
+        Since then, some may have been left behind as the rows of a branch.
+        """
+        found, stop = [], last + 1
+        with self.transaction("DEFERRED"):
+            branches = self._sql.execute(
+                "SELECT id, step FROM branch WHERE run = ? AND id > ? ORDER BY id", (run, turns)
+            )
+            for number, step in branches.fetchall():
+                if first < stop and step < stop:
+                    found.append(self.rows(run, number, first=max(step, first), stop=stop))
+                    stop = step
+            if first < stop:
+                found.append(self.rows(run, first=first, stop=stop))
+        there = [rows for rows in reversed(found) if rows is not None]
+        return np.concatenate(there) if len(there) > 1 else there[0] if there else None
+
     def drop_rows(self, run: int, first: int) -> None:
         """Take out the rows of a step and all later ones."""
-        kept = [block for block in self._blocks(run, 0, first, 2**62)]
+        kept = self._blocks(run, 0, first, first)
         self._sql.execute(
             "DELETE FROM block WHERE run = ? AND branch = 0 AND last >= ?", (run, first)
         )
@@ -288,7 +330,7 @@ class JournalFile:
             "INSERT OR REPLACE INTO branch (run, id, step, at) VALUES (?, ?, ?, ?)",
             (run, number, branch.step, branch.when),
         )
-        self.put_rows(run, branch.rows.kept(), number)
+        self.put_table(run, branch.rows, number)
 
     def branch_count(self, run: int) -> int:
         """How often a run has left rows behind."""
@@ -422,9 +464,16 @@ class JournalFile:
         return None if found is None else self._blocks(run, 0, *found, *found)[-1][-1]
 
     def fill(
-        self, empty: Table, run: int, stop: int | None = None, events: int | None = None
+        self,
+        empty: Table,
+        run: int,
+        stop: int | None = None,
+        events: int | None = None,
+        memory: int | None = MEMORY,
     ) -> Table:
         """Rows, events and branches of a run in a table of its columns.
+
+        Some 16 MB at least are in memory.
 
         Parameters
         ----------
@@ -436,22 +485,108 @@ class JournalFile:
             The first step that is left out; by default none is.
         events : int, optional
             Take so many events; by default all.
+        memory : int, optional
+            Bytes of the rows that are read now, the last ones; others are when somebody asks for
+            them. None reads all.
         """
-        rows = self.rows(run, stop=stop)
-        table = empty if rows is None else empty.of_kept(rows)
+        branches = self._sql.execute(
+            "SELECT id, step, at FROM branch WHERE run = ? ORDER BY id", (run,)
+        ).fetchall()
+        room = float("inf") if memory is None else memory
+        pieces, room = self._pieces(run, 0, len(branches), empty.width, room, stop)
+        table = empty.of_pieces(pieces) if pieces else empty
         table.attrs = empty.attrs
         for event in self.events(run)[:events]:
             table.add_event(event)
-        branches = self._sql.execute(
-            "SELECT id, step, at FROM branch WHERE run = ? ORDER BY id", (run,)
-        )
-        none = np.empty((0, empty.width))
-        table.put_branches(
-            Branch(step, at, empty.of_kept(none if left is None else left))
-            for number, step, at in branches
-            for left in [self.rows(run, number)]
-        )
+        left = []
+        for number, step, at in reversed(branches):
+            pieces, room = self._pieces(run, number, number - 1, empty.width, room)
+            left.append(Branch(step, at, empty.of_pieces(pieces)))
+        table.put_branches(reversed(left))
         return table
+
+    def _pieces(
+        self, run: int, branch: int, turns: int, width: int, room: float, stop: int | None = None
+    ) -> tuple[list[NDArray[np.float64] | Away], float]:
+        """Rows in pieces, the last ones in memory as far as there is room, and what room is left.
+
+        The last piece is, whatever the room.
+        """
+        load, last = Shelf(self.path, run, turns), 2**62 if stop is None else stop - 1
+        found = self._sql.execute(
+            "SELECT first, last, rows FROM block WHERE run = ? AND branch = ? AND first <= ? "
+            "ORDER BY first",
+            (run, branch, last),
+        )
+        groups: list[list[int]] = []  # first step, last step, rows
+        most = _together(width)
+        for begin, end, rows in found:
+            if groups and groups[-1][2] + rows <= most:
+                groups[-1][1:] = end, groups[-1][2] + rows
+            else:
+                groups.append([begin, end, rows])
+        pieces: list[NDArray[np.float64] | Away] = []
+        for begin, end, rows in reversed(groups):
+            room -= 8 * rows * width
+            if room < 0 and pieces:
+                pieces.append(Away(Filed(begin, end, rows, width, load)))
+                continue
+            there = self.rows(run, branch, first=begin, stop=min(end, last) + 1)
+            if there is not None and len(there):
+                pieces.append(there)
+        return pieces[::-1], max(room, 0)
+
+
+class Shelf:
+    """Reads rows of a run as they were when it had gone back so often.
+
+    Parameters
+    ----------
+    path : str or Path
+        The journal.
+    run : int
+        Number of the run in it.
+    turns : int
+        How many branches it had left behind.
+    """
+
+    def __init__(self, path: str | Path, run: int, turns: int) -> None:
+        self.path, self.run, self.turns = Path(path).expanduser().absolute(), run, turns
+
+    def __str__(self) -> str:
+        return f"run {self.run} of {self.path}"
+
+    def __call__(self, first: int, last: int) -> NDArray[np.float64] | None:
+        """The rows from one step to another, both among them.
+
+        Raises
+        ------
+        RowsGone
+            When the file cannot be read.
+        """
+        try:
+            with JournalFile(self.path) as file:
+                return file.rows_then(self.run, self.turns, first, last)
+        except (OSError, ValueError, sqlite3.Error) as error:
+            raise RowsGone(
+                f"the rows of steps {first:,} to {last:,} are in run {self.run} of the journal "
+                f"{self.path}, which cannot be read: {error}. Put the file back, or open it where "
+                "it is now with vitoolkit.Trace.open; later rows are in memory: trace[-100:]"
+            ) from error
+
+
+def _together(width: int) -> int:
+    """How many rows of so many numbers are read or written together."""
+    return max(CHUNK // (8 * width), 1)
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another one that took its path."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _description(trace: Table) -> str:

@@ -155,8 +155,8 @@ class LoopRun(Run):
             again = self.scores[self.common - self.first : self.done]
             again[:] = np.nan
             if trace is not None:
-                rows = trace.step >= self.common
-                again[trace.step[rows] - self.common] = trace.loss[rows]
+                rows = trace[trace.rows_before(self.common) :]
+                again[rows.step - self.common] = rows.loss
 
     def keep_point(self, request: Request) -> None:
         """Make a bookmark; for a replay, a point that needs no name."""

@@ -10,6 +10,7 @@ from vitoolkit.table import Table
 
 __all__ = ["ACTIVE", "TAIL", "active_units", "final", "final_kl", "part_means"]
 
+ROWS = 2**14  # that are read at a time
 TAIL = 100  # rows that a final mean is taken over
 ACTIVE = 0.01  # nats from which on a coordinate counts as active
 
@@ -18,8 +19,10 @@ def final(table: Table, name: str) -> float:
     """Take the mean of a column over the last rows: see `Trace.final`."""
     last = table[-TAIL:].column(name)
     finite = last[np.isfinite(last)]
-    if not finite.size:
-        column = table.column(name)
+    stop = len(table)
+    while not finite.size and stop:  # from the end back, some at a time
+        start = max(stop - ROWS, 0)
+        column, stop = table[start:stop].column(name), start
         finite = column[np.isfinite(column)][-1:]
     with np.errstate(over="ignore"):
         return float(finite.mean()) if finite.size else float("nan")

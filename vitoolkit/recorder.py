@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vitoolkit.away import RowsGone
 from vitoolkit.block import Block
 from vitoolkit.callback import Callback
 from vitoolkit.checks import whole_number
@@ -177,10 +178,10 @@ class Recorder(Callback):
         if run.unused:
             self._trace.attrs["unused"] = list(run.unused)
         self._run, self._logged = run, 0
-        if self._writes:
-            warn_of_a_large_trace(run.n, self.every or 1, self._trace.width)
         if self.journal is not None:
             self.journal.begin(run, self._trace, self._collect_events)
+        if self._writes:
+            warn_of_a_large_trace(run.n, self.every or 1, self._trace.width, self.journal)
         if self._writes:
             run.add(self._iterates)
 
@@ -249,7 +250,7 @@ class Recorder(Callback):
             }
         if self._writes:
             self._judge()
-            self._trace.attrs["verdict"] = verdict_of(self._trace).text
+            self._trace.attrs["verdict"] = _verdict_of(self._trace)
             _logger.info(self._trace.attrs["verdict"])
         if self.journal is not None:
             self.journal.end(run)
@@ -286,6 +287,13 @@ class Recorder(Callback):
             asked = None if event.asked is None else event.asked - self._origin
             self._trace.add_event(event._replace(time=event.time - self._origin, asked=asked))
         self._logged = len(log)
+
+
+def _verdict_of(trace: Trace) -> str:
+    try:
+        return verdict_of(trace).text
+    except RowsGone as error:  # which is no reason for a fit to end otherwise than it did
+        return f"No verdict: {error}"
 
 
 def _turns_of(run: Run) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from vitoolkit.advise import warn_user
 from vitoolkit.checks import shown
 from vitoolkit.controls import Beta, Draws, LearningRate
+from vitoolkit.export import BLOCK
 from vitoolkit.fingerprint import differences
 from vitoolkit.fit import Fit, start_fit
 from vitoolkit.given import AGAIN, again, told
@@ -151,7 +152,8 @@ def resume(
         points.turns = [branch.step for branch in trace.branches]
         points.bookmarks = journal.bookmarks()
         hist = run.inference.hist = np.full(found.step, np.nan)
-        hist[trace.step] = trace.loss
+        for rows in map(Trace.loaded, trace.blocks(BLOCK)):
+            hist[rows.step] = rows.loss
         return trace, found.seconds
 
     def compiled(recipe: Recipe) -> StepFunction:
@@ -211,6 +213,7 @@ class _Found(NamedTuple):
                 self.row.id,
                 stop=None if whole else self.step,
                 events=None if whole else self.events,
+                memory=journal.memory,
             )
         assert isinstance(trace, Trace)
         return trace

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Self, SupportsFloat, SupportsIndex, TypeAlia
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vitoolkit.away import Away, Filed, Load, Told
 from vitoolkit.events import Event
 from vitoolkit.parts import Part, PartArrays
 
@@ -27,8 +28,10 @@ HEAD = struct.Struct("=qddd")  # step, time, loss, data: the columns every row b
 DATA, KL = 3, 4  # where the data term and the first KL contribution stand in a row
 SMALLEST = 256  # rows in the first chunk
 LARGE = 2**24  # bytes from which on a chunk is not copied to a larger one: some 5 ms
+UNREAD = 2**63 - 1  # stands for the last step where a file has to be read to know it
 
 Array: TypeAlias = NDArray[np.float64]
+Piece: TypeAlias = Array | Away
 
 
 class Columns(Mapping[str, NDArray[Any]]):
@@ -81,19 +84,31 @@ class Columns(Mapping[str, NDArray[Any]]):
 
 
 class _Rows:
-    """Rows of one moment, in one array or in several, that are joined as far as they are read."""
+    """Rows of one moment, in one piece or in several, that are joined as far as they are read."""
 
-    def __init__(self, pieces: list[Array], width: int):
+    def __init__(self, pieces: list[Piece], width: int):
         self.pieces = pieces or [np.empty((0, width))]
 
     def __len__(self) -> int:
         return sum(map(len, self.pieces))
 
     def joined(self, read: Callable[[Array], NDArray[Any]]) -> NDArray[Any]:
-        """Read something of each piece, and put it together along the rows."""
-        if len(self.pieces) == 1:
-            return read(self.pieces[0])
-        return np.concatenate([read(piece) for piece in self.pieces])
+        """Read something of each piece, and put it together along the rows.
+
+        Of those in a file there is one in memory at a time.
+        """
+        first, *others = self.pieces
+        found = read(_there(first))
+        if not others and not isinstance(first, Away):
+            return found
+        joined = np.empty((len(self), *found.shape[1:]), found.dtype)
+        joined[: len(found)] = found
+        start = len(found)
+        for piece in others:
+            found = read(_there(piece))
+            joined[start : start + len(found)] = found
+            start += len(found)
+        return joined
 
     def between(self, start: int, stop: int) -> Array:
         """Read neighboring columns, shape (rows, columns), not to be written to."""
@@ -106,6 +121,11 @@ class _Rows:
         array = self.joined(lambda piece: piece.view(dtype)[:, column])
         array.flags.writeable = False
         return array
+
+
+def _there(piece: Piece) -> Array:
+    """The rows of a piece, read if they are in a file."""
+    return piece.array() if isinstance(piece, Away) else piece
 
 
 class _ColumnsOfRows(Columns):
@@ -211,21 +231,22 @@ class _Layout:
 class _Store:
     """Chunks of rows, each with the number of rows before it, and the branches.
 
-    The list of chunks only grows, but for its last one, which may be replaced by another that
-    holds the same rows. To take rows out, a table gets another store.
+    The list of chunks only grows, and a chunk may be replaced by another that holds the same rows:
+    the last one by the thread that writes, the others by one that has them in a file. To take rows
+    out, a table gets another store.
     """
 
-    def __init__(self, pieces: Iterable[Array], branches: tuple[Branch, ...]):
-        self.chunks: list[tuple[int, Array]] = []
+    def __init__(self, pieces: Iterable[Piece], branches: tuple[Branch, ...]):
+        self.chunks: list[tuple[int, Piece]] = []
         self.branches = branches
         self.length = 0
         for piece in pieces:
             self.chunks.append((self.length, piece))
             self.length += len(piece)
 
-    def pieces(self, rows: range) -> list[Array]:
+    def pieces(self, rows: range) -> list[Piece]:
         """Views of some of the rows."""
-        found = []
+        found: list[Piece] = []
         first = bisect_right(self.chunks, rows.start, key=operator.itemgetter(0)) - 1
         for start, chunk in self.chunks[max(first, 0) :]:
             if start >= rows.stop:
@@ -233,10 +254,50 @@ class _Store:
             skipped = max(0, -((rows.start - start) // rows.step))
             begin = rows.start + skipped * rows.step - start
             piece = chunk[begin : rows.stop - start : rows.step]
-            piece.flags.writeable = False
+            if not isinstance(piece, Away):
+                piece.flags.writeable = False
             if len(piece):
                 found.append(piece)
         return found
+
+    def last_step(self) -> int:
+        """Step of the last row, -1 without any."""
+        last = self.pieces(range(self.length)[-1:])
+        if not last:
+            return -1
+        if isinstance(last[0], Away):
+            known = last[0].last_step
+            return UNREAD if known is None else known
+        return int(last[0].view(np.int64)[0, 0])
+
+    def held(self) -> int:
+        """Bytes of its rows that are in memory."""
+        return sum(chunk.nbytes for _, chunk in self.chunks if not isinstance(chunk, Away))
+
+    def let_go(
+        self, chunks: int, rows: int, most: int, load: Load, tell: Callable[[Array], Told]
+    ) -> int:
+        """Replace some of the first `chunks`, all of whose rows are among the first `rows`.
+
+        Ends when `most` bytes are free.
+
+        Returns
+        -------
+        int
+            Bytes that are free now.
+        """
+        free = 0
+        for i in range(chunks):
+            start, chunk = self.chunks[i]
+            if free >= most or start + len(chunk) > rows:
+                break
+            if not isinstance(chunk, Away) and len(chunk):
+                first, last = chunk[[0, -1], 0].view(np.int64).tolist()
+                filed = Filed(first, last, len(chunk), chunk.shape[1], load, tell(chunk))
+                filed.keep_head(chunk)
+                self.chunks[i] = start, Away(filed)
+                free += chunk.nbytes
+        return free
 
 
 class Table:
@@ -303,14 +364,13 @@ class Table:
         self._length = store.length  # before the store: see `_moment`
         self._store = store
         self._row = self._capacity = len(store.chunks[-1][1]) if store.chunks else 0
-        last = store.pieces(range(store.length)[-1:])
-        self._last_step = int(last[0].view(np.int64)[0, 0]) if last else -1
+        self._last_step = store.last_step()
 
     def _grow(self, rows: int) -> None:
         """Make room for so many rows more."""
         chunks, used, width = self._store.chunks, self._row, self._layout.width
         start, last = chunks[-1] if chunks else (0, np.empty((0, width)))
-        if last.nbytes < LARGE:
+        if not isinstance(last, Away) and last.nbytes < LARGE:
             buffer = np.empty((max(2 * len(last), used + rows, SMALLEST), width))
             buffer[:used] = last[:used]
             chunks[-1:] = [(start, buffer)]  # a reader gets the old rows or the copied ones
@@ -382,7 +442,7 @@ class Table:
                 f"received {len(kl)}, {len(control)}, {len(parts)} and {len(measures)}"
             )
         step = operator.index(step)
-        if step <= self._last_step:
+        if step <= self._last_step and step <= self._read_last_step():
             raise ValueError(self._not_later(step))
         if self._row == self._capacity:
             self._grow(1)
@@ -443,7 +503,7 @@ class Table:
         rows = steps.size
         if not rows:
             return
-        if steps[0] <= self._last_step:
+        if steps[0] <= self._last_step and steps[0] <= self._read_last_step():
             raise ValueError(self._not_later(int(steps[0])))
         if (steps[1:] <= steps[:-1]).any():
             raise ValueError(f"steps must strictly increase; received {steps}")
@@ -456,6 +516,11 @@ class Table:
         self._last_step = int(steps[-1])
         self._row += rows
         self._length += rows
+
+    def _read_last_step(self) -> int:
+        if self._last_step == UNREAD:
+            self._last_step = int(self[-1:].step[0])
+        return self._last_step
 
     def _not_later(self, step: int) -> str:
         earliest = max(self._last_step + 1, 0)
@@ -482,7 +547,7 @@ class Table:
             If `step` is not an integer.
         """
         step = operator.index(step)
-        kept = int(np.searchsorted(self.step, step))
+        kept = self.rows_before(step)
         if kept == len(self):
             return None
         store, when = self._store, datetime.now(UTC).isoformat(timespec="seconds")
@@ -524,18 +589,47 @@ class Table:
         store, length = self._moment()
         left = store.branches[branches:]
         common = min([step, *(branch.step for branch in left)])
-        kept = int(np.searchsorted(self.step, common))
+        kept = self.rows_before(common)
         past: Table = self
         for branch in reversed(left):
-            before = past._of(past._store.pieces(range(int((past.step < branch.step).sum()))))
+            before = past._of(past._store.pieces(range(past.rows_before(branch.step))))
             past = past._of([*before._read().pieces, *branch.rows._read().pieces])
-        again = range(int((past.step < common).sum()), int((past.step < step).sum()))
-        rejoined = [np.array(piece) for piece in past._store.pieces(again)]
+        again = range(past.rows_before(common), past.rows_before(step))
+        rejoined = [
+            piece if isinstance(piece, Away) else np.array(piece)
+            for piece in past._store.pieces(again)
+        ]
         when = datetime.now(UTC).isoformat(timespec="seconds")
         branch = Branch(common, when, self._of(store.pieces(range(kept, length))))
         pieces = [*store.pieces(range(kept)), *rejoined]
         self._adopt(_Store(pieces, (*store.branches, branch)))
         return branch
+
+    def let_go(self, seen: "Table", room: int, load: Callable[[int], Load]) -> None:
+        """Leave rows to a file, the oldest first, until those in memory have room.
+
+        Any thread may, while another one writes. The chunk that is written to stays.
+
+        Parameters
+        ----------
+        seen : Table
+            ``table[:]`` of an earlier moment, all rows and branches of which the file has.
+        room : int
+            Bytes of rows that may stay in memory.
+        load : callable
+            ``load(turns)(first, last)`` reads the rows from one step to another, as they were when
+            so many branches had been left behind.
+        """
+        store = self._store
+        if store.branches is not seen.branches:  # it has gone back since
+            return
+        left = [branch.rows._store for branch in store.branches]
+        most = store.held() + sum(one.held() for one in left) - room
+        for turns, one in enumerate(left):
+            if most > 0:
+                most -= one.let_go(len(one.chunks), one.length, most, load(turns), self._told)
+        if most > 0:
+            store.let_go(len(store.chunks) - 1, len(seen), most, load(len(left)), self._told)
 
     def add_event(self, event: Event) -> None:
         """Add an event.
@@ -583,7 +677,7 @@ class Table:
         part._events = list(self._events)
         return part
 
-    def _of(self, pieces: Iterable[Array], branches: tuple[Branch, ...] = ()) -> Self:
+    def _of(self, pieces: Iterable[Piece], branches: tuple[Branch, ...] = ()) -> Self:
         """Make another one of the same columns, without attributes and events."""
         other = object.__new__(type(self))
         other._lay_out(self._layout)
@@ -729,7 +823,7 @@ class Table:
         # Column by column, which is how they are reduced: five times as fast.
         values = np.empty((len(rows), 3 + parts_end - KL + layout.width - rest), order="F")
         start = 0
-        for piece in rows.pieces:
+        for piece in map(_there, rows.pieces):
             block = values[start : start + len(piece)]
             block[:, 0] = piece[:, 2]
             block[:, 1] = self._data(piece)
@@ -739,10 +833,106 @@ class Table:
             start += len(piece)
         return values
 
+    # --- what is known of rows that are in a file, without reading them ---------------------
+
+    def rows_before(self, step: int) -> int:
+        """Count the rows of earlier steps.
+
+        Examples
+        --------
+        >>> table = Table()
+        >>> for step in (0, 10, 20):
+        ...     table.append(step, 0.1, 9.0, float("nan"))
+        >>> table.rows_before(10), table.rows_before(11)
+        (1, 2)
+        """
+        found = 0
+        for piece in self._read().pieces:
+            if isinstance(piece, Away):
+                before = piece.before(step)
+            else:
+                before = int(np.searchsorted(piece.view(np.int64)[:, 0], step))
+            found += before
+            if before < len(piece):
+                break
+        return found
+
+    @property
+    def near(self) -> int:
+        """The first row since which all are in memory."""
+        end = 0
+        first = 0
+        for piece in self._read().pieces:
+            end += len(piece)
+            first = end if isinstance(piece, Away) else first
+        return first
+
+    @property
+    def held(self) -> int:
+        """Bytes of its rows that are in memory, those of its branches among them."""
+        store = self._store
+        return store.held() + sum(branch.rows._store.held() for branch in store.branches)
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether a row has a loss that is not NaN."""
+        pieces = self._read().pieces  # the last is in memory
+        return any(self._told_of(piece).nan < len(piece) for piece in reversed(pieces))
+
+    def not_finite(self) -> tuple[int, int | None]:
+        """Count the rows whose loss is not finite.
+
+        Returns
+        -------
+        tuple of int and int or None
+            How many, and the step of the first one.
+        """
+        count = 0
+        step: int | None = None
+        for piece in self._read().pieces:
+            told = self._told_of(piece)
+            step = told.first if step is None else step
+            count += told.odd
+        return count, step
+
+    def control_ends(self) -> dict[str, tuple[float, float]]:
+        """Smallest and largest value of each control; NaN with a NaN, or without rows."""
+        told = [self._told_of(piece) for piece in self._read().pieces if len(piece)]
+        if not told:
+            return dict.fromkeys(self.controls, (np.nan, np.nan))
+        low = np.min([one.low for one in told], axis=0)
+        high = np.max([one.high for one in told], axis=0)
+        return {name: (float(low[i]), float(high[i])) for i, name in enumerate(self.controls)}
+
+    def _told_of(self, piece: Piece) -> Told:
+        if not isinstance(piece, Away):
+            return self._told(piece)
+        told = piece.told
+        if told is None:
+            told = self._told(piece.array())
+            if len(piece) == piece.filed.rows:
+                piece.filed.told = told
+        return told
+
+    def _told(self, rows: Array) -> Told:
+        if not len(rows):
+            return Told(0, 0, None, np.empty(0), np.empty(0))
+        loss, control = rows[:, 2], rows[:, self._layout.control]
+        odd = np.flatnonzero(~np.isfinite(loss))
+        first = int(rows.view(np.int64)[odd[0], 0]) if len(odd) else None
+        nan = int(np.isnan(loss[odd]).sum())
+        return Told(len(odd), nan, first, control.min(axis=0), control.max(axis=0))
+
     @property
     def width(self) -> int:
         """How many numbers a row has: those of `kept`."""
         return self._layout.width
+
+    def blocks(self, most: int) -> Iterator[Self]:
+        """All rows, so many at a time, or fewer where these would take more than 16 MB."""
+        most = max(min(most, LARGE // (8 * self.width)), 1)
+        for start in range(0, len(self), most):
+            yield self[start : start + most]
 
     def kept(self) -> Array:
         """Copy the rows as they are kept, so that equal rows have equal bytes.
@@ -764,6 +954,17 @@ class Table:
     def of_kept(self, rows: Array) -> Self:
         """Make a table of the same columns from what `kept` returned, without events."""
         return self._of([rows] if len(rows) else [])
+
+    def of_pieces(self, pieces: Iterable[Piece]) -> Self:
+        """Make a table of the same columns from such rows, in memory or in a file."""
+        return self._of(pieces)
+
+    def loaded(self) -> Self:
+        """The same rows, all in memory: read once for one who reads several columns."""
+        pieces = self._read().pieces
+        if not any(isinstance(piece, Away) for piece in pieces):
+            return self
+        return self._of([self._read().joined(lambda piece: piece)], self.branches)
 
     def put_branches(self, branches: Iterable[Branch]) -> None:
         """Say which rows were left behind before; for one who reads a file."""

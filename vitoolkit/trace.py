@@ -242,8 +242,8 @@ class Trace(Table):
         mine, others = self[:], other[:]
         if len(mine) != len(others) or export.describe(mine) != export.describe(others):
             return False
-        starts = range(0, len(mine), export.BLOCK)
-        return all(_same_rows(mine, others, start) for start in starts)
+        pairs = zip(mine.blocks(export.BLOCK), others.blocks(export.BLOCK), strict=True)
+        return all(_same_rows(*pair) for pair in pairs)
 
     # --- showing -----------------------------------------------------------------------
 
@@ -553,9 +553,8 @@ def _of_journal(cls: type[Trace], path: str | Path, run: int | None) -> Trace:
         raise ValueError(f"{path} cannot be read as a journal: {error}") from error
 
 
-def _same_rows(mine: Trace, others: Trace, start: int) -> bool:
-    rows = slice(start, start + export.BLOCK)
-    return np.array_equal(mine[rows].kept().view(np.int64), others[rows].kept().view(np.int64))
+def _same_rows(mine: Trace, others: Trace) -> bool:
+    return np.array_equal(mine.kept().view(np.int64), others.kept().view(np.int64))
 
 
 def _summary(trace: Trace) -> dict[str, str]:
@@ -566,7 +565,7 @@ def _summary(trace: Trace) -> dict[str, str]:
         last = trace[-1:]
         lines["steps"] = f"{trace[:1].step[0]:,} to {last.step[0]:,}"
         lines["duration"] = f"{last.time[0]:,.4g} s"
-        if odd := int((~np.isfinite(trace.loss)).sum()):
+        if odd := trace.not_finite()[0]:
             lines["not finite"] = f"the loss of {odd:,} of {len(trace):,} rows"
         lines["loss, last"] = f"{last.loss[0]:,.6g}"
         tail = trace[-TAIL:]

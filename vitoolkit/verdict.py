@@ -57,7 +57,9 @@ class Verdict:
         return self.text
 
 
-def verdict_of(table: Table, attrs: Mapping[str, Any] | None = None) -> Verdict:
+def verdict_of(
+    table: Table, attrs: Mapping[str, Any] | None = None, *, near: bool = False
+) -> Verdict:
     """Say whether a fit is done, from its record alone.
 
     Parameters
@@ -66,6 +68,8 @@ def verdict_of(table: Table, attrs: Mapping[str, Any] | None = None) -> Verdict:
         The record, such as a :class:`~vitoolkit.Trace`.
     attrs : mapping, optional
         Attributes of the run; default is those of the record.
+    near : bool
+        Judge by the rows that are in memory, where others are in a file: for one who asks often.
 
     Returns
     -------
@@ -101,7 +105,7 @@ def verdict_of(table: Table, attrs: Mapping[str, Any] | None = None) -> Verdict:
         why = str(attrs.get("error", "an error")).partition("\n")[0]
         at = int(table[-1:].step[0])
         return Verdict(f"Failed after step {at:,}: {why}", "failed", False)
-    what = _Objective(table)
+    what = _Objective(table, table.near if near else 0)
     head = _STILL.get(str(status), "Still")
     remarks = [*_weights(table, attrs), *_held(table, attrs), *_not_finite(table)]
     said, kind, trend, more = what.said()
@@ -127,12 +131,13 @@ def verdict_of(table: Table, attrs: Mapping[str, Any] | None = None) -> Verdict:
 class _Objective:
     """What is judged: a column, its sign, and the steps since anything but it moved."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, near: int = 0) -> None:
         rows = len(table)
+        self._near = near
         self.elbo = table.has_terms and bool(np.isfinite(table[-1000:].column("elbo")).any())
         self._table, self._column = table, "elbo" if self.elbo else "loss"
         self._sign = 1.0 if self.elbo else -1.0
-        self._still_since = at_rest_since(table)
+        self._still_since = near + at_rest_since(table[near:] if near else table)
         self.first = max(rows // 2, self._still_since, rows - MOST_ROWS)
         step = table[self.first :].step
         self.steps = int(step[-1] - step[0] + 1)
@@ -162,7 +167,7 @@ class _Objective:
             return said, "falling", trend, None
         if trend.rises:
             middle = max((self._still_since + rows) // 2, rows - MOST_ROWS)
-            quarter = (self._still_since + middle) // 2
+            quarter = max((self._still_since + middle) // 2, middle - MOST_ROWS, self._near)
             before, after = self._trend(quarter, middle), self._trend(middle, rows)
             more = steps_to_go(before, after, self.steps) if before and after else None
             about = "" if more is None else f", for about {_rounded(more):,} more steps"
@@ -198,7 +203,8 @@ def at_rest_since(table: Table) -> int:
     names = [n for n in table.controls if kinds.get(n) not in ("LearningRate", "Draws")]
     first = max(len(table) - 2 * MOST_ROWS, 0)
     late, start = table[first:], first
-    for name in names:
+    ends = late.control_ends()  # of rows in a file they are known
+    for name in (name for name in names if ends[name][0] != ends[name][1]):
         values = late.column(name)
         moved = np.flatnonzero((values[1:] != values[:-1]) & ~np.isnan(values[1:]))
         if len(moved):
@@ -239,10 +245,7 @@ def _held(table: Table, attrs: Mapping[str, Any]) -> list[str]:
 
 
 def _not_finite(table: Table) -> list[str]:
-    rows = len(table)
-    starts = range(0, rows, MOST_ROWS)
-    parts = (table[start : start + MOST_ROWS].column("loss") for start in starts)
-    bad = sum(int((~np.isfinite(part)).sum()) for part in parts)
+    rows, (bad, _) = len(table), table.not_finite()
     if bad == rows:  # of particles there is none
         return ["No finite loss was recorded"]
     return [f"The loss of {bad:,} of {rows:,} rows was not finite"] if bad else []

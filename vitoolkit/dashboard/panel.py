@@ -368,7 +368,7 @@ class Panel:
                 value = mean_now(view, name) if fit.running else final(view.trace, name)
                 status[name] = _finite(value)
         if fit.status == "running" and self.trace is not None and now >= self._verdict_due:
-            verdict = verdict_of(self.trace)
+            verdict = verdict_of(self.trace, near=True)
             self._verdict = verdict.text if verdict.kind in ("still", "falling", "noisy") else ""
             self._verdict_due = now + VERDICT_EVERY
         if not fit.running and self.trace is not None:

@@ -114,7 +114,7 @@ def summary_html(
     if not len(trace):
         return f'<p data-vitoolkit="{escape(place)}">{escape(no_steps(trace))}</p>'
     picture = ""
-    if trace.has_terms or not np.isnan(trace.loss).all():  # PyMC's SVGD computes no loss
+    if trace.has_terms or trace.has_loss:  # PyMC's SVGD computes no loss
         source = base64.b64encode(picture_svg(trace, variables, scales, view).encode()).decode()
         text = f"Loss, KL by variable and controls of {len(trace):,} recorded steps"
         picture = f'<img src="data:image/svg+xml;base64,{source}" alt="{text}" style="width:100%">'
@@ -223,7 +223,7 @@ def _variables(chart: Chart, frame: Frame, variables: Sequence[str]) -> list[Cel
 
 def _controls(trace: Table, frame: Frame, scales: Mapping[str, str]) -> list[Cell]:
     """Draw a strip for each control that moved; one that never did is in the table."""
-    ends = {name: (float(v.min()), float(v.max())) for name, v in trace.control.items()}
+    ends = trace.control_ends()
     moved = [n for n, (low, high) in ends.items() if high > low and scales.get(n) != "switch"]
     strips = []
     for name in moved[:_MOST_STRIPS]:

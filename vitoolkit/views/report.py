@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
-import numpy as np
-
 from vitoolkit.decimation import View
 from vitoolkit.files import replacing, target
 from vitoolkit.means import final_kl
@@ -146,7 +144,7 @@ def _figure(trace: Table, scales: Mapping[str, str]) -> str:
     header, arrays = frame._replace(now=final_kl(trace)).packed()
     styles = variable_styles(variables)
     lines = control_styles(controls, {}, styles)
-    notes = {"loss": "this fit computes none"} if np.isnan(trace.loss).all() else {}
+    notes = {"loss": "this fit computes none"} if not trace.has_loss else {}
     sketch = trace.attrs.get("predictive")
     header["predictive"] = sketch
     beside = ["predictive"] * (sketch is not None)

@@ -83,9 +83,8 @@ def scales_of(trace: Table, scales: Mapping[str, str] | None) -> dict[str, str]:
     {'rate': 'log', 'beta': 'linear'}
     """
     found = {}
-    for name, values in trace.control.items():
-        positive = len(values) and values.min() > 0  # False with a NaN
-        found[name] = "log" if positive and values.max() > WIDE * values.min() else "linear"
+    for name, (low, high) in trace.control_ends().items():
+        found[name] = "log" if low > 0 and high > WIDE * low else "linear"  # so with a NaN
     return {**found, **(scales or {})}
 
 
@@ -135,7 +134,7 @@ def run_table(trace: Table, scales: Mapping[str, str], active: str) -> str:
     )
     if "error" in trace.attrs:
         rows.append(("error", str(trace.attrs["error"]).rstrip(": ")))
-    if trace.has_terms or not np.isnan(trace.loss).all():
+    if trace.has_terms or trace.has_loss:
         rows.append(("loss", _words(final(trace, "loss"))))
         rows += [("not finite", words) for words in [_not_finite(trace)] if words]
     if trace.has_terms:
@@ -160,14 +159,13 @@ def run_table(trace: Table, scales: Mapping[str, str], active: str) -> str:
 
 
 def _not_finite(trace: Table) -> str:
-    where = np.flatnonzero(~np.isfinite(trace.loss))
-    if not len(where):
+    (count, first), rows = trace.not_finite(), len(trace)
+    if first is None:
         return ""
-    count, rows = len(where), len(trace)
     have = "row has" if count == 1 else "rows have"
     return (
         f"{count:,} of {rows:,} {have} a loss that is NaN or infinite and in no mean, "
-        f"the first at step {trace.step[where[0]]:,}"
+        f"the first at step {first:,}"
     )
 
 
