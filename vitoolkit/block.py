@@ -66,8 +66,11 @@ class Block:
         if name in ("loss", "data", "elbo"):
             return getattr(self, name)
         if name in self.measures:
-            return self.measure[name]
-        return self.kl[name.removeprefix("kl[").removesuffix("]")]
+            return self.terms[:, self.measures.index(name) - len(self.measures)]
+        variable = name.removeprefix("kl[").removesuffix("]")
+        if variable not in self.variables:
+            raise KeyError(name)
+        return self.terms[:, 1 + self.variables.index(variable)]
 
     @property
     def elbo(self) -> np.ndarray:

@@ -21,7 +21,7 @@ from vitoolkit.run import Run
 from vitoolkit.snapshots import moments
 from vitoolkit.trend import drift_of
 
-__all__ = ["Iterates", "Look", "Move", "mcse_of", "r_hat"]
+__all__ = ["Iterates", "Look", "Move", "departed", "mcse_of", "r_hat"]
 
 #: Most looks; when there would be more, every second one goes.
 MOST = 200
@@ -170,7 +170,7 @@ class Iterates(Callback):
             self.since, self._values = min(self.since, run.step), []
 
     def _moved(self, run: Run, block: Block) -> int | None:
-        """Rows of a block before its controls had come to rest; None where they were all along."""
+        """The row of a block since which its controls are at rest; None where they were before."""
         if self._known != (run.controls, block.control.shape[1]):
             self._known = run.controls, block.control.shape[1]
             of = enumerate(run.controls[: block.control.shape[1]])
@@ -181,12 +181,9 @@ class Iterates(Callback):
             self._held = used[0].copy()
         if (used == self._held).all():
             return None
-        width = np.array([REST if run.controls[i].rule is not None else 0.0 for i in at])
-        if not (np.abs(used - self._held) > width * np.abs(self._held)).any():
-            return None
-        last = self._held = used[-1].copy()
-        rows = np.flatnonzero((np.abs(used - last) > width * np.abs(last)).any(axis=1))
-        return int(rows[-1]) + 1 if len(rows) else 0
+        ruled = np.array([run.controls[i].rule is not None for i in at])
+        rows, self._held = departed(used, self._held, np.where(ruled, REST, 0.0))
+        return rows
 
     def _look(self, run: Run) -> None:
         values = np.concatenate(self._values)
@@ -269,6 +266,50 @@ class Iterates(Callback):
         name = name if at < len(self.names) else f"the sd of {name}"
         steps = half[-1].step - half[0].step + self.every
         return Move(name, float(rise[at]), float(error[at]), steps)
+
+
+def departed(used: Array, held: Array, width: Array) -> tuple[int | None, Array]:
+    """The last row that is too far from where the controls stood, which is where they stand then.
+
+    One row after the other is looked at: where a block ends, which is the clock's, has no part in
+    it.
+
+    Parameters
+    ----------
+    used : ndarray, shape (rows, controls)
+        What each step used.
+    held : ndarray, shape (controls,)
+        Where the controls stood before.
+    width : ndarray, shape (controls,)
+        How far each may be from there, as a part of it.
+
+    Returns
+    -------
+    row : int or None
+        None without such a row.
+    held : ndarray, shape (controls,)
+        Where the controls stand.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> drift = np.array([[1.0], [1.006], [1.012], [1.018], [1.024]])
+    >>> row, held = departed(drift, drift[0], np.array([0.01]))
+    >>> row, held.tolist()
+    (4, [1.024])
+    """
+    steady = width == 0
+    moved = np.abs(used - np.vstack([held, used[:-1]]))  # NaN of one that no step uses
+    found = np.flatnonzero((moved[:, steady] > 0).any(axis=1))
+    row = int(found[-1]) if len(found) else None
+    while True:
+        start = 0 if row is None else row + 1
+        held = held if row is None else used[row].copy()
+        far = np.abs(used[start:] - held) > width * np.abs(held)
+        later = np.flatnonzero(far[:, ~steady].any(axis=1))
+        if not len(later):
+            return row, held
+        row = start + int(later[0])
 
 
 def r_hat(samples: Array, floor: float = 0.0) -> Array:

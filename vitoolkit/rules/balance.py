@@ -87,8 +87,8 @@ class balance(Rule):  # noqa: N801  # reads as a word at the call: rule=vt.rules
 
     def observe(self, block: Block) -> None:
         """Look at the KLs."""
-        for name, mean in zip(self.among, self._kl, strict=True):
-            mean.add(block.kl[name])
+        for column, mean in zip(self.needs, self._kl, strict=True):
+            mean.add(block.column(column))
 
     def value(self, step: int) -> float:
         """A part of the way to the share of the KL."""

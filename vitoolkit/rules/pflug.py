@@ -76,7 +76,7 @@ class pflug(RateRule):  # noqa: N801  # reads as a word at the call: rule=vt.rul
 
     def observe(self, block: Block) -> None:
         """Sum the products, from the end of the burn-in on."""
-        products = block.measure["gradient_dot"]
+        products = block.column("gradient_dot")
         burnt = max(self.burn_in - self._count, 0)
         self._count += len(products)
         late = products[burnt:]

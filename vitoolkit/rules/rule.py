@@ -132,7 +132,7 @@ class KLRule(Rule):
 
     def observe(self, block: Block) -> None:
         """Look at the KL of the variable."""
-        self._kl.add(block.kl[self.variable])
+        self._kl.add(block.column(self.needs[0]))
 
     def kl(self) -> float:
         """Mean KL since it was last asked for; NaN where none was evaluated."""
