@@ -17,7 +17,7 @@ from test_journal import a_fit, until
 import vitoolkit as vt
 from vitoolkit import journal as journals
 from vitoolkit.away import Away, RowsGone
-from vitoolkit.dashboard.far import FarPanel
+from vitoolkit.dashboard.far import FarPanel, FarRun
 from vitoolkit.events import Event
 from vitoolkit.journal_file import JournalFile, Shelf
 from vitoolkit.memory import warn_of_a_large_trace
@@ -488,6 +488,29 @@ def test_a_panel_draws_rows_of_the_file(gaussians, path, notebook, monkeypatch):
     until(lambda: there.panel.view.rows == N)
     assert far(there.run.trace) > N // 2
     there.panel.close()
+
+
+def test_a_run_that_is_followed_leaves_rows_in_the_file_as_it_goes_back(path, monkeypatch):
+    monkeypatch.setattr("vitoolkit.dashboard.far.MEMORY", 0)
+    whole = a_trace(n=300)
+    with JournalFile(path, write=True) as file:
+        number = file.add_run(whole, first=0, step=0, stop=1)
+        file.put_table(number, whole)
+        there = FarRun(path, number)
+        for n, backs in ((900, [700, 400]), (600, [500]), (400, [])):
+            rows = len(whole)
+            grow(whole, rows, n, 1, seed=n)
+            file.put_table(number, whole[rows:])
+            there.look(file)
+            for back in backs:  # two of them between two looks
+                branch = whole.go_back(back, len(whole.branches))
+                file.put_branch(number, len(whole.branches), branch)
+            there.look(file)
+    there.close()
+    assert far(there.trace) > 300 and far(there.trace.branches[0].rows)
+    same_columns(whole, there.trace)
+    for mine, theirs in zip(there.trace.branches, whole.branches, strict=True):
+        same_columns(theirs.rows, mine.rows)
 
 
 # --- what is given, and what is said ------------------------------------------------------------

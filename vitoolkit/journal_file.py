@@ -289,9 +289,11 @@ class JournalFile:
         blocks = self._blocks(run, branch, first, last)
         if not blocks:
             return None
-        rows = np.concatenate(blocks)
-        step = rows[:, 0].view(np.int64)
-        return rows[(step >= first) & (step <= last)]
+        step = blocks[-1][:, 0].view(np.int64)
+        blocks[-1] = blocks[-1][: np.searchsorted(step, last, side="right")]
+        step = blocks[0][:, 0].view(np.int64)
+        blocks[0] = blocks[0][np.searchsorted(step, first) :]
+        return np.concatenate(blocks)
 
     def rows_then(self, run: int, turns: int, first: int, last: int) -> NDArray[np.float64] | None:
         """Rows from one step to another as they were when a run had gone back so often.

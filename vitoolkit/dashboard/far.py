@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from vitoolkit import schedules
 from vitoolkit.controls import Beta, Control, Draws, LearningRate, Switch
 from vitoolkit.dashboard.panel import Panel
 from vitoolkit.events import Event
-from vitoolkit.journal_file import JournalFile, empty_fields
+from vitoolkit.journal_file import MEMORY, JournalFile, Shelf, empty_fields
 from vitoolkit.journal_rows import ENDED, RunRow
 from vitoolkit.requests import CHANGES, Change, Request
 from vitoolkit.rules import Rule
@@ -224,6 +225,7 @@ class FarRun:
             controls = self.trace.width - len(self.trace.controls)
             step = rows[:, 0].view(np.int64)
             self.trace.extend(step, rows[:, 1], rows[:, 2], rows[:, 3:controls], rows[:, controls:])
+            self.trace.let_go(self.trace[:], MEMORY, partial(Shelf, self.path, self.run_id))
         for event in events:
             self.trace.add_event(event)
         self.points.bookmarks = [
@@ -258,9 +260,10 @@ class FarRun:
 
     def _went_back(self, file: JournalFile, branches: int) -> None:
         """Take out the rows that the run has left behind."""
-        new = range(self._branches + 1, branches + 1)
+        for number in range(self._branches + 1, branches + 1):
+            step = file.branch_step(self.run_id, number)
+            self.trace.go_back(step, len(self.trace.branches))
         self._branches = branches
-        self.trace.cut(min(file.branch_step(self.run_id, number) for number in new))
 
     def _follow(self) -> None:
         """Put the controls where those of the other process stand."""
