@@ -182,7 +182,6 @@ class Recorder(Callback):
             self.journal.begin(run, self._trace, self._collect_events)
         if self._writes:
             warn_of_a_large_trace(run.n, self.every or 1, self._trace.width, self.journal)
-        if self._writes:
             run.add(self._iterates)
 
     def on_compiled(self, run: Run) -> None:
