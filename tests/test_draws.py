@@ -52,6 +52,24 @@ def test_the_numbers_and_the_generator_are_those_of_single_steps(of, size, calls
 
 
 @pytest.mark.parametrize("of", [normal, integers])
+def test_steps_that_are_coming_are_drawn_for_at_once(of):
+    source, reference = generator(), np.random.default_rng(1)
+    (draws,) = draws_ahead([source], [of(source, (3,))])
+    asked, fill = [], draws._fill
+    draws._fill = lambda stream, steps: asked.append(steps) or fill(stream, steps)
+    for steps, coming in (4, 6), (4, 2), (2, 0), (1, 9), (5, 0):
+        draws.advance(steps, coming=coming)
+        one = {
+            normal: lambda n: reference.normal(0.5, 2.0, size=(n, 3)),
+            integers: lambda n: reference.integers(0, 5_000, size=(n, 3)),
+        }[of](steps)
+        np.testing.assert_array_equal(draws.stand_in.get_value(), one)
+    assert asked == [10, 32]
+    draws.settle()
+    assert source.get_value(borrow=True).bit_generator.state == reference.bit_generator.state
+
+
+@pytest.mark.parametrize("of", [normal, integers])
 @pytest.mark.parametrize("settled", [False, True])
 def test_what_another_thread_draws_for_the_next_call_are_the_same_numbers(of, settled):
     source, reference = generator(), np.random.default_rng(1)

@@ -163,14 +163,75 @@ def test_bad_rules_are_refused(arguments, error, message):
         vt.Beta(**arguments)
 
 
-def test_a_rule_that_fails_ends_the_fit_with_the_record_kept(gaussians, fast):
-    class Broken(Rule):
-        every = 20
+class Broken(Rule):
+    every = 20
 
-        def value(self, step):
-            raise ZeroDivisionError("mine")
+    def __init__(self):
+        self.seen, self.asked = [], 0
 
-    recorder = vt.Recorder()
+    def observe(self, block):
+        self.seen.extend(block.step.tolist())
+
+    def value(self, step):
+        self.asked += 1
+        raise ZeroDivisionError("mine")
+
+
+@pytest.mark.parametrize("steps", [1, 20, 50])
+def test_a_rule_that_fails_ends_the_fit_with_the_record_kept(gaussians, fast, steps):
+    recorder, rule = vt.Recorder(), Broken()
+    inference = vt.ADVI(beta=vt.Beta(rule=rule), steps_per_execution=steps)
     with pytest.raises(ZeroDivisionError, match="mine"):
-        vt.ADVI(beta=vt.Beta(rule=Broken())).fit(50, callbacks=[recorder], **fast)
+        inference.fit(50, callbacks=[recorder], **fast)
     assert len(recorder.trace) == 20 and recorder.trace.attrs["status"] == "failed"
+    assert rule.seen == list(range(20)) and rule.asked == 1
+
+
+class Blocks(vt.Callback):
+    """The first step of each block, what its steps used, and the rule's events by then."""
+
+    def __init__(self, every=None):
+        self.every, self.first, self.beta, self.events = every, [], [], []
+
+    def on_block(self, run, block):
+        self.first.append(block.first)
+        self.beta.extend(block.control[:, 0].tolist())
+        self.events.append(sum(event.source == "rule" for event in run.log))
+
+
+@pytest.mark.parametrize(("every", "first"), [(None, [0, 70, 140]), (40, [0, 40, 80, 120])])
+def test_a_rule_ends_a_call_and_no_block(gaussians, fast, every, first):
+    def fitted(steps, callback):
+        beta, recorder = vt.Beta(1.0, rule=Up(target=-9.0)), vt.Recorder()
+        inference = vt.ADVI(beta=beta, random_seed=1, steps_per_execution=steps)
+        inference.fit(150, callbacks=[callback, recorder], **fast)
+        return recorder.trace
+
+    one, blocks = Blocks(), Blocks(every)
+    single, fused = fitted(1, one), fitted(70, blocks)
+    assert blocks.first == first
+    assert one.beta == blocks.beta and len(set(blocks.beta)) == 3
+    np.testing.assert_array_equal(single.loss, fused.loss)
+    assert [e.step for e in single.events] == [e.step for e in fused.events] == [50, 100, 150]
+    # One that is due with a callback decides after it; one before is there when it is called.
+    assert blocks.events == [min(f, 149) // 50 for f in [*first[1:], 150]]
+
+
+def test_a_step_that_is_not_finite_ends_a_block_and_is_the_last_that_a_rule_sees(fast):
+    with pm.Model():
+        z = pm.Normal("z")
+        pm.Potential("bad", pm.math.switch(abs(z) > 9.0, np.nan, 0.0))
+        pm.Normal("y", z, 1.0, observed=[0.1])
+        rule = Up()
+        inference = vt.ADVI(beta=vt.Beta(rule=rule), random_seed=1, steps_per_execution=200)
+        rate = vt.LearningRate(
+            0.01, bounds=(1e-3, 1e3), schedule=lambda step: 0.01 if step < 70 else 1e3
+        )
+        recorder = vt.Recorder(rate)
+        with pytest.raises(FloatingPointError):
+            inference.fit(
+                200, obj_optimizer=pm.sgd(learning_rate=rate), callbacks=[recorder], **fast
+            )
+    rows = len(recorder.trace)
+    assert 70 < rows < 100 and np.isnan(recorder.trace.loss[-1])
+    assert len(rule.seen) == rows - 50

@@ -75,4 +75,4 @@ class Block:
     @property
     def elbo(self) -> np.ndarray:
         """ELBO (β = 1) of each step, shape (K,), nats."""
-        return self.data - self.terms[:, 1 : 1 + len(self.variables)].sum(axis=1)
+        return self.data - np.einsum("ij->i", self.terms[:, 1 : 1 + len(self.variables)])

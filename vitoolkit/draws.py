@@ -102,7 +102,7 @@ class DrawsAhead:
         self._ahead = max(1, min(MOST_STEPS, MOST_NUMBERS // max(1, int(np.prod(shape)))))
         #: What was drawn and not yet taken; of the first, `_taken` rows were.
         self._drawn: deque[_Drawn] = deque()
-        self._taken = 0
+        self._taken = self._left = 0  # rows of the first, and of all that are not yet taken
         self._coming: tuple[int, Future | None] | None = None
         self._stream: np.random.Generator | None = None  # at the end of what is drawn
         self._known: Any = None  # the generator that `_stream` goes on from
@@ -111,28 +111,27 @@ class DrawsAhead:
         """The same draws, from another generator."""
         return DrawsAhead(self.variables, generator, self.parameters, self.shape, self.count)
 
-    def advance(self, steps: int, counts: NDArray[np.int64] | None = None) -> None:
+    def advance(self, steps: int, counts: NDArray[np.int64] | None = None, coming: int = 0) -> None:
         """Put the draws of the next steps in place; those of one step are drawn with others.
 
-        `counts` are those of each step, where the object has a `count`.
+        `counts` are those of each step, where the object has a `count`; of so many steps that are
+        `coming` soon the draws are taken at once.
         """
         if self._known is not self.generator[0]:
             self._start()
         wanted = steps if counts is None else int(counts.sum())
         self._a_step = wanted / steps
-        left = self._left()
-        if left < wanted and self._coming is not None:
+        if self._left < wanted and self._coming is not None:
             self._collect()
-            left = self._left()
-        if left < wanted:
-            self._drawn.append(self._draw(max(wanted - left, self._ahead if steps == 1 else 0)))
+        if self._left < wanted:
+            short = wanted - self._left + round(coming * self._a_step)
+            self._keep(self._draw(max(short, self._ahead if steps == 1 else 0)))
         rows = self._take(wanted)
         self._rows = self._storage[0] = rows if counts is None else _by_step(rows, counts)
 
     def begin(self, steps: int) -> None:
         """Let another thread draw what a call of so many steps will need."""
-        short = round(steps * self._a_step) - self._left()
-        if short > 0 and self._coming is None:
+        if self._coming is None and (short := round(steps * self._a_step) - self._left) > 0:
             self._coming = short, _submit(self._draw, short)
 
     def row(self, k: int) -> None:
@@ -163,12 +162,13 @@ class DrawsAhead:
             if future is not None and not future.cancel():
                 wait([future])  # it draws from `_stream`
         self._drawn.clear()
-        self._taken = 0
+        self._taken = self._left = 0
         self._known = self.generator[0]
         self._stream = with_state(self._known.bit_generator.state)
 
-    def _left(self) -> int:
-        return sum(len(drawn.rows) for drawn in self._drawn) - self._taken
+    def _keep(self, drawn: _Drawn) -> None:
+        self._drawn.append(drawn)
+        self._left += len(drawn.rows)
 
     def _collect(self) -> None:
         """Have what another thread was asked for; what it did not begin is drawn here."""
@@ -176,12 +176,13 @@ class DrawsAhead:
             return
         (short, future), self._coming = self._coming, None
         if future is None or future.cancel():
-            self._drawn.append(self._draw(short))
+            self._keep(self._draw(short))
         else:
-            self._drawn.append(future.result())
+            self._keep(future.result())
 
     def _take(self, steps: int) -> np.ndarray:
         pieces = []
+        self._left -= steps
         while steps:
             rows = self._drawn[0].rows[self._taken : self._taken + steps]
             pieces.append(rows)

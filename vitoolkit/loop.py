@@ -382,7 +382,8 @@ def _take_steps(
         if not allowed:
             continue
         most = 1 if alone or single else step.capacity if step.fused else _ROWS
-        take(min(most, allowed, run.n - run.done, run.to_due()))
+        most = min(most, run.n - run.done)
+        take(min(most, allowed, run.to_due()), most)
         if _went_back(run, rows, rewind, recovery) and not run.done:
             continue
         now = time.perf_counter()
@@ -430,7 +431,7 @@ class _Rows:
     ) -> None:
         self.last: Block | None = None
         self._run, self._step, self._rewind = run, step, rewind
-        self._interrupt, self._filled = interrupt, 0
+        self._interrupt, self._filled, self._seconds = interrupt, 0, 0.0
         self._order = [run.controls.index(control) for control in step.controls]
         self._as_recorded = self._order == list(range(len(run.controls)))
         self._unused = [i for i, c in enumerate(run.controls) if c.name in run.unused]
@@ -444,10 +445,11 @@ class _Rows:
         self._time = np.empty(rows)
         self._share = np.arange(1.0, rows + 1)
 
-    def one_by_one(self, most: int) -> None:
+    def one_by_one(self, most: int, _: int) -> None:
         """Take steps until something is asked for, a few milliseconds are over, or NaN."""
         run, step, clock = self._run, self._step, time.perf_counter
         out, used, times, first = self._out, self._used, self._time, run.step
+        most = min(most, run.to_rule(first))
         current = np.array([control.advance(first) for control in run.controls])
         scheduled = [
             (j, control.advance)
@@ -470,43 +472,79 @@ class _Rows:
                 for j, advance in scheduled:
                     current[j] = advance(first + row)
         finally:
+            self._note_taken(0)
             self._hand_out()
 
-    def call(self, count: int) -> None:
-        """Take steps in one compiled call; those after a NaN do not count."""
+    def call(self, most: int, coming: int) -> None:
+        """Take steps in compiled calls, which end where a rule is due; those after a NaN not.
+
+        A rule is asked between two calls, which costs less than a block for everybody. As many as
+        are `coming`, the next ones included, are drawn for at once.
+        """
         run = self._run
-        if count > len(self._time):
-            self._allocate(count)
+        if most > len(self._time):
+            self._allocate(most)
+        ruled, self._seconds = 0, 0.0
+        try:
+            while self._call(ruled, most, coming) and not run.asked:
+                block, ruled = self._block(ruled), self._filled
+                run.rule(block)
+            self._step.tune(self._seconds, self._filled)
+        finally:
+            self._hand_out(ruled)
+
+    def _call(self, start: int, most: int, coming: int) -> bool:
+        """Fill rows from `start` on in one compiled call; False when there is no more to take."""
+        run = self._run
+        first = run.step + start
+        stop = min(most, start + run.to_rule(first))
         for j, control in enumerate(run.controls):
-            count = min(count, control.plan(run.step, self._used[:count, j]))
+            stop = start + control.plan(first, self._used[start:stop, j])
         self._rewind.before()
         begun = time.perf_counter()
-        result = self._step(self._values(0, count))
+        result = self._step(self._values(start, stop), coming=coming - stop)
         now = time.perf_counter()
-        self._step.tune(now - begun, count)
-        self._out[:count] = result
-        self._time[:count] = begun + (now - begun) / count * self._share[:count]
-        nan = np.isnan(self._out[:count, 0])
-        self._filled = int(nan.argmax()) + 1 if nan.any() else count
+        count = stop - start
+        self._seconds += now - begun
+        self._out[start:stop] = result
+        self._time[start:stop] = begun + (now - begun) / count * self._share[:count]
+        nan = np.isnan(self._out[start:stop, 0])
+        spoiled = nan.any()
+        self._filled = start + int(nan.argmax()) + 1 if spoiled else stop
         for control, value in zip(run.controls, self._used[self._filled - 1], strict=True):
             control.taken(float(value))
-        self._hand_out()
+        self._note_taken(start)
+        return stop < most and not spoiled
 
-    def _hand_out(self) -> None:
-        """Count the steps and give them to the hooks."""
-        filled, self._filled = self._filled, 0
-        if not filled:
-            return
-        run, first = self._run, self._run.step
-        out, used = self._out[:filled], self._used[:filled]
-        run.scores[run.done : run.done + filled] = out[:, 0]
-        self._rewind.taken(np.array(self._values(0, filled)), out[:, 0], first + filled)
+    def _note_taken(self, start: int) -> None:
+        stop = self._filled
+        if start < stop:
+            values, loss = np.array(self._values(start, stop)), self._out[start:stop, 0]
+            self._rewind.taken(values, loss, self._run.step + stop)
+
+    def _block(self, start: int) -> Block:
+        """The rows from `start` on."""
+        filled = self._filled
+        out, used = self._out[start:filled], self._used[start:filled]
         if self._unused:
             used = used.copy()
             used[:, self._unused] = np.nan
-        times = self._time[:filled]
-        self.last = Block(first, out[:, 0], out[:, 1:], used, times, *self._names)
+        first, times = self._run.step + start, self._time[start:filled]
+        return Block(first, out[:, 0], out[:, 1:], used, times, *self._names)
+
+    def _hand_out(self, ruled: int = 0) -> None:
+        """Count the steps and give them to the hooks, and those from `ruled` on to the rules."""
+        filled, run = self._filled, self._run
+        if not filled:
+            return
+        run.scores[run.done : run.done + filled] = self._out[:filled, 0]
+        self.last = self._block(0)
+        rest = self._block(ruled)
+        self._filled = 0
         run.hand_out(self.last, self._interrupt.gate)
+        if ruled < filled:  # else a rule has raised
+            run.rule(rest)
+            run.at_boundary()
 
     def _values(self, start: int, stop: int) -> np.ndarray:
         """Control values of some rows as the step function takes them."""

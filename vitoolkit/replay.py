@@ -94,26 +94,38 @@ class Replay(Callback):
             self.fingerprint = dict(fingerprint)
         self._lines = _lines(events, trusted=bool(self.fingerprint))
         self._line = self._lines.pop(0)
-        self._first = True
+        self._first, self._step = True, 0
 
     def on_fit_start(self, run: Run) -> None:
         """Refuse a fit that is another one, and ask for everything at its step."""
         if self._first and self.fingerprint:
             self._compare(run)
         self._first = False
+        self._step = run.step
         self._ask(run)
+
+    @property
+    def due(self) -> int | None:
+        """The next step at which a callback has logged something before the rules decided."""
+        return min((step for step in self._line.notes if step > self._step), default=None)
 
     def on_block(self, run: Run, block: Block) -> None:
         """Log what a callback has logged before the rules decided."""
-        for event in self._line.notes.pop(run.step, ()):
-            run.add_event(event.kind, event.source, event.text)
+        self._step = run.step
+        notes = self._line.notes.pop(run.step, None)
+        if notes is not None:
+            for event in notes:
+                run.add_event(event.kind, event.source, event.text)
+            run.renew_due()
 
     def on_rewind(self, run: Run) -> None:
         """Ask for what was done on the next line of steps."""
         run.inbox.forget_ahead()
+        self._step = run.step
         if self._lines:
             self._line = self._lines.pop(0)
             self._ask(run)
+            run.renew_due()
 
     def _ask(self, run: Run) -> None:
         for step, request in self._line.requests:

@@ -27,6 +27,7 @@ from vitoolkit.steps import counter_of
 
 __all__ = ["Run"]
 
+_MANY = 1 << 62
 _PAUSE_SECONDS = 0.02
 _PAUSES = ("pause", "step", "resume")
 #: Seconds that the next fit of a control waits for one that ends.
@@ -530,13 +531,19 @@ class Run:
             time.sleep(self._pace.wait)
         return 0
 
+    def to_rule(self, step: int) -> int:
+        """Steps from `step` to the next one at which a rule is due, or begins; many without."""
+        left = _MANY
+        for control in self._rules:
+            every = control.rule.every  # type: ignore[union-attr]
+            left = min(left, every - step % every, control.law.to_end(step) or left)
+        return left
+
     def to_due(self) -> int:
-        """Steps to the next one at which a callback or a rule is due, or begins; many without."""
-        left = 1 << 62
+        """Steps to the next one at which a callback is due, or a request; many without."""
+        left = _MANY
         for period in self._periods:
             left = min(left, period - self.step % period)
-        for control in self._rules:
-            left = min(left, control.law.to_end(self.step) or left)
         ahead = self.inbox.next_step
         return left if ahead is None else min(left, max(ahead - self.step, 1))
 
@@ -553,7 +560,6 @@ class Run:
     def _all_periods(self) -> set[int]:
         periods = [callback.due for callback in self.own]
         periods += [getattr(c, "every", None) for c in self.callbacks if c not in self.own]
-        periods += [control.rule.every for control in self._rules if control.rule is not None]
         return {period for period in periods if period is not None}
 
     # --- hooks ------------------------------------------------------------------------------------
@@ -618,9 +624,19 @@ class Run:
                 guard(False)
                 errors.append(error)
         _raise_first(errors)
+
+    def rule(self, block: Block) -> None:
+        """Show a block to the rules, and let those choose that are due after it.
+
+        Several may come before :meth:`hand_out` gives all of their steps to everybody.
+        """
+        step = block.first + len(block.loss)
         for control in self._rules:
             control.law.observe(block)
-            control.decide(self.step, self.parameters)
+            control.decide(step, self.parameters)
+
+    def at_boundary(self) -> None:
+        """Tell those who asked that all of a block is done, rules included."""
         for look in tuple(self.on_boundary):
             look(self)
         ahead = self.inbox.next_step

@@ -253,7 +253,7 @@ class StepFunction:
             )
         return True, "Numba pays per call, and little per step"
 
-    def __call__(self, values: np.ndarray) -> np.ndarray:
+    def __call__(self, values: np.ndarray, *, coming: int = 0) -> np.ndarray:
         """Take as many steps as there are rows of control values.
 
         Parameters
@@ -261,6 +261,8 @@ class StepFunction:
         values : numpy.ndarray
             Value of each control in each step, shape (steps, controls), contiguous and floatX. It
             is not copied.
+        coming : int
+            So many steps come soon, in further calls: they are drawn for as well.
 
         Returns
         -------
@@ -269,10 +271,10 @@ class StepFunction:
         """
         for draws, i in zip(self._draws, self._counts, strict=True):
             counts = None if i is None else values[:, i].astype(np.int64)
-            draws.advance(len(values), counts)
-        if self._overlaps and len(values) * self._drawing > HAND_OVER_SECONDS:
+            draws.advance(len(values), counts, coming)
+        if self._overlaps and (len(values) + coming) * self._drawing > HAND_OVER_SECONDS:
             for draws in self._draws:
-                draws.begin(len(values))
+                draws.begin(len(values) + 2 * coming)  # what comes, and as much once more
         if len(values) == 1 or self._takes_rows:
             self._values[0] = values
             return self._call()

@@ -158,6 +158,8 @@ class StockRun(Run):
             np.array([time.perf_counter()]), self.variables,
         )  # fmt: skip
         self.hand_out(block)
+        self.rule(block)
+        self.at_boundary()
         last = self.n and self.done >= self.n
         while self.asked or not (last or self.keep_pace()):
             self._heed()

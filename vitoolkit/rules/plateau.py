@@ -98,12 +98,11 @@ class reduce_on_plateau(RateRule):  # noqa: N801  # reads as a word: rule=vt.rul
     def _moved(self, control: np.ndarray) -> int | None:
         """Rows before the controls had come to rest; None where they were all along."""
         last = control[-1]
-        known = ~np.isnan(last)
-        rows = np.flatnonzero((control != last)[:, known].any(axis=1))
-        if len(rows):
-            return int(rows[-1]) + 1
-        at_rest = self._controls is None or (self._controls == last)[known].all()
-        return None if at_rest else 0
+        before = last if self._controls is None else self._controls
+        moved = (control != last) & ~np.isnan(last)
+        if moved.any():
+            return int(np.flatnonzero(moved.any(axis=1))[-1]) + 1
+        return 0 if ((before != last) & ~np.isnan(last)).any() else None
 
     def slope(self) -> tuple[float, float]:
         """Slope of the ELBO and its standard error, nats a step."""
