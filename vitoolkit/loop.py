@@ -476,10 +476,11 @@ class _Rows:
             self._hand_out()
 
     def call(self, most: int, coming: int) -> None:
-        """Take steps in compiled calls, which end where a rule is due; those after a NaN not.
+        """Take steps in compiled calls, one up to each step at which a rule is due.
 
-        A rule is asked between two calls, which costs less than a block for everybody. As many as
-        are `coming`, the next ones included, are drawn for at once.
+        A rule is asked between two calls; everybody else is handed the steps of all of them at
+        once, which costs less. Those after a NaN do not count. `coming` steps, these included, are
+        drawn for ahead.
         """
         run = self._run
         if most > len(self._time):
@@ -494,7 +495,7 @@ class _Rows:
             self._hand_out(ruled)
 
     def _call(self, start: int, most: int, coming: int) -> bool:
-        """Fill rows from `start` on in one compiled call; False when there is no more to take."""
+        """Fill rows from `start` on in one compiled call; False when a block ends there."""
         run = self._run
         first = run.step + start
         stop = min(most, start + run.to_rule(first))
