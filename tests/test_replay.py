@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pymc as pm
+import pytensor
 import pytest
 from models import two_gaussians
 
@@ -299,6 +300,7 @@ def test_a_script_of_the_run_gives_the_same_numbers(once):
     assert soak.same(once, run_script(once.trace, two_gaussians())) == []
 
 
+@pytensor.config.change_flags(mode="FAST_COMPILE")
 def test_a_script_has_the_options_of_the_fit():
     once = vt.fit(
         60, model=soak.model(), method="fullrank_advi", beta={"w": 0.5}, gradient=True,

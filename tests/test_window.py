@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import weakref
 from functools import partial
 
 import numpy as np
@@ -145,10 +146,6 @@ def test_one_column_needs_no_more_memory_than_itself_and_a_chunk(path, monkeypat
     load = Shelf.__call__
 
     def counted(self, first, last):
-        import gc
-        import weakref
-
-        gc.collect()
         rows = load(self, first, last)
         alive.append(weakref.ref(rows))
         most.append(sum(ref() is not None for ref in alive))
@@ -413,7 +410,7 @@ def test_readers_see_whole_rows_while_others_leave(gaussians, path):
     wrong, stop = [], threading.Event()
 
     def read():
-        while not stop.is_set():
+        while not stop.wait(0.002):
             trace = fit.trace[:]
             step, loss = trace.step, trace.loss
             if len(loss) != len(trace) or (step != np.arange(len(trace))).any():

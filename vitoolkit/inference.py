@@ -406,7 +406,7 @@ class KLqp(Inference):
         ...     y = pm.Normal("y", z, observed=[0.2, 1.1])
         ...     inference = vt.ADVI(average=True, random_seed=1)
         ...     approx = inference.fit(
-        ...         5_000, obj_optimizer=pm.adam(learning_rate=0.1), progressbar=False
+        ...         1_000, obj_optimizer=pm.adam(learning_rate=0.1), progressbar=False
         ...     )
         >>> abs(inference.averaged.mean.eval()[0] - 1.3 / 3) < 0.02  # the exact mean
         np.True_
