@@ -326,6 +326,7 @@ class Notebook(Page):
         notebook.wait(
             f"{WIDGET}.sessionContext.session?.kernel?.status === 'idle'", what="the kernel"
         )
+        notebook.wait_for_answer()
         # More room for the notebook.
         notebook.page.evaluate(
             "() => { for (const s of ['left', 'right']) {"
@@ -345,6 +346,30 @@ class Notebook(Page):
             f"async () => {{ await {WIDGET}.context.ready; await {WIDGET}.sessionContext.ready; }}"
         )
 
+    def wait_for_answer(self):
+        """Wait until the kernel answers; a question that came while it still began may be lost."""
+        for _ in range(6):
+            answered = self.page.evaluate(
+                f"""() => Promise.race([
+                  {WIDGET}.sessionContext.session.kernel.requestKernelInfo().then(() => true),
+                  new Promise((resolve) => setTimeout(resolve, 15000, false)),
+                ])"""
+            )
+            if answered:
+                return
+        raise TimeoutError(f"the kernel does not answer: {self.kernel_state()}")
+
+    def kernel_state(self):
+        """What the page knows of its kernel, and the end of the server's log."""
+        state = self.page.evaluate(
+            f"""() => {{
+              const kernel = {WIDGET}.sessionContext.session?.kernel;
+              return `${{kernel?.name}} is ${{kernel?.status}}, ${{kernel?.connectionStatus}}`;
+            }}"""
+        )
+        log = self.server.folder / ".jupyter_home" / "server.log"
+        return f"{state}; {log.read_text()[-600:]}"
+
     def start(self, cell):
         """Run a cell without waiting for it; several queue up as in the notebook."""
         self.page.evaluate(
@@ -360,7 +385,10 @@ class Notebook(Page):
 
     def done(self, cell, timeout=120):
         """Wait until a cell that was started has ended."""
-        self.wait(f"window.__done[{cell}]", timeout=timeout, what=f"cell {cell}")
+        try:
+            self.wait(f"window.__done[{cell}]", timeout=timeout, what=f"cell {cell}")
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}; {self.kernel_state()}") from error
 
     def run(self, cell, timeout=120):
         """Run a cell and wait for its end."""
