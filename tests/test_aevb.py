@@ -256,6 +256,37 @@ def test_a_large_local_latent_compiles_beside_a_beta_of_another_variable():
     np.testing.assert_allclose(trace.loss, loss / 2, rtol=1e-9)
 
 
+# --- rules --------------------------------------------------------------------------------------
+
+
+def test_dlrd_looks_at_the_weights_of_the_networks(data, quick):
+    amortized, looks = Amortized(data), []
+    with amortized.model:
+        inference = vt.KLqp(amortized.approx(), total_size={"z": ROWS}, random_seed=1)
+    assert not inference.approx.params
+
+    class Looking(vt.rules.dlrd):
+        def look(self, parameters):
+            looks.append([value.copy() for value in parameters])
+            super().look(parameters)
+
+    rate = vt.LearningRate(5e-3, rule=Looking(every=20))
+    inference.fit(
+        60,
+        callbacks=[vt.Recorder(rate)],
+        obj_optimizer=pm.adam(learning_rate=rate),
+        more_obj_params=amortized.weights,
+        **quick,
+    )
+    assert len(looks) == 3
+    weights = [weight.get_value() for weight in amortized.weights]
+    assert [value.shape for value in looks[-1]] == [weight.shape for weight in weights]
+    for value, weight in zip(looks[-1], weights, strict=True):
+        np.testing.assert_array_equal(value, weight)
+    with pytest.raises(ValueError, match="own loop does not tell of its networks' weights"):
+        vt.rules.dlrd().look([])
+
+
 # --- stopping -------------------------------------------------------------------------------------
 
 

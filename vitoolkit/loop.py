@@ -102,6 +102,11 @@ class LoopRun(Run):
         #: Called when the fit has gone back, before the callbacks are.
         self.on_back: list[Callable[[LoopRun], None]] = []
 
+    def trained(self) -> list[np.ndarray]:
+        """All that is trained, the weights of q's networks included."""
+        step = self.inference.step_function
+        return [] if step is None else step.parameters
+
     def _all_periods(self) -> set[int]:
         kept = set() if self.recover is None else {self.recover.every}
         return super()._all_periods() | kept

@@ -166,6 +166,10 @@ class Run:
         """The parameters of q as the last step left them; copy what you keep."""
         return [parameter.get_value(borrow=True) for parameter in self.approx.params]
 
+    def trained(self) -> list[np.ndarray]:
+        """All that is trained, for rules: the parameters of q and, where known, of its networks."""
+        return self.parameters()
+
     def averages(self) -> list[np.ndarray]:
         """The averages of the iterates of q's parameters, in their order.
 
@@ -633,7 +637,7 @@ class Run:
         step = block.first + len(block.loss)
         for control in self._rules:
             control.law.observe(block)
-            control.decide(step, self.parameters)
+            control.decide(step, self.trained)
 
     def at_boundary(self) -> None:
         """Tell those who asked that all of a block is done, rules included."""

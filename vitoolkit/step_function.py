@@ -294,6 +294,11 @@ class StepFunction:
         return self.variables
 
     @property
+    def parameters(self) -> list[np.ndarray]:
+        """All that is trained, as the last step left it; copy what you keep."""
+        return [storage[0] for storage in self._storages("parameter[")]
+
+    @property
     def averages(self) -> list[np.ndarray]:
         """The average of each parameter; none where they are not averaged."""
         return [np.array(storage[0]) for storage in self._storages("average[")]

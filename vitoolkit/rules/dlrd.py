@@ -35,12 +35,12 @@ class dlrd(RateRule):  # noqa: N801  # reads as a word at the call: rule=vt.rule
 
     Notes
     -----
-    The ratio is of the *iterates*, not of the gradient: for each parameter of q, R² / (1 - R²) of
-    its linear regression on the step since the last drop; of all parameters the mean. (Dinkel et
-    al. regress every iterate, here it is every `every`-th: the parameters are seldom looked at in
-    a compiled call.) For a slope δ an iterate and white noise of standard deviation τ it
-    tends to :math:`\delta^2 (n^2 - 1) / (12 \tau^2)` for n iterates. A phase is at least as long
-    as the one before it, and :data:`LEAST` iterates.
+    The ratio is of the *iterates*, not of the gradient: for each parameter of q or weight of its
+    networks, R² / (1 - R²) of its linear regression on the step since the last drop; of all the
+    mean. (Dinkel et al. regress every iterate, here it is every `every`-th: the parameters are
+    seldom looked at in a compiled call.) For a slope δ an iterate and white noise of standard
+    deviation τ it tends to :math:`\delta^2 (n^2 - 1) / (12 \tau^2)` for n iterates. A phase is at
+    least as long as the one before it, and :data:`LEAST` iterates.
 
     References
     ----------
@@ -83,6 +83,12 @@ class dlrd(RateRule):  # noqa: N801  # reads as a word at the call: rule=vt.rule
 
     def look(self, parameters: list[NDArray[Any]]) -> None:
         """Take the parameters into the sums of the regression."""
+        if not parameters:
+            raise ValueError(
+                "dlrd looks at what is trained, and this q has no parameters of its own; PyMC's "
+                "own loop does not tell of its networks' weights: take an inference of vitoolkit, "
+                "such as method=vitoolkit.KLqp(approx), or another rule"
+            )
         now = np.concatenate([np.ravel(value) for value in parameters]).astype(float)
         if not self._count:  # differences to the first: their squares lose no digits
             self._first, self._sums = now, np.zeros((3, len(now)))

@@ -60,7 +60,11 @@ class Rule:
         """Look at steps that were taken; copy what you keep of `block`."""
 
     def look(self, parameters: list[NDArray[Any]]) -> None:
-        """Look at the parameters of q, before each :meth:`value`; copy what you keep of them."""
+        """Look at what is trained, before each :meth:`value`; copy what you keep of it.
+
+        Parameters of q, and the weights of its networks but under PyMC's own loop, which does not
+        tell of them.
+        """
 
     def value(self, step: int) -> float:
         """The control's value from `step` on; one outside the bounds is moved to the nearest."""
