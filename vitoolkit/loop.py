@@ -387,8 +387,7 @@ def _take_steps(
         if not allowed:
             continue
         most = 1 if alone or single else step.capacity if step.fused else _ROWS
-        most = min(most, run.n - run.done)
-        take(min(most, allowed, run.to_due()), most)
+        take(min(most, allowed, run.n - run.done, run.to_due()))
         if _went_back(run, rows, rewind, recovery) and not run.done:
             continue
         now = time.perf_counter()
@@ -450,7 +449,7 @@ class _Rows:
         self._time = np.empty(rows)
         self._share = np.arange(1.0, rows + 1)
 
-    def one_by_one(self, most: int, _: int) -> None:
+    def one_by_one(self, most: int) -> None:
         """Take steps until something is asked for, a few milliseconds are over, or NaN."""
         run, step, clock = self._run, self._step, time.perf_counter
         out, used, times, first = self._out, self._used, self._time, run.step
@@ -480,26 +479,25 @@ class _Rows:
             self._note_taken(0)
             self._hand_out()
 
-    def call(self, most: int, coming: int) -> None:
+    def call(self, most: int) -> None:
         """Take steps in compiled calls, one up to each step at which a rule is due.
 
         A rule is asked between two calls; everybody else is handed the steps of all of them at
-        once, which costs less. Those after a NaN do not count. `coming` steps, these included, are
-        drawn for ahead.
+        once, and their numbers are drawn at once, which costs less. Steps after a NaN do not count.
         """
         run = self._run
         if most > len(self._time):
             self._allocate(most)
         ruled, self._seconds = 0, 0.0
         try:
-            while self._call(ruled, most, coming) and not run.asked:
+            while self._call(ruled, most) and not run.asked:
                 block, ruled = self._block(ruled), self._filled
                 run.rule(block)
             self._step.tune(self._seconds, self._filled)
         finally:
             self._hand_out(ruled)
 
-    def _call(self, start: int, most: int, coming: int) -> bool:
+    def _call(self, start: int, most: int) -> bool:
         """Fill rows from `start` on in one compiled call; False when a block ends there."""
         run = self._run
         first = run.step + start
@@ -508,7 +506,7 @@ class _Rows:
             stop = start + control.plan(first, self._used[start:stop, j])
         self._rewind.before()
         begun = time.perf_counter()
-        result = self._step(self._values(start, stop), coming=coming - stop)
+        result = self._step(self._values(start, stop), coming=most - stop)
         now = time.perf_counter()
         count = stop - start
         self._seconds += now - begun
