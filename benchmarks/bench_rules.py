@@ -3,10 +3,9 @@
     python benchmarks/bench_rules.py [model] [steps] [rounds]
 
 `model` is one of ``models.MODELS``, "small" unless told. In every round each is fitted anew, and
-beside it the same with the same controls and no rule; the ratio is that of the processor's time of
-both threads, its median and the middle half of the rounds, and what it makes for each time that a
-rule is asked. A rule of β holds what the plain fit has, so that it moves β a little whenever it is
-asked.
+beside it the same with the same controls and no rule; the ratio is that of the processor's time,
+its median and the middle half of the rounds, and then the difference in 1,000 steps. A rule of β
+holds what the plain fit has, so that it moves β a little whenever it is asked.
 """
 
 from __future__ import annotations
@@ -68,6 +67,7 @@ def cases(model: str) -> dict[str, Callable[[], dict[str, Any]]]:
     return {
         **found,
         "watch": lambda: {"callbacks": [vt.watch(f"kl[{held}] < -1e9")]},
+        # One that never stops.
         "StopWhenConverged": lambda: {"callbacks": [vt.StopWhenConverged(mcse=1e-9)]},
         "average=True": lambda: {"average": True},
     }
